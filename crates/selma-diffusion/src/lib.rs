@@ -1,0 +1,1 @@
+//! Stable Diffusion on burn: CLIP text encoder, UNet, VAE, schedulers, diffusers checkpoints and text-to-image.

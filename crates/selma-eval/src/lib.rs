@@ -1,0 +1,1 @@
+//! Faithfulness by questions (DSG), visual question answering, and statistics with intervals.

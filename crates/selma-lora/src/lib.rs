@@ -1,0 +1,1 @@
+//! LoRA adapter files, exact merging, and LoRA layers for burn.

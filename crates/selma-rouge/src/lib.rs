@@ -1,0 +1,1 @@
+//! ROUGE-L and an exact diversity filter for prompts.

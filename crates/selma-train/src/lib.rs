@@ -1,0 +1,1 @@
+//! Training of LoRA experts on diffusion models.
