@@ -1,1 +1,10 @@
-//! Prompts written by a language model: skills, chat clients, tolerant parsing, a journal and the generation loop.
+#![doc = include_str!("../README.md")]
+
+mod base64_bytes;
+mod chat;
+mod error;
+
+pub use chat::{
+    ChatModel, ChatRequest, ChatResponse, Choice, FinishReason, Message, Part, Role, Usage,
+};
+pub use error::LlmError;
