@@ -1,0 +1,161 @@
+//! Number types of stored factors.
+
+use std::{fmt, str::FromStr};
+
+use half::{bf16, f16};
+use serde::{Deserialize, Serialize};
+
+use crate::LoraError;
+
+/// The number type that factors are stored in. In memory they are always `f32`.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 32-bit floats: exact, what trainers resume from.
+    #[default]
+    F32,
+    /// 16-bit floats with 10 bits of fraction: what most shared adapters use.
+    F16,
+    /// 16-bit floats with 7 bits of fraction and the range of `f32`.
+    BF16,
+}
+
+impl Dtype {
+    /// Bytes of one number.
+    #[must_use]
+    pub fn size(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::BF16 => 2,
+        }
+    }
+
+    /// The name of the type in a safetensors header.
+    pub(crate) fn header_name(self) -> &'static str {
+        match self {
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+        }
+    }
+
+    pub(crate) fn from_safetensors(dtype: safetensors::Dtype) -> Option<Self> {
+        match dtype {
+            safetensors::Dtype::F32 => Some(Self::F32),
+            safetensors::Dtype::F16 => Some(Self::F16),
+            safetensors::Dtype::BF16 => Some(Self::BF16),
+            _ => None,
+        }
+    }
+
+    /// Little-endian bytes to numbers; an incomplete number at the end is ignored (the safetensors
+    /// reader has checked the length).
+    pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
+        match self {
+            Self::F32 => numbers(bytes, f32::from_le_bytes),
+            Self::F16 => numbers(bytes, |b| f16::from_le_bytes(b).to_f32()),
+            Self::BF16 => numbers(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+        }
+    }
+
+    /// Numbers to little-endian bytes, rounded to the nearest; `Err` is a value out of range.
+    pub(crate) fn encode(
+        self,
+        values: impl Iterator<Item = f32>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), f32> {
+        for value in values {
+            let fits = match self {
+                Self::F32 => {
+                    out.extend(value.to_le_bytes());
+                    value.is_finite()
+                }
+                Self::F16 => {
+                    let stored = f16::from_f32(value);
+                    out.extend(stored.to_le_bytes());
+                    stored.is_finite()
+                }
+                Self::BF16 => {
+                    let stored = bf16::from_f32(value);
+                    out.extend(stored.to_le_bytes());
+                    stored.is_finite()
+                }
+            };
+            if !fits {
+                return Err(value);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn numbers<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    let (chunks, _) = bytes.as_chunks::<N>();
+    chunks.iter().map(|&chunk| number(chunk)).collect()
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::BF16 => "bf16",
+        })
+    }
+}
+
+impl FromStr for Dtype {
+    type Err = LoraError;
+
+    fn from_str(name: &str) -> Result<Self, LoraError> {
+        match name {
+            "f32" => Ok(Self::F32),
+            "f16" => Ok(Self::F16),
+            "bf16" => Ok(Self::BF16),
+            _ => Err(LoraError::UnknownName {
+                what: "number type",
+                found: name.to_owned(),
+                expected: "f32, f16, bf16",
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_survive_when_they_fit() {
+        let values = [0.0, -0.5, 1.25, 384.0];
+        for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
+            let mut bytes = Vec::new();
+            dtype.encode(values.into_iter(), &mut bytes).unwrap();
+            assert_eq!(bytes.len(), values.len() * dtype.size());
+            assert_eq!(dtype.decode(&bytes), values);
+            assert_eq!(dtype.to_string().parse::<Dtype>().unwrap(), dtype);
+        }
+    }
+
+    #[test]
+    fn values_out_of_range_are_reported() {
+        let mut bytes = Vec::new();
+        assert_eq!(
+            Dtype::F16.encode([70_000.0].into_iter(), &mut bytes),
+            Err(70_000.0)
+        );
+        assert!(
+            Dtype::BF16
+                .encode([70_000.0].into_iter(), &mut bytes)
+                .is_ok()
+        );
+        assert!(
+            Dtype::F32
+                .encode([f32::NAN].into_iter(), &mut bytes)
+                .is_err()
+        );
+        assert!("f64".parse::<Dtype>().is_err());
+    }
+}

@@ -1,0 +1,269 @@
+//! The one error type of the crate.
+
+use std::path::PathBuf;
+
+/// Everything that can go wrong when adapters are read, written, matched or merged.
+///
+/// Errors about the content of a file arrive wrapped in [`LoraError::InFile`], errors about one
+/// module of a merge in [`LoraError::InModule`]; their text already holds the text of the cause.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoraError {
+    /// A file cannot be read or written.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// What was tried: `read`, `write`.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// An error about the content of a file.
+    #[error("{path}: {error}")]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: Box<LoraError>,
+    },
+    /// An error about one module of an adapter.
+    #[error("module {module}: {error}")]
+    InModule {
+        /// The dotted path of the module.
+        module: String,
+        /// What is wrong with it.
+        error: Box<LoraError>,
+    },
+
+    /// The bytes are no safetensors file: truncated, overlapping, or something else altogether.
+    #[error("not a readable safetensors file: {error}")]
+    NotSafetensors {
+        /// The cause.
+        error: safetensors::SafeTensorError,
+    },
+    /// The file holds no LoRA factors at all.
+    #[error("the file holds no LoRA factors")]
+    Empty,
+    /// A tensor is stored in a type that adapters do not use.
+    #[error("tensor {key} is stored as {found}, expected F32, F16 or BF16")]
+    TensorDtype {
+        /// The tensor's name in the file.
+        key: String,
+        /// The type found.
+        found: String,
+    },
+    /// A tensor holds NaN or infinity.
+    #[error("tensor {key} holds a value that is not finite")]
+    NonFinite {
+        /// The tensor's name in the file, or the module's path and factor.
+        key: String,
+    },
+    /// The tensor belongs to a kind of adapter that is not a plain LoRA.
+    #[error("tensor {key} belongs to {kind}, which cannot be represented as a plain LoRA")]
+    Unsupported {
+        /// The tensor's name in the file.
+        key: String,
+        /// The kind recognised, for example `DoRA`.
+        kind: &'static str,
+    },
+    /// A tensor name that no supported format uses.
+    #[error("tensor {key} follows no known naming of LoRA factors")]
+    UnknownKey {
+        /// The tensor's name in the file.
+        key: String,
+    },
+    /// The underscored module name of a kohya key stands for no known module.
+    #[error("tensor {key}: no module is called {name} when its dots are written as underscores")]
+    UnknownModule {
+        /// The tensor's name in the file.
+        key: String,
+        /// The name looked for, without the `lora_unet_` or `lora_te_` prefix.
+        name: String,
+    },
+    /// Two modules have the same name once their dots are underscores.
+    #[error("{first} and {second} are the same name when dots are written as underscores")]
+    AmbiguousName {
+        /// One path.
+        first: String,
+        /// The other path.
+        second: String,
+    },
+    /// One file mixes two naming schemes.
+    #[error("{first} and {second} follow different naming schemes in one file")]
+    MixedFormats {
+        /// A tensor of the scheme met first.
+        first: String,
+        /// A tensor of another scheme.
+        second: String,
+    },
+    /// Two tensors of the file are the same part of the same module.
+    #[error("{first} and {second} are both the {part} of module {module}")]
+    Duplicate {
+        /// The module's path.
+        module: String,
+        /// `A`, `B` or `alpha`.
+        part: &'static str,
+        /// One tensor name.
+        first: String,
+        /// The other tensor name.
+        second: String,
+    },
+    /// A module has only one of its two factors, or an alpha without factors.
+    #[error("module {module} lacks its factor {missing} (there is {found})")]
+    MissingFactor {
+        /// The module's path.
+        module: String,
+        /// `A` (down) or `B` (up).
+        missing: &'static str,
+        /// A tensor of the module that is there.
+        found: String,
+    },
+    /// The shapes of the two factors do not belong together.
+    #[error(
+        "factors of shape A {a:?} and B {b:?} do not fit: expected A [rank, in, kernel..] and B [out, rank, 1..]"
+    )]
+    FactorShapes {
+        /// Shape of `A`.
+        a: Vec<usize>,
+        /// Shape of `B`.
+        b: Vec<usize>,
+    },
+    /// Alpha is NaN, infinite, or not one number.
+    #[error("alpha is {alpha}, expected one finite number")]
+    BadAlpha {
+        /// What was found.
+        alpha: String,
+    },
+    /// The metadata says another rank than the tensors have.
+    #[error("the metadata gives rank {expected}, the factors have rank {found}")]
+    MetadataRank {
+        /// The rank according to `lora_adapter_metadata`.
+        expected: usize,
+        /// The rank of the tensors.
+        found: usize,
+    },
+    /// `lora_adapter_metadata` cannot be understood.
+    #[error("metadata lora_adapter_metadata is not usable: {reason}")]
+    Metadata {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A value does not fit the number type that was asked for.
+    #[error("{key}: {value} does not fit {dtype}")]
+    Overflow {
+        /// The tensor's name.
+        key: String,
+        /// The value.
+        value: f32,
+        /// The number type.
+        dtype: crate::Dtype,
+    },
+    /// A module's path does not begin with a component that the format can name.
+    #[error(
+        "module {module} cannot be written as {format}: its path does not begin with unet., text_encoder. or text_encoder_2."
+    )]
+    UnknownComponent {
+        /// The module's path.
+        module: String,
+        /// The format asked for.
+        format: crate::Format,
+    },
+    /// A word is not one of the names of a format, number type or merge method.
+    #[error("unknown {what} {found:?}, expected one of {expected}")]
+    UnknownName {
+        /// What was being named.
+        what: &'static str,
+        /// The word.
+        found: String,
+        /// The names there are.
+        expected: &'static str,
+    },
+
+    /// A merge of no adapters at all.
+    #[error("nothing to merge: no adapters were given")]
+    NoAdapters,
+    /// A merge weight is NaN or infinite.
+    #[error("the weight of adapter {index} is {weight}, expected a finite number")]
+    BadWeight {
+        /// Position of the adapter, from 0.
+        index: usize,
+        /// The weight.
+        weight: f64,
+    },
+    /// The rank asked for is zero.
+    #[error("the rank of the merged adapter must be at least 1")]
+    ZeroRank,
+    /// Two adapters are for weights of different shapes.
+    #[error(
+        "adapters were made for different weights: expected [out, in, kernel..] {expected:?}, found {found:?}"
+    )]
+    WeightShapes {
+        /// Shape in the first adapter that has the module.
+        expected: Vec<usize>,
+        /// The other shape.
+        found: Vec<usize>,
+    },
+    /// The mean of factors needs equal ranks.
+    #[error(
+        "factors of rank {expected} and {found} cannot be averaged; merge by mean, sum or svd instead"
+    )]
+    Ranks {
+        /// Rank in the first adapter that has the module.
+        expected: usize,
+        /// The other rank.
+        found: usize,
+    },
+    /// A singular value decomposition did not converge.
+    #[error("the singular value decomposition of the merged factors did not converge")]
+    NoConvergence,
+    /// The merged factors do not do what the formula says.
+    #[error(
+        "self-check failed: the merged factors are off by {found:e} of the formula's size, at most {limit:e} is explained by rounding and truncation"
+    )]
+    SelfCheck {
+        /// Relative error found on random vectors.
+        found: f64,
+        /// The largest acceptable error.
+        limit: f64,
+    },
+
+    /// No module of the adapter exists in the model.
+    #[error(
+        "no module of the adapter exists in the model: the adapter has {adapter:?}.., the model has {model:?}.."
+    )]
+    NothingMatched {
+        /// The first few modules of the adapter.
+        adapter: Vec<String>,
+        /// The first few modules of the model.
+        model: Vec<String>,
+    },
+    /// Some modules of the adapter do not fit the model.
+    #[error(
+        "{} modules of the adapter are not in the model ({unmatched:?}), {} have another shape ({mis_shaped:?})",
+        unmatched.len(),
+        mis_shaped.len()
+    )]
+    NotStrict {
+        /// Modules that the model does not have.
+        unmatched: Vec<String>,
+        /// Modules whose weight has another shape in the model.
+        mis_shaped: Vec<String>,
+    },
+}
+
+impl LoraError {
+    pub(crate) fn in_file(self, path: &std::path::Path) -> Self {
+        Self::InFile {
+            path: path.to_path_buf(),
+            error: Box::new(self),
+        }
+    }
+
+    pub(crate) fn in_module(self, module: &str) -> Self {
+        Self::InModule {
+            module: module.to_owned(),
+            error: Box::new(self),
+        }
+    }
+}

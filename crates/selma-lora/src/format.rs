@@ -1,0 +1,82 @@
+//! The naming schemes of adapter files.
+
+mod config;
+mod keys;
+mod names;
+mod read;
+mod tensors;
+mod write;
+
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Serialize};
+
+pub use names::ModuleNames;
+pub(crate) use read::read;
+pub(crate) use write::write;
+
+use crate::LoraError;
+
+/// How an adapter file names its tensors. Reading detects the format; it is chosen when writing.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Format {
+    /// `lora_unet_down_blocks_0_.._to_q.lora_down.weight`, `.lora_up.weight` and a 0-dimensional
+    /// `.alpha`: the format with the widest reach (sd-scripts, ComfyUI, A1111, diffusers).
+    #[default]
+    Kohya,
+    /// `unet.down_blocks.0...to_q.lora_A.weight` and `.lora_B.weight` with the metadata entry
+    /// `lora_adapter_metadata`: what `save_lora_weights` of diffusers 0.33 and later writes.
+    Diffusers,
+    /// `unet.down_blocks.0...to_q.lora.down.weight` and `.lora.up.weight`: what the LoRA training
+    /// scripts of diffusers write.
+    DiffusersScript,
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Kohya => "kohya",
+            Self::Diffusers => "diffusers",
+            Self::DiffusersScript => "diffusers_script",
+        })
+    }
+}
+
+impl FromStr for Format {
+    type Err = LoraError;
+
+    fn from_str(name: &str) -> Result<Self, LoraError> {
+        match name {
+            "kohya" => Ok(Self::Kohya),
+            "diffusers" => Ok(Self::Diffusers),
+            "diffusers_script" => Ok(Self::DiffusersScript),
+            _ => Err(LoraError::UnknownName {
+                what: "adapter format",
+                found: name.to_owned(),
+                expected: "kohya, diffusers, diffusers_script",
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_back() {
+        for format in [Format::Kohya, Format::Diffusers, Format::DiffusersScript] {
+            assert_eq!(format.to_string().parse::<Format>().unwrap(), format);
+            let json = serde_json::to_string(&format).unwrap();
+            assert_eq!(json, format!("\"{format}\""));
+        }
+        assert!(matches!(
+            "ckpt".parse::<Format>(),
+            Err(LoraError::UnknownName { .. })
+        ));
+    }
+}

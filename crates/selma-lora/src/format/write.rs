@@ -1,0 +1,153 @@
+//! From modules to the bytes of an adapter file.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use super::{
+    Format,
+    config::{self, METADATA_KEY},
+    names::kohya_name,
+    tensors::{Tensor, serialize},
+};
+use crate::{Adapter, Dtype, LoraError, LoraModule};
+
+pub(crate) fn write(adapter: &Adapter, format: Format, dtype: Dtype) -> Result<Vec<u8>, LoraError> {
+    if adapter.modules.is_empty() {
+        return Err(LoraError::Empty);
+    }
+    let (a_suffix, b_suffix) = match format {
+        Format::Kohya => ("lora_down.weight", "lora_up.weight"),
+        Format::Diffusers => ("lora_A.weight", "lora_B.weight"),
+        Format::DiffusersScript => ("lora.down.weight", "lora.up.weight"),
+    };
+    let mut tensors = Vec::with_capacity(adapter.modules.len() * 3);
+    for (path, name) in file_names(adapter, format)? {
+        let Some(module) = adapter.modules.get(path) else {
+            continue;
+        };
+        module.check().map_err(|error| error.in_module(path))?;
+        let module = match format {
+            // An alpha of 0 would be read as the rank.
+            Format::Kohya if module.alpha != 0.0 => Cow::Borrowed(module),
+            _ if module.scale() == 1.0 => Cow::Borrowed(module),
+            _ => Cow::Owned(module.baked()),
+        };
+        for (suffix, factor) in [(a_suffix, &module.a), (b_suffix, &module.b)] {
+            tensors.push(tensor(
+                format!("{name}.{suffix}"),
+                dtype,
+                factor.shape().to_vec(),
+                factor.iter().copied(),
+            )?);
+        }
+        if format == Format::Kohya {
+            // Always f32: bf16 holds integers only up to 256 exactly.
+            let alpha = std::iter::once(module.alpha as f32);
+            tensors.push(tensor(
+                format!("{name}.alpha"),
+                Dtype::F32,
+                Vec::new(),
+                alpha,
+            )?);
+        }
+    }
+    Ok(serialize(tensors, &metadata(adapter, format)))
+}
+
+/// The path of every module and what it is called in the file.
+fn file_names(adapter: &Adapter, format: Format) -> Result<Vec<(&String, String)>, LoraError> {
+    let two_text_encoders = adapter
+        .modules
+        .keys()
+        .any(|path| path.starts_with("text_encoder_2."));
+    let mut owners: BTreeMap<String, &String> = BTreeMap::new();
+    adapter
+        .modules
+        .keys()
+        .map(|path| {
+            let kohya =
+                kohya_name(path, two_text_encoders).ok_or_else(|| LoraError::UnknownComponent {
+                    module: path.clone(),
+                    format,
+                })?;
+            if format != Format::Kohya {
+                return Ok((path, path.clone()));
+            }
+            if let Some(first) = owners.insert(kohya.clone(), path) {
+                return Err(LoraError::AmbiguousName {
+                    first: first.clone(),
+                    second: path.clone(),
+                });
+            }
+            Ok((path, kohya))
+        })
+        .collect()
+}
+
+fn tensor(
+    name: String,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    values: impl Iterator<Item = f32>,
+) -> Result<Tensor, LoraError> {
+    let mut bytes = Vec::with_capacity(shape.iter().product::<usize>() * dtype.size());
+    match dtype.encode(values, &mut bytes) {
+        Ok(()) => Ok(Tensor {
+            name,
+            dtype,
+            shape,
+            bytes,
+        }),
+        Err(value) if value.is_finite() => Err(LoraError::Overflow {
+            key: name,
+            value,
+            dtype,
+        }),
+        Err(_) => Err(LoraError::NonFinite { key: name }),
+    }
+}
+
+fn metadata(adapter: &Adapter, format: Format) -> BTreeMap<String, String> {
+    let mut metadata = adapter.metadata.clone();
+    metadata.insert("format".to_owned(), "pt".to_owned());
+    metadata.remove(METADATA_KEY);
+    match format {
+        Format::Kohya => {
+            // What sd-scripts writes for ranks and alphas that differ between modules.
+            let one_or_dynamic = |values: BTreeSet<String>| match values.first() {
+                Some(only) if values.len() == 1 => only.clone(),
+                _ => "Dynamic".to_owned(),
+            };
+            let modules = || adapter.modules.values();
+            let ranks = modules().map(|m| m.rank().to_string()).collect();
+            let alphas = modules().map(|m| m.alpha.to_string()).collect();
+            metadata.insert("ss_network_dim".to_owned(), one_or_dynamic(ranks));
+            metadata.insert("ss_network_alpha".to_owned(), one_or_dynamic(alphas));
+            metadata
+                .entry("ss_network_module".to_owned())
+                .or_insert_with(|| "networks.lora".to_owned());
+        }
+        Format::Diffusers | Format::DiffusersScript => {
+            metadata.insert(METADATA_KEY.to_owned(), config::describe(&adapter.modules));
+        }
+    }
+    metadata
+}
+
+impl LoraModule {
+    /// The same `dW` with a scale of 1: the square root of the scale goes into each factor, which
+    /// keeps small updates within the range of 16-bit floats; its sign goes into `B`.
+    #[must_use]
+    pub fn baked(&self) -> Self {
+        let scale = self.scale();
+        let root = scale.abs().sqrt();
+        let signed = root.copysign(scale);
+        Self {
+            a: self.a.mapv(|x| (f64::from(x) * root) as f32),
+            b: self.b.mapv(|x| (f64::from(x) * signed) as f32),
+            alpha: self.rank() as f64,
+        }
+    }
+}

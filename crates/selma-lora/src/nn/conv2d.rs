@@ -1,0 +1,124 @@
+//! A 2-D convolution with low-rank branches.
+
+use burn::module::{Initializer, Module, Param};
+use burn::tensor::module::conv2d;
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{Device, Tensor};
+
+use super::LoraBranch;
+
+/// Configuration of a [`LoraConv2d`] with a square kernel.
+#[derive(Debug, Clone, Copy)]
+pub struct LoraConv2dConfig {
+    /// Channels of the input.
+    pub in_channels: usize,
+    /// Channels of the output.
+    pub out_channels: usize,
+    /// Height and width of the kernel.
+    pub kernel_size: usize,
+    /// Stride in both directions.
+    pub stride: usize,
+    /// Zero padding on all four sides.
+    pub padding: usize,
+}
+
+impl LoraConv2dConfig {
+    /// A convolution with stride 1 that keeps the spatial size (odd kernels).
+    #[must_use]
+    pub fn new(in_channels: usize, out_channels: usize, kernel_size: usize) -> Self {
+        Self {
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride: 1,
+            padding: kernel_size / 2,
+        }
+    }
+
+    /// Sets the stride.
+    #[must_use]
+    pub fn with_stride(mut self, stride: usize) -> Self {
+        self.stride = stride;
+        self
+    }
+
+    /// Sets the padding.
+    #[must_use]
+    pub fn with_padding(mut self, padding: usize) -> Self {
+        self.padding = padding;
+        self
+    }
+
+    /// The layer, with torch's default initialisation, drawn only if no weights are loaded.
+    #[must_use]
+    pub fn init(&self, device: &Device) -> LoraConv2d {
+        let fan_in = self.in_channels * self.kernel_size * self.kernel_size;
+        let bound = 1.0 / (fan_in as f64).sqrt();
+        let uniform = Initializer::Uniform {
+            min: -bound,
+            max: bound,
+        };
+        let kernel = [
+            self.out_channels,
+            self.in_channels,
+            self.kernel_size,
+            self.kernel_size,
+        ];
+        LoraConv2d {
+            weight: uniform.init(kernel, device),
+            bias: Some(uniform.init([self.out_channels], device)),
+            branches: Vec::new(),
+            stride: self.stride,
+            padding: self.padding,
+        }
+    }
+}
+
+/// A 2-D convolution with any number of low-rank branches.
+///
+/// A branch is a convolution `A` of the base's kernel size, stride and padding to `rank` channels, followed by the 1x1
+/// convolution `B` (the LoCon form, as kohya and PEFT write it).
+#[derive(Module, Debug)]
+pub struct LoraConv2d {
+    /// `[out, in, kh, kw]`.
+    pub weight: Param<Tensor<4>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    /// Low-rank branches, in the order in which they were attached.
+    pub branches: Vec<LoraBranch<4>>,
+    /// Stride in both directions.
+    pub stride: usize,
+    /// Zero padding on all four sides.
+    pub padding: usize,
+}
+
+impl LoraConv2d {
+    /// Applies the base and all active branches.
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[batch, in, height, width]`
+    /// - output: `[batch, out, height', width']`
+    ///
+    /// # Panics
+    ///
+    /// If the channels of the input are not `in`.
+    #[must_use]
+    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        let options = ConvOptions::new(
+            [self.stride, self.stride],
+            [self.padding, self.padding],
+            [1, 1],
+            1,
+        );
+        let bias = self.bias.as_ref().map(Param::val);
+        let mut output = conv2d(input.clone(), self.weight.val(), bias, options.clone());
+        for branch in self.branches.iter().filter(|branch| branch.is_active()) {
+            let down = conv2d(input.clone(), branch.a.clone(), None, options.clone());
+            let pointwise = ConvOptions::new([1, 1], [0, 0], [1, 1], 1);
+            let up = conv2d(down, branch.b.clone(), None, pointwise);
+            output = output + up.mul_scalar(branch.strength());
+        }
+        output
+    }
+}

@@ -1,0 +1,92 @@
+//! A linear layer with low-rank branches.
+
+use burn::module::{Initializer, Module, Param};
+use burn::tensor::module::linear;
+use burn::tensor::{Device, Tensor};
+
+use super::LoraBranch;
+
+/// Configuration of a [`LoraLinear`].
+#[derive(Debug, Clone, Copy)]
+pub struct LoraLinearConfig {
+    /// Size of the last dimension of the input.
+    pub in_features: usize,
+    /// Size of the last dimension of the output.
+    pub out_features: usize,
+    /// Whether a bias is added.
+    pub bias: bool,
+}
+
+impl LoraLinearConfig {
+    /// A layer with a bias.
+    #[must_use]
+    pub fn new(in_features: usize, out_features: usize) -> Self {
+        Self {
+            in_features,
+            out_features,
+            bias: true,
+        }
+    }
+
+    /// Sets whether a bias is added.
+    #[must_use]
+    pub fn with_bias(mut self, bias: bool) -> Self {
+        self.bias = bias;
+        self
+    }
+
+    /// The layer, with torch's default initialisation, drawn only if no weights are loaded.
+    #[must_use]
+    pub fn init(&self, device: &Device) -> LoraLinear {
+        let bound = 1.0 / (self.in_features as f64).sqrt();
+        let uniform = Initializer::Uniform {
+            min: -bound,
+            max: bound,
+        };
+        LoraLinear {
+            weight: uniform.init([self.out_features, self.in_features], device),
+            bias: self
+                .bias
+                .then(|| uniform.init([self.out_features], device)),
+            branches: Vec::new(),
+        }
+    }
+}
+
+/// A linear layer `x W^T + b` with any number of low-rank branches.
+///
+/// The weight keeps the layout of the checkpoint, `[out, in]`, so that a checkpoint key is a field path and nothing is
+/// transposed on load or save.
+#[derive(Module, Debug)]
+pub struct LoraLinear {
+    /// `[out, in]`.
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    /// Low-rank branches, in the order in which they were attached.
+    pub branches: Vec<LoraBranch<2>>,
+}
+
+impl LoraLinear {
+    /// Applies the base and all active branches.
+    ///
+    /// # Shapes
+    ///
+    /// - input: `[.., in]`
+    /// - output: `[.., out]`
+    ///
+    /// # Panics
+    ///
+    /// If the last dimension of the input is not `in`.
+    #[must_use]
+    pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        let bias = self.bias.as_ref().map(Param::val);
+        let mut output = linear(input.clone(), self.weight.val().transpose(), bias);
+        for branch in self.branches.iter().filter(|branch| branch.is_active()) {
+            let down = linear(input.clone(), branch.a.clone().transpose(), None);
+            let up = linear(down, branch.b.clone().transpose(), None);
+            output = output + up.mul_scalar(branch.strength());
+        }
+        output
+    }
+}

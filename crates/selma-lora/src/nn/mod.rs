@@ -1,0 +1,15 @@
+//! LoRA layers on burn: a frozen base plus any number of named, weighted branches.
+//!
+//! Training, inference with several adapters and a router over experts are the same layer: a branch adds
+//! `weight * scale * B(A(x))` to the output of the base (LoRA, arXiv 2106.09685, equation 3). Removing a branch leaves
+//! no residue, because the base weights are never touched.
+
+mod branch;
+mod conv2d;
+mod layers;
+mod linear;
+
+pub use branch::LoraBranch;
+pub use conv2d::{LoraConv2d, LoraConv2dConfig};
+pub use layers::{LoraLayerMut, LoraLayers};
+pub use linear::{LoraLinear, LoraLinearConfig};
