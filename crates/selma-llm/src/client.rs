@@ -53,7 +53,7 @@ pub struct OpenAiConfig {
     /// Longest such wait in seconds. Default 8.
     #[serde(default = "default_backoff_cap")]
     pub backoff_cap_s: f64,
-    /// Address of an HTTP proxy. Default: none; the environment is not asked.
+    /// Address of an HTTP proxy, without a password. Default: none; the environment is not asked.
     #[serde(default)]
     pub proxy: Option<String>,
 }
@@ -137,6 +137,9 @@ impl OpenAiConfig {
             if text.is_some_and(|text| text.trim().is_empty()) {
                 return wrong(field, "is empty");
             }
+        }
+        if self.proxy.as_ref().is_some_and(|proxy| proxy.contains('@')) {
+            return wrong("proxy", "must not hold a user name or password");
         }
         for (field, seconds) in [
             ("timeout_s", self.timeout_s),

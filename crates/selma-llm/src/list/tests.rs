@@ -195,3 +195,28 @@ fn a_million_characters_take_no_time() {
     let text = format!("4. {}\n5. {}", "a ".repeat(500_000), "5. ".repeat(300_000));
     assert_eq!(items(&text).len(), 2);
 }
+
+#[test]
+fn any_text_gives_clean_items() {
+    use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+
+    const PIECES: [&str; 24] = [
+        "4. ", "5) ", "**", "*", "\"", "“", "”", "'", "`", "- ", "• ", "\n", "\n\n", "\r\n", "  ",
+        "dog", "Cat.", "狗", "🐶", "7", ",", "</think>", "```", "_",
+    ];
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+    for _ in 0..20_000 {
+        let len = rng.next_u32() % 14;
+        let text: String = (0..len)
+            .map(|_| PIECES[rng.next_u32() as usize % PIECES.len()])
+            .collect();
+        let list = parse_numbered_list(&text, 4);
+        for item in &list.items {
+            assert!(
+                !item.is_empty() && item.trim() == item,
+                "{text:?}: {item:?}"
+            );
+            assert!(!item.contains(['\n', '\r']), "{text:?}: {item:?}");
+        }
+    }
+}
