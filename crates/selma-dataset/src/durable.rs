@@ -2,7 +2,8 @@
 
 mod journal;
 
-use std::fs::{self, File};
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -21,15 +22,45 @@ const TEMPORARY_SUFFIX: &str = ".tmp";
 /// [`DatasetError::Io`] if the folder does not exist or cannot be written, or the disk is full. Then `path` is as it was,
 /// and the temporary file is gone.
 pub fn atomic_write(path: &Path, bytes: &[u8]) -> Result<(), DatasetError> {
-    let folder = folder_of(path);
     let write = || -> io::Result<()> {
-        let mut file = temporary().tempfile_in(folder)?;
-        file.write_all(bytes)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        sync_folder(folder)
+        replace(path, bytes, |file| file.sync_all())?;
+        sync_folder(folder_of(path))
     };
     write().map_err(io_error("write", path))
+}
+
+/// As [`atomic_write`] if the process is killed; after a loss of power the file may be empty or missing until
+/// [`sync_files`] has been called for it. Spares two waits for the disk.
+pub(crate) fn write_unsynced(path: &Path, bytes: &[u8]) -> Result<(), DatasetError> {
+    replace(path, bytes, |_| Ok(())).map_err(io_error("write", path))
+}
+
+fn replace(
+    path: &Path,
+    bytes: &[u8],
+    sync: impl FnOnce(&File) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut file = temporary().tempfile_in(folder_of(path))?;
+    file.write_all(bytes)?;
+    sync(file.as_file())?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// Makes files written by [`write_unsynced`] durable.
+pub(crate) fn sync_files<'a>(paths: impl Iterator<Item = &'a Path>) -> Result<(), DatasetError> {
+    let mut folders = BTreeSet::new();
+    for path in paths {
+        // Windows syncs only what is open for writing.
+        let file = OpenOptions::new().write(true).open(path);
+        file.and_then(|file| file.sync_all())
+            .map_err(io_error("sync", path))?;
+        folders.insert(folder_of(path));
+    }
+    for folder in folders {
+        sync_folder(folder).map_err(io_error("sync", folder))?;
+    }
+    Ok(())
 }
 
 /// Removes what a killed [`atomic_write`] left behind in `folder` and the folders in it. Nobody else may be writing there.

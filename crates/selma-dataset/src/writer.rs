@@ -9,21 +9,27 @@ use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
 use serde_json::Map;
 
-use crate::durable::{Journal, atomic_write, create_folder, io_error, remove_temporaries};
+use crate::durable::{
+    Journal, atomic_write, create_folder, io_error, remove_temporaries, sync_files, write_unsynced,
+};
 use crate::reader::sha256;
 use crate::row::{is_plain_path, parse_rows};
 use crate::{DatasetError, JOURNAL_FILE, METADATA_FILE, Provenance, Sample};
 
 /// Writes a dataset one sample at a time; killed at any instant, it continues where it was.
 ///
-/// A sample is an image, a text file of the same stem, and a line in `journal.jsonl`, each on the disk before the next.
-/// [`finish`](Self::finish) turns the journal into `metadata.jsonl`. The finished folder has the same bytes whatever the
+/// A sample is an image, a text file of the same stem, and a line in `journal.jsonl`, written in this order; the line is
+/// on the disk before the sample counts. [`finish`](Self::finish) waits until the images and texts are on the disk too,
+/// and turns the journal into `metadata.jsonl`. Should the power fail before that, [`open`](Self::open) notices which of
+/// them were lost. The finished folder has the same bytes whatever the
 /// order of the samples and however often the work was interrupted.
 #[derive(Debug)]
 pub struct DatasetWriter {
     root: PathBuf,
     samples: BTreeMap<String, Sample>,
     journal: Journal<Sample>,
+    /// Whether the journal has lines, whose files may not be on the disk yet.
+    unsynced: bool,
 }
 
 impl DatasetWriter {
@@ -59,6 +65,7 @@ impl DatasetWriter {
                 });
             }
         }
+        let unsynced = !journaled.is_empty();
         // A sample that was written again has several lines; the last one counts.
         let mut samples = BTreeMap::new();
         for sample in finished.into_iter().chain(journaled) {
@@ -69,6 +76,7 @@ impl DatasetWriter {
             root,
             samples,
             journal,
+            unsynced,
         })
     }
 
@@ -92,7 +100,7 @@ impl DatasetWriter {
         &self.root
     }
 
-    /// Writes one sample; it is on the disk when this returns.
+    /// Writes one sample; it is there from now on if the process is killed.
     ///
     /// `file_name` is a plain relative path that ends in `.png`; its folders are created.
     ///
@@ -130,8 +138,8 @@ impl DatasetWriter {
         if let Some(folder) = path.parent() {
             create_folder(folder)?;
         }
-        atomic_write(&path, &png)?;
-        atomic_write(&path.with_extension("txt"), text.as_bytes())?;
+        write_unsynced(&path, &png)?;
+        write_unsynced(&path.with_extension("txt"), text.as_bytes())?;
         let sample = Sample {
             file_name: file_name.to_owned(),
             text: text.to_owned(),
@@ -139,12 +147,13 @@ impl DatasetWriter {
             provenance: Some(provenance),
             extra: Map::new(),
         };
+        self.unsynced = true;
         self.journal.append(&sample)?;
         self.samples.insert(sample.file_name.clone(), sample);
         Ok(())
     }
 
-    /// Writes `metadata.jsonl`, with the samples in the order of their file names' bytes, and removes the journal.
+    /// Syncs the files and writes `metadata.jsonl`, with the samples in the order of their file names' bytes, and removes the journal.
     ///
     /// # Errors
     /// [`DatasetError::Io`]; nothing is lost then.
@@ -160,10 +169,25 @@ impl DatasetWriter {
             })?;
             bytes.push(b'\n');
         }
+        if self.unsynced {
+            self.sync()?;
+        }
         if fs::read(&path).ok().as_ref() != Some(&bytes) {
             atomic_write(&path, &bytes)?;
         }
         self.journal.remove()
+    }
+
+    fn sync(&self) -> Result<(), DatasetError> {
+        let written = self
+            .samples
+            .values()
+            .filter(|sample| sample.image_sha256.is_some());
+        let files: Vec<PathBuf> = written
+            .map(|sample| self.root.join(&sample.file_name))
+            .flat_map(|image| [image.with_extension("txt"), image])
+            .collect();
+        sync_files(files.iter().map(PathBuf::as_path))
     }
 }
 
