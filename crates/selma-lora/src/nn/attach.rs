@@ -148,7 +148,7 @@ fn host<const D: usize>(tensor: &Tensor<D>) -> Result<ArrayD<f32>, LoraError> {
     let values = tensor
         .to_data()
         .convert::<f32>()
-        .to_vec::<f32>()
+        .try_to_vec::<f32>()
         .map_err(|_| unreadable())?;
     ArrayD::from_shape_vec(IxDyn(&shape), values).map_err(|_| unreadable())
 }
