@@ -107,6 +107,20 @@ impl Weights {
         Some(values)
     }
 
+    /// Values of an `I32` or `I64` tensor; `None` if there is no such tensor, or a value does not fit `i32`.
+    #[must_use]
+    pub fn integers(&self, name: &str) -> Option<Vec<i32>> {
+        let entry = self.entries.get(name)?;
+        let bytes = self.map.get(entry.range.clone())?;
+        match entry.dtype {
+            Dtype::I32 => Some(words::<4>(bytes).map(i32::from_le_bytes).collect()),
+            Dtype::I64 => words::<8>(bytes)
+                .map(|word| i32::try_from(i64::from_le_bytes(word)).ok())
+                .collect(),
+            _ => None,
+        }
+    }
+
     /// Values and shape of a floating-point tensor that must be there.
     ///
     /// # Errors
