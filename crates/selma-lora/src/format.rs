@@ -31,8 +31,9 @@ pub enum Format {
     /// `unet.down_blocks.0...to_q.lora_A.weight` and `.lora_B.weight` with the metadata entry
     /// `lora_adapter_metadata`: what `save_lora_weights` of diffusers 0.33 and later writes.
     Diffusers,
-    /// `unet.down_blocks.0...to_q.lora.down.weight` and `.lora.up.weight`: what the LoRA training
-    /// scripts of diffusers write.
+    /// `unet.down_blocks.0...to_q.lora.down.weight` and `.lora.up.weight` (in text encoders
+    /// `.lora_linear_layer.down.weight` and `.up.weight`), some modules under the names of
+    /// [`Diffusers`](Self::Diffusers): what the LoRA training scripts of diffusers write.
     DiffusersScript,
 }
 

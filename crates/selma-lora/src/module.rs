@@ -111,7 +111,12 @@ impl LoraModule {
     /// [`LoraError::FactorShapes`] when the factors do not fit each other.
     pub fn delta_f64(&self) -> Result<Array2<f64>, LoraError> {
         self.check()?;
-        Ok(matrix(&self.b)?.dot(&matrix(&self.a)?) * self.scale())
+        let product = self.b_matrix() * self.a_matrix();
+        let scale = self.scale();
+        Ok(Array2::from_shape_fn(
+            (product.nrows(), product.ncols()),
+            |(i, j)| product.get(i, j) * scale,
+        ))
     }
 
     /// True when `dW` is zero because a factor (or alpha) is.
@@ -119,17 +124,6 @@ impl LoraModule {
     pub fn is_zero(&self) -> bool {
         self.alpha == 0.0 || self.a.iter().all(|&x| x == 0.0) || self.b.iter().all(|&x| x == 0.0)
     }
-}
-
-/// A factor as a row-major matrix: the first dimension stays, the others are multiplied together.
-pub(crate) fn matrix(factor: &ArrayD<f32>) -> Result<Array2<f64>, LoraError> {
-    let rows = factor.shape().first().copied().unwrap_or(0);
-    let columns = factor.shape().iter().skip(1).product();
-    let values = factor.iter().map(|&x| f64::from(x)).collect();
-    Array2::from_shape_vec((rows, columns), values).map_err(|_| LoraError::FactorShapes {
-        a: factor.shape().to_vec(),
-        b: Vec::new(),
-    })
 }
 
 #[cfg(test)]

@@ -34,7 +34,9 @@ impl Tokenizer {
         match self {
             Self::Rouge => rouge_tokens(text),
             Self::Unicode => {
+                // Lower-casing can take a text out of the normal form.
                 let text = text.nfkc().collect::<String>().to_lowercase();
+                let text: String = text.nfkc().collect();
                 text.unicode_words().map(str::to_owned).collect()
             }
         }

@@ -42,11 +42,21 @@ pub(super) const KOHYA_PREFIXES: [(&str, &str); 4] = [
 
 const COMPONENTS: [&str; 3] = ["unet", "text_encoder", "text_encoder_2"];
 
-const SUFFIXES: [(&str, Part, Option<Format>); 7] = [
+const SUFFIXES: [(&str, Part, Option<Format>); 9] = [
     (".lora_A.weight", Part::A, Some(Format::Diffusers)),
     (".lora_B.weight", Part::B, Some(Format::Diffusers)),
     (".lora.down.weight", Part::A, Some(Format::DiffusersScript)),
     (".lora.up.weight", Part::B, Some(Format::DiffusersScript)),
+    (
+        ".lora_linear_layer.down.weight",
+        Part::A,
+        Some(Format::DiffusersScript),
+    ),
+    (
+        ".lora_linear_layer.up.weight",
+        Part::B,
+        Some(Format::DiffusersScript),
+    ),
     (".lora_down.weight", Part::A, Some(Format::Kohya)),
     (".lora_up.weight", Part::B, Some(Format::Kohya)),
     (".alpha", Part::Alpha, None),

@@ -69,7 +69,7 @@ pub(super) fn kohya_name(path: &str, two_text_encoders: bool) -> Option<String> 
 /// `{}` stands for a number.
 const BLOCKS: [&str; 3] = ["down_blocks.{}", "up_blocks.{}", "mid_block"];
 
-const IN_BLOCK: [&str; 25] = [
+const IN_BLOCK: [&str; 22] = [
     "attentions.{}.proj_in",
     "attentions.{}.proj_out",
     "attentions.{}.to_q",
@@ -92,9 +92,6 @@ const IN_BLOCK: [&str; 25] = [
     "resnets.{}.conv_shortcut",
     "downsamplers.{}.conv",
     "upsamplers.{}.conv",
-    "downsamplers.{}.Conv2d_0",
-    "upsamplers.{}.Conv2d_0",
-    "resnets.{}.nin_shortcut",
 ];
 
 const UNET: [&str; 7] = [

@@ -57,6 +57,12 @@ pub(crate) fn read(bytes: &[u8], names: Option<&ModuleNames>) -> Result<Content,
         let parsed = keys::parse(key, names)?;
         match (scheme, parsed.format) {
             (None, Some(format)) => scheme = Some((format, key)),
+            // The training scripts of diffusers leave convolutions and parts of text encoders
+            // under the new names.
+            (Some((Format::Diffusers, first)), Some(Format::DiffusersScript)) => {
+                scheme = Some((Format::DiffusersScript, first));
+            }
+            (Some((Format::DiffusersScript, _)), Some(Format::Diffusers)) => {}
             (Some((first, first_key)), Some(format)) if first != format => {
                 return Err(LoraError::MixedFormats {
                     first: first_key.to_owned(),

@@ -17,11 +17,6 @@ pub(crate) fn write(adapter: &Adapter, format: Format, dtype: Dtype) -> Result<V
     if adapter.modules.is_empty() {
         return Err(LoraError::Empty);
     }
-    let (a_suffix, b_suffix) = match format {
-        Format::Kohya => ("lora_down.weight", "lora_up.weight"),
-        Format::Diffusers => ("lora_A.weight", "lora_B.weight"),
-        Format::DiffusersScript => ("lora.down.weight", "lora.up.weight"),
-    };
     let mut tensors = Vec::with_capacity(adapter.modules.len() * 3);
     for (path, name) in file_names(adapter, format)? {
         let Some(module) = adapter.modules.get(path) else {
@@ -34,6 +29,7 @@ pub(crate) fn write(adapter: &Adapter, format: Format, dtype: Dtype) -> Result<V
             _ if module.scale() == 1.0 => Cow::Borrowed(module),
             _ => Cow::Owned(module.baked()),
         };
+        let (a_suffix, b_suffix) = suffixes(format, path);
         for (suffix, factor) in [(a_suffix, &module.a), (b_suffix, &module.b)] {
             tensors.push(tensor(
                 format!("{name}.{suffix}"),
@@ -54,6 +50,23 @@ pub(crate) fn write(adapter: &Adapter, format: Format, dtype: Dtype) -> Result<V
         }
     }
     Ok(serialize(tensors, &metadata(adapter, format)))
+}
+
+/// What `A` and `B` are called.
+fn suffixes(format: Format, path: &str) -> (&'static str, &'static str) {
+    match format {
+        Format::Kohya => ("lora_down.weight", "lora_up.weight"),
+        Format::Diffusers => ("lora_A.weight", "lora_B.weight"),
+        Format::DiffusersScript if path.starts_with("unet.") => {
+            ("lora.down.weight", "lora.up.weight")
+        }
+        // In text encoders diffusers knows the older names for attention alone.
+        Format::DiffusersScript if path.contains(".self_attn.") => (
+            "lora_linear_layer.down.weight",
+            "lora_linear_layer.up.weight",
+        ),
+        Format::DiffusersScript => ("lora_A.weight", "lora_B.weight"),
+    }
 }
 
 /// The path of every module and what it is called in the file.

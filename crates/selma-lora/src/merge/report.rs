@@ -1,0 +1,95 @@
+//! What a merge did.
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::{Merge, Weighted};
+
+/// What a merge did, in all and module by module.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MergeReport {
+    /// The recipe.
+    pub merge: Merge,
+    /// The adapters that went in, in order.
+    pub inputs: Vec<MergeInput>,
+    /// Frobenius norm of the whole update, before truncation.
+    pub norm: f64,
+    /// Frobenius norm of what truncation cut off, relative to [`norm`](Self::norm).
+    pub truncation_error: f64,
+    /// The largest self-check of any module.
+    pub self_check: f64,
+    /// Every module, by path.
+    pub modules: Vec<ModuleReport>,
+}
+
+/// An adapter that went into a merge.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MergeInput {
+    /// SHA-256 of its file; of its content ([`Adapter::sha256`](crate::Adapter::sha256)) when it
+    /// was made in memory.
+    pub sha256: String,
+    /// Its weight.
+    pub weight: f64,
+}
+
+/// What a merge did to one module.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ModuleReport {
+    /// The module's path.
+    pub module: String,
+    /// Shape of the weight, `[out, in]` or `[out, in, kh, kw]`.
+    pub weight: Vec<usize>,
+    /// Rank in every input; `None` where the input lacks the module.
+    pub ranks: Vec<Option<usize>>,
+    /// Rank of the result.
+    pub rank: usize,
+    /// Frobenius norm `||M||` of the update `M`, before truncation.
+    pub norm: f64,
+    /// `||M - BA|| / ||M||`, from the singular values that were cut off; 0 without truncation.
+    pub truncation_error: f64,
+    /// The result against the formula on random vectors, relative to the size of the formula's
+    /// terms: rounding (about 1e-7) plus truncation.
+    pub self_check: f64,
+}
+
+impl MergeReport {
+    pub(super) fn new(merge: Merge, inputs: &[Weighted<'_>], modules: Vec<ModuleReport>) -> Self {
+        let inputs = inputs
+            .iter()
+            .map(|input| MergeInput {
+                sha256: match &input.adapter.source {
+                    Some(source) => source.sha256.clone(),
+                    None => input.adapter.sha256(),
+                },
+                weight: input.weight,
+            })
+            .collect();
+        let squared: f64 = modules.iter().map(|m| m.norm * m.norm).sum();
+        let lost: f64 = modules
+            .iter()
+            .map(|m| (m.norm * m.truncation_error).powi(2))
+            .sum();
+        Self {
+            merge,
+            inputs,
+            norm: squared.sqrt(),
+            truncation_error: if squared > 0.0 {
+                (lost / squared).sqrt()
+            } else {
+                0.0
+            },
+            self_check: modules.iter().map(|m| m.self_check).fold(0.0, f64::max),
+            modules,
+        }
+    }
+
+    /// The recipe as it is recorded in the merged file.
+    pub(super) fn recipe(&self) -> String {
+        json!({
+            "method": self.merge.method,
+            "rank": self.merge.rank,
+            "inputs": self.inputs,
+        })
+        .to_string()
+    }
+}

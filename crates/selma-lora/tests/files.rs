@@ -1,0 +1,428 @@
+//! Adapter files: what is written is read back, and everything else is refused by name.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail like tests"
+)]
+
+use std::collections::BTreeMap;
+
+use ndarray::Array2;
+use safetensors::{Dtype as Stored, tensor::TensorView};
+use selma_lora::{Adapter, Dtype, Format, LoraError, LoraModule, ModuleNames, init};
+
+const TO_Q: &str = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q";
+const CONV: &str = "unet.up_blocks.1.resnets.2.conv_shortcut";
+const TEXT: &str = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj";
+const FORMATS: [Format; 3] = [Format::Kohya, Format::Diffusers, Format::DiffusersScript];
+
+fn adapter(alpha: f64) -> Adapter {
+    let shapes: [(&str, &[usize], usize); 3] = [
+        (TO_Q, &[6, 8], 4),
+        (CONV, &[5, 4, 3, 3], 2),
+        (TEXT, &[7, 7], 4),
+    ];
+    let mut adapter = Adapter::new(shapes.map(|(path, shape, rank)| {
+        let mut module = init::gaussian(path, shape, rank, alpha, 3).unwrap();
+        module
+            .b
+            .iter_mut()
+            .enumerate()
+            .for_each(|(i, x)| *x = (i as f32 - 7.0) / 8.0);
+        (path.to_owned(), module)
+    }));
+    adapter
+        .metadata
+        .insert("note".into(), "a \"quoted\" line\n".into());
+    adapter
+}
+
+fn relative(x: &Array2<f64>, y: &Array2<f64>) -> f64 {
+    let norm = |x: &Array2<f64>| x.mapv(|x| x * x).sum().sqrt();
+    norm(&(x - y)) / norm(y)
+}
+
+#[test]
+fn every_format_and_type_keeps_the_update() {
+    let folder = tempfile::tempdir().unwrap();
+    // 4 = rank of two modules, 3 makes the scales 0.75 and 1.5, -1 checks the sign.
+    for alpha in [4.0, 3.0, -1.0] {
+        let adapter = adapter(alpha);
+        for format in FORMATS {
+            for (dtype, tolerance) in [(Dtype::F32, 3e-7), (Dtype::F16, 1e-3), (Dtype::BF16, 1e-2)]
+            {
+                let path = folder.path().join("x.safetensors");
+                adapter.save(&path, format, dtype).unwrap();
+                let read = Adapter::load(&path).unwrap();
+                let source = read.source.as_ref().unwrap();
+                assert_eq!(source.format, format);
+                assert_eq!(source.dtypes.iter().collect::<Vec<_>>(), [&dtype]);
+                assert_eq!(source.path, path);
+                assert_eq!(read.metadata["note"], adapter.metadata["note"]);
+                assert!(read.modules.keys().eq(adapter.modules.keys()));
+                for (name, module) in &adapter.modules {
+                    let found = &read.modules[name];
+                    assert_eq!(found.weight_shape(), module.weight_shape());
+                    let error = relative(&found.delta_f64().unwrap(), &module.delta_f64().unwrap());
+                    assert!(error <= tolerance, "{format} {dtype} {name}: {error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn f32_files_restore_the_factors_bit_by_bit() {
+    let kohya = adapter(3.0);
+    let bytes = kohya.to_bytes(Format::Kohya, Dtype::F32).unwrap();
+    assert_eq!(
+        Adapter::from_bytes(&bytes, None).unwrap().modules,
+        kohya.modules
+    );
+
+    let mut unit = adapter(4.0);
+    unit.modules.get_mut(CONV).unwrap().alpha = 2.0;
+    for format in [Format::Diffusers, Format::DiffusersScript] {
+        let bytes = unit.to_bytes(format, Dtype::F32).unwrap();
+        let read = Adapter::from_bytes(&bytes, None).unwrap();
+        assert_eq!(read.modules, unit.modules);
+        assert_eq!(read.sha256(), unit.sha256());
+        assert_ne!(read.sha256(), kohya.sha256());
+    }
+}
+
+#[test]
+fn the_same_adapter_is_the_same_bytes() {
+    let mut adapter = adapter(3.0);
+    for i in 0..20 {
+        adapter.metadata.insert(format!("key {i}"), i.to_string());
+    }
+    for format in FORMATS {
+        let first = adapter.to_bytes(format, Dtype::F16).unwrap();
+        assert_eq!(first, adapter.clone().to_bytes(format, Dtype::F16).unwrap());
+        // Reading and writing again changes nothing either.
+        let read = Adapter::from_bytes(&first, None).unwrap();
+        assert_eq!(first, read.to_bytes(format, Dtype::F16).unwrap());
+    }
+}
+
+#[test]
+fn an_alpha_of_zero_is_written_as_a_zero_update() {
+    let adapter = adapter(0.0);
+    for format in FORMATS {
+        let bytes = adapter.to_bytes(format, Dtype::F32).unwrap();
+        let read = Adapter::from_bytes(&bytes, None).unwrap();
+        assert!(read.modules.values().all(LoraModule::is_zero));
+    }
+}
+
+#[test]
+fn two_text_encoders_have_two_prefixes() {
+    let mut adapter = adapter(4.0);
+    let second = TEXT.replace("text_encoder", "text_encoder_2");
+    adapter
+        .modules
+        .insert(second.clone(), adapter.modules[TEXT].clone());
+    let bytes = adapter.to_bytes(Format::Kohya, Dtype::F32).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert!(
+        file.names()
+            .iter()
+            .any(|n| n.starts_with("lora_te1_text_model"))
+    );
+    assert!(
+        file.names()
+            .iter()
+            .any(|n| n.starts_with("lora_te2_text_model"))
+    );
+    assert_eq!(
+        file.tensor("lora_te2_text_model_encoder_layers_0_self_attn_q_proj.alpha")
+            .unwrap()
+            .shape(),
+        [0_usize; 0]
+    );
+    assert!(
+        Adapter::from_bytes(&bytes, None)
+            .unwrap()
+            .modules
+            .contains_key(&second)
+    );
+}
+
+#[test]
+fn modules_of_a_foreign_model_are_found_by_its_list() {
+    let path = "unet.my_layers.0.mix_in";
+    let module = init::gaussian(path, &[4, 4], 2, 2.0, 0).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("x.safetensors");
+    Adapter::new([(path.to_owned(), module)])
+        .save(&file, Format::Kohya, Dtype::F32)
+        .unwrap();
+    let error = Adapter::load(&file).unwrap_err();
+    assert!(error.to_string().contains("my_layers_0_mix_in"), "{error}");
+    let names = ModuleNames::new([path]).unwrap();
+    assert!(
+        Adapter::load_with(&file, &names)
+            .unwrap()
+            .modules
+            .contains_key(path)
+    );
+}
+
+#[test]
+fn what_cannot_be_written_is_refused_and_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.safetensors");
+    let mut large = adapter(4.0);
+    large.modules.get_mut(CONV).unwrap().a.fill(1e6);
+    let mut infinite = adapter(4.0);
+    infinite
+        .modules
+        .get_mut(CONV)
+        .unwrap()
+        .b
+        .fill(f32::INFINITY);
+    let module = || large.modules[TO_Q].clone();
+    let foreign = Adapter::new([("vae.conv_in".to_owned(), module())]);
+    let ambiguous = Adapter::new([
+        ("unet.a_b".to_owned(), module()),
+        ("unet.a.b".to_owned(), module()),
+    ]);
+    for (adapter, text) in [
+        (&large, "does not fit f16"),
+        (&infinite, "not finite"),
+        (&foreign, "vae.conv_in"),
+        (&ambiguous, "unet.a_b"),
+        (&Adapter::default(), "no LoRA factors"),
+    ] {
+        let error = adapter
+            .save(&path, Format::Kohya, Dtype::F16)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(text) && error.contains("x.safetensors"),
+            "{error}"
+        );
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert!(large.to_bytes(Format::Kohya, Dtype::BF16).is_ok());
+
+    let nowhere = folder.path().join("missing/x.safetensors");
+    let error = adapter(4.0)
+        .save(&nowhere, Format::Kohya, Dtype::F32)
+        .unwrap_err();
+    assert!(matches!(
+        error,
+        LoraError::Io {
+            action: "write",
+            ..
+        }
+    ));
+    assert!(error.to_string().contains("missing"));
+}
+
+/// A file made of tensors given as name, type, shape and bytes.
+fn file(tensors: &[(&str, Stored, &[usize], Vec<u8>)]) -> Vec<u8> {
+    let views: BTreeMap<&str, TensorView<'_>> = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| {
+            (
+                *name,
+                TensorView::new(*dtype, shape.to_vec(), bytes).unwrap(),
+            )
+        })
+        .collect();
+    safetensors::serialize(views, None).unwrap()
+}
+
+fn ones(count: usize) -> Vec<u8> {
+    vec![1.0_f32; count]
+        .into_iter()
+        .flat_map(f32::to_le_bytes)
+        .collect()
+}
+
+const A: &str = "lora_unet_conv_in.lora_down.weight";
+const B: &str = "lora_unet_conv_in.lora_up.weight";
+const ALPHA: &str = "lora_unet_conv_in.alpha";
+
+fn error_of(tensors: &[(&str, Stored, &[usize], Vec<u8>)]) -> LoraError {
+    Adapter::from_bytes(&file(tensors), None).unwrap_err()
+}
+
+#[test]
+fn alpha_may_be_absent_zero_or_of_any_type() {
+    let pair = |alpha: Option<(Stored, &'static [usize], Vec<u8>)>| {
+        let mut tensors: Vec<(&str, Stored, &[usize], Vec<u8>)> = vec![
+            (A, Stored::F32, &[2, 3], ones(6)),
+            (B, Stored::F32, &[4, 2], ones(8)),
+        ];
+        if let Some((dtype, shape, bytes)) = alpha {
+            tensors.push((ALPHA, dtype, shape, bytes));
+        }
+        Adapter::from_bytes(&file(&tensors), None)
+            .map(|adapter| adapter.modules["unet.conv_in"].alpha)
+    };
+    assert_eq!(pair(None).unwrap(), 2.0);
+    assert_eq!(
+        pair(Some((Stored::F32, &[], 0.0_f32.to_le_bytes().into()))).unwrap(),
+        2.0
+    );
+    assert_eq!(
+        pair(Some((Stored::F32, &[1], 8.0_f32.to_le_bytes().into()))).unwrap(),
+        8.0
+    );
+    assert_eq!(
+        pair(Some((Stored::F16, &[], vec![0x00, 0x3e]))).unwrap(),
+        1.5
+    );
+    assert_eq!(
+        pair(Some((Stored::I64, &[], 16_i64.to_le_bytes().into()))).unwrap(),
+        16.0
+    );
+    assert_eq!(
+        pair(Some((Stored::F64, &[], 0.25_f64.to_le_bytes().into()))).unwrap(),
+        0.25
+    );
+    for (dtype, shape, bytes) in [
+        (Stored::F32, &[2][..], ones(2)),
+        (Stored::F32, &[], f32::NAN.to_le_bytes().into()),
+        (Stored::U8, &[], vec![1]),
+    ] {
+        let error = pair(Some((dtype, shape, bytes))).unwrap_err().to_string();
+        assert!(error.contains(ALPHA), "{error}");
+    }
+}
+
+#[test]
+fn malformed_pairs_are_refused() {
+    let a = || (A, Stored::F32, &[2_usize, 3][..], ones(6));
+    let b = || (B, Stored::F32, &[4_usize, 2][..], ones(8));
+
+    assert!(matches!(
+        error_of(&[a()]),
+        LoraError::MissingFactor {
+            missing: "B (up)",
+            ..
+        }
+    ));
+    assert!(matches!(
+        error_of(&[b()]),
+        LoraError::MissingFactor {
+            missing: "A (down)",
+            ..
+        }
+    ));
+    let alone = error_of(&[(ALPHA, Stored::F32, &[], ones(1))]);
+    assert!(alone.to_string().contains(ALPHA));
+    assert!(matches!(error_of(&[]), LoraError::Empty));
+
+    let rank = error_of(&[a(), (B, Stored::F32, &[4, 3], ones(12))]);
+    assert!(rank.to_string().contains("unet.conv_in") && rank.to_string().contains("[4, 3]"));
+    let scalar = error_of(&[(A, Stored::F32, &[], ones(1)), b()]);
+    assert!(scalar.to_string().contains("[]"), "{scalar}");
+    let zero = error_of(&[
+        (A, Stored::F32, &[0, 3], vec![]),
+        (B, Stored::F32, &[4, 0], vec![]),
+    ]);
+    assert!(zero.to_string().contains("[0, 3]"));
+
+    let mut nan = ones(8);
+    nan[4..8].copy_from_slice(&f32::NAN.to_le_bytes());
+    assert!(matches!(
+        error_of(&[a(), (B, Stored::F32, &[4, 2], nan)]),
+        LoraError::NonFinite { key } if key == B
+    ));
+    assert!(matches!(
+        error_of(&[a(), (B, Stored::I32, &[4, 2], ones(8))]),
+        LoraError::TensorDtype { key, found } if key == B && found == "I32"
+    ));
+}
+
+#[test]
+fn foreign_tensors_are_refused() {
+    let a = || (A, Stored::F32, &[2_usize, 3][..], ones(6));
+    let b = || (B, Stored::F32, &[4_usize, 2][..], ones(8));
+    let with = |name| error_of(&[a(), b(), (name, Stored::F32, &[1], ones(1))]);
+    for name in [
+        "lora_unet_conv_in.dora_scale",
+        "lora_unet_conv_out.hada_w1_a",
+    ] {
+        assert!(matches!(with(name), LoraError::Unsupported { key, .. } if key == name));
+    }
+    for name in ["optimizer.step", "lora_unet_conv_in.lora_sideways.weight"] {
+        assert!(matches!(with(name), LoraError::UnknownKey { key } if key == name));
+    }
+    assert!(matches!(
+        with("lora_unet_conv_inn.alpha"),
+        LoraError::UnknownModule { name, .. } if name == "conv_inn"
+    ));
+    assert!(matches!(
+        with("unet.conv_out.lora_A.weight"),
+        LoraError::MixedFormats { first, .. } if first == "lora_unet_conv_in.alpha" || first == A
+    ));
+    let twice = error_of(&[
+        (
+            "lora_te_text_model_encoder_layers_0_mlp_fc1.alpha",
+            Stored::F32,
+            &[],
+            ones(1),
+        ),
+        (
+            "lora_te1_text_model_encoder_layers_0_mlp_fc1.alpha",
+            Stored::F32,
+            &[],
+            ones(1),
+        ),
+    ]);
+    assert!(matches!(twice, LoraError::Duplicate { part: "alpha", .. }));
+}
+
+#[test]
+fn damaged_files_are_refused_with_their_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("damaged.safetensors");
+    let good = adapter(4.0).to_bytes(Format::Kohya, Dtype::F32).unwrap();
+    let mut long = good.clone();
+    long.push(0);
+    let mut header = good.clone();
+    header[8] = b'!';
+    let huge_header = [&u64::MAX.to_le_bytes()[..], b"{}"].concat();
+    let overlapping = {
+        let json = br#"{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+        [&(json.len() as u64).to_le_bytes()[..], json, &[0; 4]].concat()
+    };
+    for bytes in [
+        &[][..],
+        b"<!DOCTYPE html><html></html>",
+        &good[..4],
+        &good[..good.len() / 2],
+        &good[..good.len() - 1],
+        &long,
+        &header,
+        &huge_header,
+        &overlapping,
+    ] {
+        std::fs::write(&path, bytes).unwrap();
+        let error = Adapter::load(&path).unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.contains("damaged.safetensors") && text.contains("safetensors file"),
+            "{text}"
+        );
+    }
+    let error = Adapter::load(folder.path().join("missing")).unwrap_err();
+    assert!(matches!(error, LoraError::Io { action: "read", .. }));
+    assert!(Adapter::load(folder.path()).is_err());
+}
+
+#[test]
+fn every_truncation_is_an_error_and_never_a_panic() {
+    let good = adapter(4.0)
+        .to_bytes(Format::Diffusers, Dtype::BF16)
+        .unwrap();
+    for length in 0..good.len() {
+        assert!(Adapter::from_bytes(&good[..length], None).is_err());
+    }
+}
