@@ -73,7 +73,8 @@ impl Checkpoint {
     /// If `scheduler/scheduler_config.json` is missing or damaged, or names a scheduler that is not implemented.
     pub fn scheduler(&self) -> Result<(SchedulerKind, SchedulerConfig), DiffusionError> {
         let path = self.dir.join("scheduler").join("scheduler_config.json");
-        Ok(SchedulerConfig::load(&path)?)
+        let config = SchedulerConfig::load(&path)?;
+        Ok((config.kind()?, config))
     }
 
     /// The text encoder of the folder `text_encoder`.

@@ -1,7 +1,6 @@
 //! From a module into a weight file.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 
 use burn::module::{Module, ModuleVisitor, Param};
@@ -12,6 +11,7 @@ use safetensors::tensor::TensorView;
 use super::Dtype;
 use super::load::FieldPath;
 use crate::DiffusionError;
+use crate::files::write_file;
 
 /// Writes all parameters of a module under their field paths, as `F32`, `F16` or `BF16`.
 ///
@@ -73,17 +73,7 @@ fn write(
     }
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(damaged)?;
-    let unwritable = |source| DiffusionError::Io {
-        action: "write",
-        path: path.to_owned(),
-        source,
-    };
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).map_err(unwritable)?;
-    file.write_all(&bytes).map_err(unwritable)?;
-    file.as_file().sync_all().map_err(unwritable)?;
-    file.persist(path).map_err(|error| unwritable(error.error))?;
-    Ok(())
+    write_file(path, &bytes)
 }
 
 struct Collector {
