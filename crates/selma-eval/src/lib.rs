@@ -1,9 +1,20 @@
 #![doc = include_str!("../README.md")]
 
+mod atomic;
+mod compare;
 pub mod dsg;
 mod error;
-pub mod vqa;
+mod evaluate;
+mod images;
+mod result;
+pub mod stats;
+mod vqa;
 
-pub use dsg::DsgQuestion;
-pub use error::EvalError;
+pub use compare::{By, compare, compare_by};
+pub use dsg::{Answers, DsgQuestion, QuestionSet};
+pub use error::{EvalError, Place};
+pub use evaluate::{Progress, ask, evaluate};
+pub use images::{ImageFolder, ImageSource};
+pub use result::{EvalOptions, EvalResult, ItemResult, QuestionResult, score};
+pub use stats::{Bootstrap, Estimate, Paired};
 pub use vqa::Vqa;

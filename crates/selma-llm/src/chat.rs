@@ -1,7 +1,7 @@
 //! What is asked of a language model and what comes back: [`ChatRequest`], [`ChatResponse`] and the [`ChatModel`] trait.
 //!
 //! The types follow the OpenAI chat completions API in names and meaning, without its wire format: the wire lives in
-//! `OpenAiClient`, so that a model in the same process needs no HTTP vocabulary.
+//! [`OpenAiClient`](crate::OpenAiClient), so that a model in the same process needs no HTTP vocabulary.
 
 use std::sync::Arc;
 
@@ -112,7 +112,7 @@ pub struct ChatRequest {
     /// Most tokens a choice may have. Default 1024.
     pub max_tokens: u32,
     /// Seed of the sampling. Servers honour it at best roughly; what must be repeatable goes through a
-    /// `Journal`. A model in the same process is expected to be a function of the request alone.
+    /// [`Journal`](crate::Journal). A model in the same process is expected to be a function of the request alone.
     pub seed: Option<u64>,
     /// Texts at which the answer ends.
     pub stop: Vec<String>,
@@ -288,7 +288,7 @@ impl ChatResponse {
 
 /// A language model that answers a conversation; it may also see images.
 ///
-/// Implemented by `OpenAiClient` for servers; implement it for anything that answers text.
+/// Implemented by [`OpenAiClient`](crate::OpenAiClient) for servers; implement it for anything that answers text.
 /// Calls block; a caller that wants several at once uses threads, hence `Send + Sync`.
 pub trait ChatModel: Send + Sync {
     /// The model's name, as written into journals and reports.

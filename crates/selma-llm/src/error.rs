@@ -1,9 +1,128 @@
 //! The one error type of this crate.
 
-/// Everything that can go wrong here.
+use std::io;
+use std::path::{Path, PathBuf};
+
+use selma_rouge::RougeError;
+
+/// Everything that can go wrong here. No variant ever carries an API key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LlmError {
+    /// A file could not be read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, e.g. "read".
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// A skill file is not TOML or has an unknown, missing or mistyped field.
+    #[error("{}, line {line}: {reason}", path.display())]
+    SkillSyntax {
+        /// The skill file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: usize,
+        /// What the TOML reader says; it names the field.
+        reason: String,
+    },
+    /// A field of a skill has a value that cannot be used.
+    #[error("{}: field `{field}` {reason}", path.display())]
+    SkillField {
+        /// The skill file.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No skill of this name is built in.
+    #[error("unknown skill '{name}', expected one of {}", known.join(", "))]
+    UnknownSkill {
+        /// The name that was asked for.
+        name: String,
+        /// The names there are.
+        known: Vec<&'static str>,
+    },
+    /// A setting has a value that cannot be used.
+    #[error("setting `{field}` {reason}")]
+    Config {
+        /// The setting.
+        field: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A setting of the diversity filter cannot be used.
+    #[error(transparent)]
+    Filter(#[from] RougeError),
+    /// A line of a JSONL file is not what it should be.
+    #[error("{}, line {line}: {reason}", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Another process writes this journal now.
+    #[error("journal {} is in use by another process", path.display())]
+    JournalInUse {
+        /// The journal.
+        path: PathBuf,
+    },
+    /// The environment variable that should hold the API key is not set, empty or not Unicode.
+    #[error("environment variable {variable} holds no API key")]
+    KeyMissing {
+        /// The variable.
+        variable: String,
+    },
+    /// The API key has characters that no HTTP header may have.
+    #[error("the API key has characters that an HTTP header cannot carry")]
+    KeyInvalid,
+    /// The server could not be reached, or the connection broke or was too slow.
+    #[error("no answer from {url} after {attempts} attempt(s): {source}")]
+    Transport {
+        /// The address asked.
+        url: String,
+        /// How often it was tried.
+        attempts: u32,
+        /// Why the last attempt failed.
+        source: Box<ureq::Error>,
+    },
+    /// The server answered with an error status.
+    #[error("{url} answered status {status} after {attempts} attempt(s): {message}")]
+    Status {
+        /// The address asked.
+        url: String,
+        /// HTTP status.
+        status: u16,
+        /// How often it was tried.
+        attempts: u32,
+        /// The server's message, or the beginning of the page it sent.
+        message: String,
+    },
+    /// The account's quota is used up: asking again cannot help.
+    #[error("{url} says that the quota is used up: {message}")]
+    Quota {
+        /// The address asked.
+        url: String,
+        /// The server's message.
+        message: String,
+    },
+    /// The server answered with success, but not with what the API promises.
+    #[error("{url} sent an answer that cannot be read: {reason}; it begins: {excerpt}")]
+    Answer {
+        /// The address asked.
+        url: String,
+        /// What is wrong, with the path of the field in question.
+        reason: String,
+        /// The beginning of the answer.
+        excerpt: String,
+    },
     /// The model cannot serve such a request, e.g. one with images.
     #[error("model '{model}' does not support {what}")]
     Unsupported {
@@ -13,12 +132,51 @@ pub enum LlmError {
         what: String,
     },
     /// A model outside this crate failed for a reason of its own.
-    #[error("model '{model}' failed")]
+    #[error("model '{model}' failed: {source}")]
     Model {
         /// The model that was asked.
         model: String,
         /// Why it failed.
-        #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The model gives no new prompts any more.
+    #[error(
+        "skill '{skill}' stalled at {kept} of {target} prompts: the last {stalled} of {requests} requests gave nothing new"
+    )]
+    Stalled {
+        /// The skill.
+        skill: String,
+        /// Prompts accepted so far.
+        kept: usize,
+        /// Prompts wanted.
+        target: usize,
+        /// Requests without a new prompt, in a row.
+        stalled: u32,
+        /// All requests so far.
+        requests: u64,
+    },
+    /// The observer asked to stop. What was answered so far is in the journal, if there is one.
+    #[error("skill '{skill}' was cancelled at {kept} of {target} prompts")]
+    Cancelled {
+        /// The skill.
+        skill: String,
+        /// Prompts accepted so far.
+        kept: usize,
+        /// Prompts wanted.
+        target: usize,
+    },
+}
+
+impl LlmError {
+    /// For `map_err` on file operations.
+    pub(crate) fn io<'a>(
+        action: &'static str,
+        path: &'a Path,
+    ) -> impl FnOnce(io::Error) -> Self + 'a {
+        move |source| Self::Io {
+            action,
+            path: path.to_owned(),
+            source,
+        }
+    }
 }

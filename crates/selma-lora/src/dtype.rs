@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use half::{bf16, f16};
+use half::{bf16, f16, slice::HalfFloatSliceExt, vec::HalfFloatVecExt};
 use serde::{Deserialize, Serialize};
 
 use crate::LoraError;
@@ -55,43 +55,39 @@ impl Dtype {
     pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
         match self {
             Self::F32 => numbers(bytes, f32::from_le_bytes),
-            Self::F16 => numbers(bytes, |b| f16::from_le_bytes(b).to_f32()),
-            Self::BF16 => numbers(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            Self::F16 => numbers(bytes, f16::from_le_bytes).to_f32_vec(),
+            Self::BF16 => numbers(bytes, bf16::from_le_bytes).to_f32_vec(),
         }
     }
 
     /// Numbers to little-endian bytes, rounded to the nearest; `Err` is a value out of range.
-    pub(crate) fn encode(
-        self,
-        values: impl Iterator<Item = f32>,
-        out: &mut Vec<u8>,
-    ) -> Result<(), f32> {
-        for value in values {
-            let fits = match self {
-                Self::F32 => {
-                    out.extend(value.to_le_bytes());
-                    value.is_finite()
-                }
-                Self::F16 => {
-                    let stored = f16::from_f32(value);
-                    out.extend(stored.to_le_bytes());
-                    stored.is_finite()
-                }
-                Self::BF16 => {
-                    let stored = bf16::from_f32(value);
-                    out.extend(stored.to_le_bytes());
-                    stored.is_finite()
-                }
-            };
-            if !fits {
-                return Err(value);
+    pub(crate) fn encode(self, values: &[f32]) -> Result<Vec<u8>, f32> {
+        let mut bytes = Vec::with_capacity(values.len() * self.size());
+        let fits = match self {
+            Self::F32 => {
+                bytes.extend(values.iter().flat_map(|x| x.to_le_bytes()));
+                values.iter().map(|x| x.is_finite()).collect()
             }
+            // Whole slices, for which `half` has the processor's own conversion.
+            Self::F16 => {
+                let stored = Vec::<f16>::from_f32_slice(values);
+                bytes.extend(stored.iter().flat_map(|x| x.to_le_bytes()));
+                stored.iter().map(|x| x.is_finite()).collect::<Vec<_>>()
+            }
+            Self::BF16 => {
+                let stored = Vec::<bf16>::from_f32_slice(values);
+                bytes.extend(stored.iter().flat_map(|x| x.to_le_bytes()));
+                stored.iter().map(|x| x.is_finite()).collect()
+            }
+        };
+        match fits.iter().zip(values).find(|(fits, _)| !**fits) {
+            Some((_, &value)) => Err(value),
+            None => Ok(bytes),
         }
-        Ok(())
     }
 }
 
-fn numbers<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+fn numbers<T, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec<T> {
     let (chunks, _) = bytes.as_chunks::<N>();
     chunks.iter().map(|&chunk| number(chunk)).collect()
 }
@@ -131,8 +127,7 @@ mod tests {
     fn numbers_survive_when_they_fit() {
         let values = [0.0, -0.5, 1.25, 384.0];
         for dtype in [Dtype::F32, Dtype::F16, Dtype::BF16] {
-            let mut bytes = Vec::new();
-            dtype.encode(values.into_iter(), &mut bytes).unwrap();
+            let bytes = dtype.encode(&values).unwrap();
             assert_eq!(bytes.len(), values.len() * dtype.size());
             assert_eq!(dtype.decode(&bytes), values);
             assert_eq!(dtype.to_string().parse::<Dtype>().unwrap(), dtype);
@@ -140,22 +135,21 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_rounded_to_the_nearest() {
+        // Halfway between two f16 (bf16) numbers goes to the even one.
+        let halfway = 1.0 + 1.0 / 2048.0;
+        let bytes = Dtype::F16.encode(&[halfway, 1.0006]).unwrap();
+        assert_eq!(Dtype::F16.decode(&bytes), [1.0, 1.0 + 1.0 / 1024.0]);
+        let halfway = 1.0 + 1.0 / 256.0;
+        let bytes = Dtype::BF16.encode(&[halfway, 1.005]).unwrap();
+        assert_eq!(Dtype::BF16.decode(&bytes), [1.0, 1.0 + 1.0 / 128.0]);
+    }
+
+    #[test]
     fn values_out_of_range_are_reported() {
-        let mut bytes = Vec::new();
-        assert_eq!(
-            Dtype::F16.encode([70_000.0].into_iter(), &mut bytes),
-            Err(70_000.0)
-        );
-        assert!(
-            Dtype::BF16
-                .encode([70_000.0].into_iter(), &mut bytes)
-                .is_ok()
-        );
-        assert!(
-            Dtype::F32
-                .encode([f32::NAN].into_iter(), &mut bytes)
-                .is_err()
-        );
+        assert_eq!(Dtype::F16.encode(&[1.0, 70_000.0]), Err(70_000.0));
+        assert!(Dtype::BF16.encode(&[70_000.0]).is_ok());
+        assert!(Dtype::F32.encode(&[f32::NAN]).is_err());
         assert!("f64".parse::<Dtype>().is_err());
     }
 }

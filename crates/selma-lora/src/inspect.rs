@@ -101,6 +101,6 @@ fn summarise(path: &str, module: &LoraModule) -> Result<ModuleSummary, LoraError
         rank: module.rank(),
         alpha: module.alpha,
         parameters: module.parameters(),
-        norm: product_norm(&module.b_matrix(), &module.a_matrix()) * module.scale().abs(),
+        norm: product_norm(&module.b_turned(), &module.a_turned()) * module.scale().abs(),
     })
 }

@@ -1,5 +1,7 @@
 //! The two factors of one module.
 
+use std::borrow::Cow;
+
 use ndarray::{Array2, ArrayD};
 
 use crate::LoraError;
@@ -111,11 +113,11 @@ impl LoraModule {
     /// [`LoraError::FactorShapes`] when the factors do not fit each other.
     pub fn delta_f64(&self) -> Result<Array2<f64>, LoraError> {
         self.check()?;
-        let product = self.b_matrix() * self.a_matrix();
+        let turned = self.a_turned() * self.b_turned();
         let scale = self.scale();
         Ok(Array2::from_shape_fn(
-            (product.nrows(), product.ncols()),
-            |(i, j)| product.get(i, j) * scale,
+            (turned.ncols(), turned.nrows()),
+            |(i, j)| turned.get(j, i) * scale,
         ))
     }
 
@@ -123,6 +125,14 @@ impl LoraModule {
     #[must_use]
     pub fn is_zero(&self) -> bool {
         self.alpha == 0.0 || self.a.iter().all(|&x| x == 0.0) || self.b.iter().all(|&x| x == 0.0)
+    }
+}
+
+/// The numbers of a factor in row-major order, copied only if they lie otherwise.
+pub(crate) fn row_major(factor: &ArrayD<f32>) -> Cow<'_, [f32]> {
+    match factor.as_slice() {
+        Some(values) => Cow::Borrowed(values),
+        None => Cow::Owned(factor.iter().copied().collect()),
     }
 }
 

@@ -57,10 +57,8 @@ mod tests {
 
     fn tensor(name: &str, dtype: Dtype, shape: &[usize]) -> Tensor {
         let numbers: usize = shape.iter().product();
-        let mut bytes = Vec::new();
-        dtype
-            .encode((0..numbers).map(|i| i as f32), &mut bytes)
-            .unwrap();
+        let values: Vec<f32> = (0..numbers).map(|i| i as f32).collect();
+        let bytes = dtype.encode(&values).unwrap();
         Tensor {
             name: name.to_owned(),
             dtype,

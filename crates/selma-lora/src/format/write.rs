@@ -11,7 +11,7 @@ use super::{
     names::kohya_name,
     tensors::{Tensor, serialize},
 };
-use crate::{Adapter, Dtype, LoraError, LoraModule};
+use crate::{Adapter, Dtype, LoraError, LoraModule, module::row_major};
 
 pub(crate) fn write(adapter: &Adapter, format: Format, dtype: Dtype) -> Result<Vec<u8>, LoraError> {
     if adapter.modules.is_empty() {
@@ -31,22 +31,13 @@ pub(crate) fn write(adapter: &Adapter, format: Format, dtype: Dtype) -> Result<V
         };
         let (a_suffix, b_suffix) = suffixes(format, path);
         for (suffix, factor) in [(a_suffix, &module.a), (b_suffix, &module.b)] {
-            tensors.push(tensor(
-                format!("{name}.{suffix}"),
-                dtype,
-                factor.shape().to_vec(),
-                factor.iter().copied(),
-            )?);
+            let name = format!("{name}.{suffix}");
+            tensors.push(tensor(name, dtype, factor.shape(), &row_major(factor))?);
         }
         if format == Format::Kohya {
             // Always f32: bf16 holds integers only up to 256 exactly.
-            let alpha = std::iter::once(module.alpha as f32);
-            tensors.push(tensor(
-                format!("{name}.alpha"),
-                Dtype::F32,
-                Vec::new(),
-                alpha,
-            )?);
+            let alpha = [module.alpha as f32];
+            tensors.push(tensor(format!("{name}.alpha"), Dtype::F32, &[], &alpha)?);
         }
     }
     Ok(serialize(tensors, &metadata(adapter, format)))
@@ -102,15 +93,14 @@ fn file_names(adapter: &Adapter, format: Format) -> Result<Vec<(&String, String)
 fn tensor(
     name: String,
     dtype: Dtype,
-    shape: Vec<usize>,
-    values: impl Iterator<Item = f32>,
+    shape: &[usize],
+    values: &[f32],
 ) -> Result<Tensor, LoraError> {
-    let mut bytes = Vec::with_capacity(shape.iter().product::<usize>() * dtype.size());
-    match dtype.encode(values, &mut bytes) {
-        Ok(()) => Ok(Tensor {
+    match dtype.encode(values) {
+        Ok(bytes) => Ok(Tensor {
             name,
             dtype,
-            shape,
+            shape: shape.to_vec(),
             bytes,
         }),
         Err(value) if value.is_finite() => Err(LoraError::Overflow {

@@ -14,7 +14,7 @@ use crate::LoraModule;
 
 /// Random vectors per module: enough that the mean over them is within a factor of a few of what
 /// all vectors would give, even for an update of rank 1.
-const PROBES: usize = 16;
+const PROBES: usize = 8;
 
 /// Applies the merged factors, as they will be stored, and the formula on the inputs to the same
 /// random vectors; the distance of the results relative to the size of the formula's terms.
@@ -25,7 +25,7 @@ pub(super) fn against_formula(
     merged: &LoraModule,
 ) -> f64 {
     let probes = probes(path, merged.inputs());
-    let found = faer::Scale(merged.scale()) * (merged.b_matrix() * (merged.a_matrix() * &probes));
+    let found = faer::Scale(merged.scale()) * by_b(merged, &by_a(merged, &probes));
     let mut expected = Mat::zeros(merged.outputs(), PROBES);
     // Relative to the terms and not to their sum, which may cancel.
     let mut size = 0.0;
@@ -52,24 +52,34 @@ fn by_formula(method: Method, terms: &[Option<Term<'_>>], probes: &Mat<f64>) -> 
         return present()
             .map(|term| {
                 let module = term.module;
-                let inner = module.a_matrix() * probes;
-                faer::Scale(share * term.weight * module.scale()) * (module.b_matrix() * inner)
+                let inner = by_a(module, probes);
+                faer::Scale(share * term.weight * module.scale()) * by_b(module, &inner)
             })
             .collect();
     }
     let inner = present()
         .map(|term| {
             let (_, for_a) = factor_weights(term, terms.len(), false);
-            faer::Scale(for_a) * (term.module.a_matrix() * probes)
+            faer::Scale(for_a) * by_a(term.module, probes)
         })
         .reduce(|x, y| x + y)
         .unwrap_or_else(Mat::new);
     present()
         .map(|term| {
             let (for_b, _) = factor_weights(term, terms.len(), false);
-            faer::Scale(for_b) * (term.module.b_matrix() * &inner)
+            faer::Scale(for_b) * by_b(term.module, &inner)
         })
         .collect()
+}
+
+/// `A x`
+fn by_a(module: &LoraModule, x: &Mat<f64>) -> Mat<f64> {
+    module.a_turned().transpose() * x
+}
+
+/// `B x`
+fn by_b(module: &LoraModule, x: &Mat<f64>) -> Mat<f64> {
+    module.b_turned().transpose() * x
 }
 
 fn probes(path: &str, inputs: usize) -> Mat<f64> {

@@ -18,10 +18,10 @@ pub(super) struct Term<'a> {
 /// `dW = scale * B A`, not yet rounded.
 #[derive(Debug)]
 pub(super) struct Combined {
-    /// `[out, rank]`
-    b: Mat<f64>,
-    /// `[rank, in * kh * kw]`
-    a: Mat<f64>,
+    /// `B^T [rank, out]`
+    b_turned: Mat<f64>,
+    /// `A^T [in * kh * kw, rank]`
+    a_turned: Mat<f64>,
     scale: f64,
 }
 
@@ -62,21 +62,27 @@ pub(super) fn concatenate(terms: &[Option<Term<'_>>], factor: f64) -> Combined {
     let rank: usize = present().map(|t| t.module.rank()).sum();
     let rows = present().map(|t| t.module.outputs()).max().unwrap_or(0);
     let columns = present().map(|t| t.module.inputs()).max().unwrap_or(0);
-    let mut a = Mat::zeros(rank, columns);
-    let mut b = Mat::zeros(rows, rank);
+    let mut a_turned = Mat::zeros(columns, rank);
+    let mut b_turned = Mat::zeros(rank, rows);
     let mut start = 0;
     for term in present() {
         let r = term.module.rank();
         let coefficient = factor * term.weight * term.module.scale();
         let root = coefficient.abs().sqrt();
         let signed = root.copysign(coefficient);
-        a.subrows_mut(start, r)
-            .copy_from(faer::Scale(root) * term.module.a_matrix());
-        b.subcols_mut(start, r)
-            .copy_from(faer::Scale(signed) * term.module.b_matrix());
+        a_turned
+            .subcols_mut(start, r)
+            .copy_from(faer::Scale(root) * term.module.a_turned());
+        b_turned
+            .subrows_mut(start, r)
+            .copy_from(faer::Scale(signed) * term.module.b_turned());
         start += r;
     }
-    Combined { b, a, scale: 1.0 }
+    Combined {
+        b_turned,
+        a_turned,
+        scale: 1.0,
+    }
 }
 
 /// `(1/N sum_i w_i B_i) (1/N sum_i w_i A_i)`. When all scales are equal they stay outside, as the
@@ -86,8 +92,8 @@ pub(super) fn mean_of_factors(terms: &[Option<Term<'_>>]) -> Result<Combined, Lo
     let Some(first) = present().next().map(|t| t.module) else {
         return Err(LoraError::NoAdapters);
     };
-    let mut b = Mat::zeros(first.outputs(), first.rank());
-    let mut a = Mat::zeros(first.rank(), first.inputs());
+    let mut b_turned = Mat::zeros(first.rank(), first.outputs());
+    let mut a_turned = Mat::zeros(first.inputs(), first.rank());
     let common = present().all(|t| t.module.scale() == first.scale());
     for term in present() {
         if term.module.rank() != first.rank() {
@@ -97,11 +103,15 @@ pub(super) fn mean_of_factors(terms: &[Option<Term<'_>>]) -> Result<Combined, Lo
             });
         }
         let (for_b, for_a) = factor_weights(term, terms.len(), common);
-        b += faer::Scale(for_b) * term.module.b_matrix();
-        a += faer::Scale(for_a) * term.module.a_matrix();
+        b_turned += faer::Scale(for_b) * term.module.b_turned();
+        a_turned += faer::Scale(for_a) * term.module.a_turned();
     }
     let scale = if common { first.scale() } else { 1.0 };
-    Ok(Combined { b, a, scale })
+    Ok(Combined {
+        b_turned,
+        a_turned,
+        scale,
+    })
 }
 
 /// What `B_i` and `A_i` are multiplied by in a mean of `count` factors.
@@ -118,21 +128,22 @@ pub(super) fn factor_weights(term: &Term<'_>, count: usize, common_scale: bool) 
 impl Combined {
     /// Cuts the rank down to `limit` (none: keeps it) or to what the shape allows.
     pub(super) fn limited(self, limit: Option<usize>) -> Result<Limited, LoraError> {
-        let rank = self.b.ncols();
-        let kept = limit.map_or(rank, |k| k.min(self.b.nrows()).min(self.a.ncols()));
+        let rank = self.a_turned.ncols();
+        let size = self.b_turned.ncols().min(self.a_turned.nrows());
+        let kept = limit.map_or(rank, |k| k.min(size));
         if kept >= rank {
             return Ok(Limited {
-                norm: product_norm(&self.b, &self.a) * self.scale.abs(),
+                norm: product_norm(&self.b_turned, &self.a_turned) * self.scale.abs(),
                 combined: self,
                 truncation_error: 0.0,
             });
         }
-        let scaled = faer::Scale(self.scale) * &self.b;
-        let cut = truncate(&scaled, &self.a, kept)?;
+        let scaled = faer::Scale(self.scale) * &self.b_turned;
+        let cut = truncate(&scaled, &self.a_turned, kept)?;
         Ok(Limited {
             combined: Self {
-                b: cut.b,
-                a: cut.a,
+                b_turned: cut.b_turned,
+                a_turned: cut.a_turned,
                 scale: 1.0,
             },
             norm: cut.norm,
@@ -144,16 +155,20 @@ impl Combined {
 impl Limited {
     /// Rounds to the factors of a weight of this shape.
     pub(super) fn module(&self, weight_shape: &[usize]) -> Result<LoraModule, LoraError> {
-        let Combined { b, a, scale } = &self.combined;
-        let rank = a.nrows();
+        let Combined {
+            b_turned,
+            a_turned,
+            scale,
+        } = &self.combined;
+        let rank = a_turned.ncols();
         let kernel = weight_shape.get(2..).unwrap_or_default();
         let mut a_shape = vec![rank];
         a_shape.extend(weight_shape.iter().skip(1));
-        let mut b_shape = vec![b.nrows(), rank];
+        let mut b_shape = vec![b_turned.ncols(), rank];
         b_shape.extend(kernel.iter().map(|_| 1));
         LoraModule::new(
-            to_factor(a.as_ref(), &a_shape)?,
-            to_factor(b.as_ref(), &b_shape)?,
+            to_factor(a_turned, &a_shape)?,
+            to_factor(b_turned, &b_shape)?,
             scale * rank as f64,
         )
     }

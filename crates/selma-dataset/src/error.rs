@@ -1,0 +1,155 @@
+//! The one error type of the crate.
+
+use std::io;
+use std::path::PathBuf;
+
+/// What can go wrong with files, journals and datasets. Each text holds the path and the cause.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatasetError {
+    /// A file or folder cannot be created, read, written or removed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, for example `read`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// A record cannot be written as JSON.
+    #[error("cannot write a record to {}: {source}", path.display())]
+    Serialize {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: serde_json::Error,
+    },
+    /// A journal is open in another process or in another place of this one.
+    #[error("{} is in use by another writer", path.display())]
+    Locked {
+        /// The journal.
+        path: PathBuf,
+    },
+    /// A line is not JSON, or not JSON of the right form.
+    #[error("{}, line {line}: {}", path.display(), reason(source))]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: usize,
+        /// The cause.
+        source: serde_json::Error,
+    },
+    /// A field of a row is missing or has the wrong type or value.
+    #[error("{}, line {line}: field `{field}`: expected {expected}, found {found}", path.display())]
+    Field {
+        /// The metadata file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: usize,
+        /// The field.
+        field: &'static str,
+        /// What would have been right.
+        expected: &'static str,
+        /// What stands there.
+        found: String,
+    },
+    /// Two rows name the same image.
+    #[error("{}, line {line}: `{file_name}` is already named in line {first}", path.display())]
+    DuplicateRow {
+        /// The metadata file.
+        path: PathBuf,
+        /// The second row, counted from 1.
+        line: usize,
+        /// The first row, counted from 1.
+        first: usize,
+        /// The image.
+        file_name: String,
+    },
+    /// A row names an image that is not there.
+    #[error("{}, line {line}: there is no image {}", path.display(), image.display())]
+    MissingImage {
+        /// The metadata file.
+        path: PathBuf,
+        /// Line, counted from 1.
+        line: usize,
+        /// Where the image should be.
+        image: PathBuf,
+    },
+    /// A folder holds a dataset that a writer has begun and not finished.
+    #[error("the dataset {} is unfinished: it has a journal and no metadata", path.display())]
+    Unfinished {
+        /// The dataset's folder.
+        path: PathBuf,
+    },
+    /// A name given to the writer cannot be used.
+    #[error("cannot add `{file_name}` to {}: expected {expected}", path.display())]
+    FileName {
+        /// The dataset's folder.
+        path: PathBuf,
+        /// The name.
+        file_name: String,
+        /// What would have been right.
+        expected: &'static str,
+    },
+    /// A sample of this name is already there.
+    #[error("cannot add `{file_name}` to {}: it is already there", path.display())]
+    Duplicate {
+        /// The dataset's folder.
+        path: PathBuf,
+        /// The name.
+        file_name: String,
+    },
+    /// A number in the provenance is NaN or infinite, which JSON cannot hold.
+    #[error("cannot add `{file_name}` to {}: `{field}` is {found}, expected a finite number", path.display())]
+    NotFinite {
+        /// The dataset's folder.
+        path: PathBuf,
+        /// The sample.
+        file_name: String,
+        /// The field of the provenance.
+        field: &'static str,
+        /// Its value.
+        found: f64,
+    },
+    /// An image cannot be encoded or decoded.
+    #[error("cannot {action} the image {}: {source}", path.display())]
+    Image {
+        /// What was tried: `encode` or `decode`.
+        action: &'static str,
+        /// The image.
+        path: PathBuf,
+        /// The cause.
+        source: image::ImageError,
+    },
+    /// An image is not the one that was written.
+    #[error("the image {} has changed: expected SHA-256 {expected}, found {found}", path.display())]
+    ImageHash {
+        /// The image.
+        path: PathBuf,
+        /// The hash in the metadata.
+        expected: String,
+        /// The hash of the file.
+        found: String,
+    },
+    /// There is no sample with this number.
+    #[error("sample {index} of {} does not exist: there are {len}", path.display())]
+    Index {
+        /// The dataset's folder.
+        path: PathBuf,
+        /// The number asked for.
+        index: usize,
+        /// The number of samples.
+        len: usize,
+    },
+}
+
+/// The text of a JSON error without its position, since the reader parses one line at a time and knows the line better.
+fn reason(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((reason, _)) => format!("{reason} (column {})", error.column()),
+        None => text,
+    }
+}

@@ -1,0 +1,168 @@
+//! Denoising diffusion implicit models: arXiv 2010.02502, `scheduling_ddim.py`.
+
+use super::order::{StepOrder, as_floats, check_index, entry};
+use super::spacing::integer_timesteps;
+use super::{NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SchedulerError};
+
+/// DDIM: deterministic unless [`Ddim::with_eta`] adds noise.
+#[derive(Debug, Clone)]
+pub struct Ddim {
+    schedule: NoiseSchedule,
+    prediction: PredictionType,
+    clip: Option<f64>,
+    /// What `a` is where a run ends.
+    final_alpha: f64,
+    /// Training timesteps between two inference steps.
+    ratio: i64,
+    steps: Vec<i64>,
+    timesteps: Vec<f64>,
+    eta: f64,
+    order: StepOrder,
+}
+
+impl Ddim {
+    /// DDIM for a run of `num_inference_steps` steps, with `eta` 0.
+    ///
+    /// # Errors
+    /// The number of steps does not fit the schedule, or a field is out of range or not supported.
+    pub fn new(
+        config: &SchedulerConfig,
+        num_inference_steps: usize,
+    ) -> Result<Self, SchedulerError> {
+        if config.thresholding.unwrap_or(false) {
+            return Err(SchedulerError::Unsupported {
+                scheduler: "ddim",
+                field: "thresholding",
+                found: true.to_string(),
+            });
+        }
+        let schedule = NoiseSchedule::new(config)?;
+        let steps = integer_timesteps(config, num_inference_steps)?;
+        let final_alpha = if config.set_alpha_to_one.unwrap_or(true) {
+            1.0
+        } else {
+            schedule.alpha_cumprod(0)?
+        };
+        Ok(Self {
+            prediction: config.prediction_type(),
+            clip: config.clip_range(),
+            final_alpha,
+            ratio: (config.num_train_timesteps() / num_inference_steps) as i64,
+            timesteps: as_floats(&steps),
+            steps,
+            schedule,
+            eta: 0.0,
+            order: StepOrder::default(),
+        })
+    }
+
+    /// Adds noise after every step: 0 is DDIM, 1 has the variance of DDPM (formula 16).
+    ///
+    /// # Errors
+    /// `eta` is not between 0 and 1.
+    pub fn with_eta(mut self, eta: f64) -> Result<Self, SchedulerError> {
+        if !(0.0..=1.0).contains(&eta) {
+            return Err(SchedulerError::InvalidField {
+                field: "eta",
+                found: eta.to_string(),
+                expected: "0 to 1".to_owned(),
+            });
+        }
+        self.eta = eta;
+        Ok(self)
+    }
+}
+
+impl Scheduler for Ddim {
+    fn timesteps(&self) -> &[f64] {
+        &self.timesteps
+    }
+
+    fn init_noise_sigma(&self) -> f64 {
+        1.0
+    }
+
+    fn scale_model_input(
+        &self,
+        _sample: &mut [f32],
+        step_index: usize,
+    ) -> Result<(), SchedulerError> {
+        check_index(step_index, self.steps.len())
+    }
+
+    fn step(
+        &mut self,
+        model_output: &[f32],
+        step_index: usize,
+        sample: &mut [f32],
+        noise: &mut dyn FnMut(&mut [f32]),
+    ) -> Result<(), SchedulerError> {
+        self.order
+            .advance(step_index, self.steps.len(), model_output, sample)?;
+        let t = entry(&self.steps, step_index)?;
+        let alpha = self.schedule.alpha_or(t, self.final_alpha)?;
+        let alpha_next = self.schedule.alpha_or(t - self.ratio, self.final_alpha)?;
+        let (signal, spread) = (alpha.sqrt(), (1.0 - alpha).sqrt());
+
+        // Formula 16, then the three terms of formula 12.
+        let variance = (1.0 - alpha_next) / (1.0 - alpha) * (1.0 - alpha / alpha_next);
+        let deviation = self.eta * variance.sqrt();
+        let direction = (1.0 - alpha_next - deviation * deviation).sqrt();
+        for (x, output) in sample.iter_mut().zip(model_output) {
+            let parts = self.prediction.parts(*output, *x, signal, spread);
+            let clean = self
+                .clip
+                .map_or(parts.clean, |bound| parts.clean.clamp(-bound, bound));
+            *x = (alpha_next.sqrt() * clean + direction * parts.noise) as f32;
+        }
+        if self.eta > 0.0 {
+            let mut extra = vec![0.0; sample.len()];
+            noise(&mut extra);
+            for (x, n) in sample.iter_mut().zip(extra) {
+                *x += (deviation * f64::from(n)) as f32;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_true_prediction_of_the_noise_gives_back_the_clean_sample() {
+        let mut config = SchedulerConfig::stable_diffusion(PredictionType::Epsilon);
+        config.set_alpha_to_one = Some(true);
+        let mut ddim = Ddim::new(&config, 10).unwrap();
+        let schedule = NoiseSchedule::new(&config).unwrap();
+        let (clean, noise) = ([0.3_f32, -2.0], [1.0_f32, 0.5]);
+        let mut sample = schedule.add_noise(&clean, &noise, 901).unwrap();
+        for index in 0..10 {
+            ddim.step(&noise, index, &mut sample, &mut |_| panic!("eta is 0"))
+                .unwrap();
+        }
+        assert!(
+            (sample[0] - clean[0]).abs() < 1e-5 && (sample[1] - clean[1]).abs() < 1e-5,
+            "{sample:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused() {
+        let config = SchedulerConfig {
+            thresholding: Some(true),
+            ..SchedulerConfig::default()
+        };
+        let error = Ddim::new(&config, 10).unwrap_err();
+        assert!(error.to_string().contains("thresholding"), "{error}");
+        for eta in [-0.1, 1.5, f64::NAN] {
+            assert!(
+                Ddim::new(&SchedulerConfig::default(), 10)
+                    .unwrap()
+                    .with_eta(eta)
+                    .is_err()
+            );
+        }
+    }
+}

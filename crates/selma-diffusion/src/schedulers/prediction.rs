@@ -1,0 +1,77 @@
+//! What the model's output means.
+
+use serde::{Deserialize, Serialize};
+
+/// What the model was trained to predict from a noisy sample `x_t = sqrt(a) x_0 + sqrt(1 - a) noise`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PredictionType {
+    /// The noise (arXiv 2006.11239).
+    Epsilon,
+    /// The velocity `sqrt(a) noise - sqrt(1 - a) x_0` (arXiv 2202.00512, appendix D).
+    VPrediction,
+    /// The clean sample `x_0`.
+    Sample,
+}
+
+/// A noisy sample taken apart, one value of it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Parts {
+    /// The clean sample `x_0`.
+    pub(super) clean: f64,
+    /// The noise.
+    pub(super) noise: f64,
+}
+
+impl PredictionType {
+    /// The clean sample and the noise that a model output stands for. `signal` is `sqrt(a)` and `spread` is `sqrt(1 - a)` of the sample's timestep.
+    pub(super) fn parts(self, output: f32, sample: f32, signal: f64, spread: f64) -> Parts {
+        let (output, sample) = (f64::from(output), f64::from(sample));
+        match self {
+            Self::Epsilon => Parts {
+                clean: (sample - spread * output) / signal,
+                noise: output,
+            },
+            Self::VPrediction => Parts {
+                clean: signal * sample - spread * output,
+                noise: signal * output + spread * sample,
+            },
+            Self::Sample => Parts {
+                clean: output,
+                noise: (sample - signal * output) / spread,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_prediction_of_the_same_mixture_gives_the_same_parts() {
+        let (clean, noise, a) = (0.7_f64, -1.3_f64, 0.36_f64);
+        let (signal, spread) = (a.sqrt(), (1.0 - a).sqrt());
+        let sample = (signal * clean + spread * noise) as f32;
+        for (kind, output) in [
+            (PredictionType::Epsilon, noise),
+            (PredictionType::VPrediction, signal * noise - spread * clean),
+            (PredictionType::Sample, clean),
+        ] {
+            let parts = kind.parts(output as f32, sample, signal, spread);
+            assert!((parts.clean - clean).abs() < 1e-6, "{kind:?}: {parts:?}");
+            assert!((parts.noise - noise).abs() < 1e-6, "{kind:?}: {parts:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_the_configuration_files() {
+        for (kind, name) in [
+            (PredictionType::Epsilon, "\"epsilon\""),
+            (PredictionType::VPrediction, "\"v_prediction\""),
+            (PredictionType::Sample, "\"sample\""),
+        ] {
+            assert_eq!(serde_json::to_string(&kind).unwrap(), name);
+        }
+    }
+}

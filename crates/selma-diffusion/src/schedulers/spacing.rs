@@ -1,0 +1,144 @@
+//! Which training timesteps an inference run visits.
+
+use super::{SchedulerConfig, SchedulerError, TimestepSpacing};
+
+/// The inference timesteps from the noisiest to the cleanest, not yet rounded for `linspace`: `[steps]`.
+///
+/// # Errors
+/// No steps, more steps than training timesteps, or a timestep outside the training schedule (a `steps_offset` that is too large).
+pub(super) fn timesteps(
+    config: &SchedulerConfig,
+    default: TimestepSpacing,
+    steps: usize,
+) -> Result<Vec<f64>, SchedulerError> {
+    let train = config.num_train_timesteps();
+    check_steps(steps, 1, train)?;
+    let ascending: Vec<f64> = match config.timestep_spacing.unwrap_or(default) {
+        TimestepSpacing::Linspace => {
+            // numpy gives the start alone for one step.
+            let last = (train - 1) as f64;
+            let step = if steps > 1 {
+                last / (steps - 1) as f64
+            } else {
+                0.0
+            };
+            (0..steps)
+                .map(|i| {
+                    if i > 0 && i + 1 == steps {
+                        last
+                    } else {
+                        i as f64 * step
+                    }
+                })
+                .collect()
+        }
+        TimestepSpacing::Leading => {
+            let offset = config.steps_offset.unwrap_or(0);
+            (0..steps)
+                .map(|i| (i * (train / steps) + offset) as f64)
+                .collect()
+        }
+        TimestepSpacing::Trailing => {
+            let (top, ratio) = (train as f64, train as f64 / steps as f64);
+            // numpy.arange: the length is a rounded-up quotient and the increment that of the first two values.
+            let count = (top / ratio).ceil() as usize;
+            let increment = (top - ratio) - top;
+            (0..count)
+                .rev()
+                .map(|i| (top + i as f64 * increment).round_ties_even() - 1.0)
+                .collect()
+        }
+    };
+    if let Some(outside) = ascending
+        .iter()
+        .find(|t| **t < 0.0 || **t > (train - 1) as f64)
+    {
+        return Err(SchedulerError::Timestep {
+            timestep: *outside as i64,
+            len: train,
+        });
+    }
+    Ok(ascending.into_iter().rev().collect())
+}
+
+/// [`timesteps`] rounded half to even, as numpy rounds.
+pub(super) fn integer_timesteps(
+    config: &SchedulerConfig,
+    steps: usize,
+) -> Result<Vec<i64>, SchedulerError> {
+    let exact = timesteps(config, TimestepSpacing::Leading, steps)?;
+    Ok(exact
+        .into_iter()
+        .map(|t| t.round_ties_even() as i64)
+        .collect())
+}
+
+/// Fails unless `min <= steps <= max`.
+pub(super) fn check_steps(steps: usize, min: usize, max: usize) -> Result<(), SchedulerError> {
+    if (min..=max).contains(&steps) {
+        Ok(())
+    } else {
+        Err(SchedulerError::Steps {
+            found: steps,
+            min,
+            max,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schedulers::PredictionType;
+
+    fn spaced(spacing: TimestepSpacing, steps: usize) -> Vec<i64> {
+        let config = SchedulerConfig {
+            timestep_spacing: Some(spacing),
+            ..SchedulerConfig::stable_diffusion(PredictionType::Epsilon)
+        };
+        integer_timesteps(&config, steps).unwrap()
+    }
+
+    #[test]
+    fn spacings_are_those_of_the_paper() {
+        assert_eq!(spaced(TimestepSpacing::Leading, 5), [801, 601, 401, 201, 1]);
+        assert_eq!(
+            spaced(TimestepSpacing::Linspace, 5),
+            [999, 749, 500, 250, 0]
+        );
+        assert_eq!(
+            spaced(TimestepSpacing::Trailing, 5),
+            [999, 799, 599, 399, 199]
+        );
+    }
+
+    #[test]
+    fn step_counts_that_cannot_be_spread_are_refused() {
+        let config = SchedulerConfig::default();
+        assert!(matches!(
+            integer_timesteps(&config, 0),
+            Err(SchedulerError::Steps { found: 0, .. })
+        ));
+        assert!(matches!(
+            integer_timesteps(&config, 1001),
+            Err(SchedulerError::Steps { max: 1000, .. })
+        ));
+        assert_eq!(integer_timesteps(&config, 1000).unwrap().len(), 1000);
+    }
+
+    #[test]
+    fn an_offset_beyond_the_table_is_refused() {
+        let config = SchedulerConfig::stable_diffusion(PredictionType::Epsilon);
+        let error = integer_timesteps(&config, 1000).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                SchedulerError::Timestep {
+                    timestep: 1000,
+                    len: 1000
+                }
+            ),
+            "{error}"
+        );
+    }
+}

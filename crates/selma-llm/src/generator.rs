@@ -1,0 +1,171 @@
+//! SELMA's first stage: an LLM writes prompts, the diversity filter keeps the new ones: [`PromptGenerator`].
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use sha2::{Digest as _, Sha256};
+
+use crate::pool::Pool;
+use crate::{
+    ChatModel, ChatRequest, Generation, Journal, LlmError, Message, PromptConfig, PromptEvent,
+    Skill,
+};
+
+/// Called with every event; `Break` ends the run with [`LlmError::Cancelled`].
+pub type PromptObserver<'a> = dyn FnMut(&PromptEvent<'_>) -> ControlFlow<()> + 'a;
+
+/// Makes prompts for one skill with the loop of SELMA (arXiv 2403.06952, section 3.1; `llm/prompt_generation.py`).
+///
+/// A pool begins with the skill's seeds and grows by every accepted prompt. Each request shows three captions drawn from
+/// the pool without replacement and asks for more; each caption of the answer is accepted unless its ROUGE-L F with any
+/// of the pool is greater than 0.8.
+///
+/// The draw depends on the seed, the skill's name and the request's number alone, and the answers come from the journal
+/// once they are there: a run that was killed goes on as if it had not been.
+#[derive(Debug, Clone)]
+pub struct PromptGenerator {
+    skill: Skill,
+    config: PromptConfig,
+}
+
+impl PromptGenerator {
+    /// A generator for `skill`.
+    ///
+    /// # Errors
+    /// [`LlmError::SkillField`] and [`LlmError::Config`] for values that cannot be used.
+    pub fn new(skill: Skill, config: PromptConfig) -> Result<Self, LlmError> {
+        skill.check(Path::new(&skill.name))?;
+        config.validate()?;
+        Ok(Self { skill, config })
+    }
+
+    /// The skill.
+    pub fn skill(&self) -> &Skill {
+        &self.skill
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &PromptConfig {
+        &self.config
+    }
+
+    /// Asks `model` until the wanted number of prompts is accepted. With a journal, answers in it are not asked for
+    /// again, and new ones are recorded before they are read.
+    ///
+    /// # Errors
+    /// [`LlmError::Stalled`] if too many answers in a row bring nothing new, [`LlmError::Cancelled`] if the observer
+    /// breaks, else those of the model and of the journal. Nothing is lost: a further run with the journal goes on there.
+    pub fn run(
+        &self,
+        model: &dyn ChatModel,
+        mut journal: Option<&mut Journal>,
+        observer: &mut PromptObserver<'_>,
+    ) -> Result<Generation, LlmError> {
+        let mut pool = Pool::new(&self.skill, &self.config)?;
+        let mut stalled = 0;
+        while pool.missing() > 0 {
+            let index = pool.requests();
+            let kept = pool.kept();
+            self.go_on(
+                kept,
+                observer(&PromptEvent::Asking {
+                    request: index,
+                    kept,
+                    target: self.config.count,
+                }),
+            )?;
+            let examples = self.examples(&pool, index);
+            let request = self.request(&examples, index);
+            let (response, replayed) = match journal.as_deref_mut() {
+                Some(journal) => journal.complete(model, index, &request)?,
+                None => (model.complete(&request)?, false),
+            };
+            let captions = pool.read(&response, examples.len() + 1);
+            self.go_on(
+                kept,
+                observer(&PromptEvent::Answered {
+                    request: index,
+                    replayed,
+                    parsed: captions.len(),
+                }),
+            )?;
+            for caption in captions {
+                if let Some(event) = pool.offer(&self.skill, caption) {
+                    let flow = observer(&event);
+                    self.go_on(pool.kept(), flow)?;
+                }
+            }
+            stalled = if pool.kept() > kept { 0 } else { stalled + 1 };
+            if stalled >= self.config.max_stalled_requests {
+                return Err(LlmError::Stalled {
+                    skill: self.skill.name.clone(),
+                    kept,
+                    target: self.config.count,
+                    stalled,
+                    requests: pool.requests(),
+                });
+            }
+        }
+        Ok(pool.finish())
+    }
+
+    /// The request that shows these captions.
+    fn request(&self, examples: &[String], index: u64) -> ChatRequest {
+        // 31 bits fit the integers of every server.
+        let seed = u64::from(self.rng(b"sampling", index).next_u32() >> 1);
+        ChatRequest::new(vec![Message::user(self.skill.render(examples))])
+            .with_temperature(self.config.temperature)
+            .with_top_p(self.config.top_p)
+            .with_max_tokens(self.config.max_tokens)
+            .with_seed(seed)
+    }
+
+    /// Captions of the pool drawn without replacement (a partial Fisher-Yates shuffle).
+    fn examples(&self, pool: &Pool, index: u64) -> Vec<String> {
+        let mut rng = self.rng(b"examples", index);
+        let mut captions: Vec<&str> = pool.captions().collect();
+        let drawn = self.config.examples.min(captions.len());
+        for position in 0..drawn {
+            let rest = captions.len() - position;
+            captions.swap(position, position + below(&mut rng, rest));
+        }
+        captions
+            .into_iter()
+            .take(drawn)
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// Random numbers for one purpose of one request.
+    fn rng(&self, purpose: &[u8], index: u64) -> ChaCha8Rng {
+        let mut hash = Sha256::new();
+        hash.update(self.config.seed.to_le_bytes());
+        hash.update(index.to_le_bytes());
+        hash.update(purpose);
+        hash.update([0]);
+        hash.update(self.skill.name.as_bytes());
+        ChaCha8Rng::from_seed(hash.finalize().into())
+    }
+
+    fn go_on(&self, kept: usize, flow: ControlFlow<()>) -> Result<(), LlmError> {
+        match flow {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(LlmError::Cancelled {
+                skill: self.skill.name.clone(),
+                kept,
+                target: self.config.count,
+            }),
+        }
+    }
+}
+
+/// A number in `0..limit` (0 for a limit of 0): the upper half of a 64 by 64 bit product, whose bias is below
+/// `limit / 2^64`. Written out because journals outlive versions of libraries whose ranges may change.
+fn below(rng: &mut ChaCha8Rng, limit: usize) -> usize {
+    ((u128::from(rng.next_u64()) * limit as u128) >> 64) as usize
+}
+
+#[cfg(test)]
+mod tests;
