@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use selma_dataset::DatasetError;
 use selma_diffusion::DiffusionError;
 use selma_diffusion::config::ConfigError;
 use selma_lora::LoraError;
@@ -85,6 +86,9 @@ pub enum TrainError {
     /// A model's configuration cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// The data set failed.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
     /// The adapter failed.
     #[error(transparent)]
     Lora(#[from] LoraError),

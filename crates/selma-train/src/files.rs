@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
+use selma_dataset::durable::atomic_write;
+
 use crate::TrainError;
 
 /// Writes a file through a temporary one in the same folder.
 pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    std::fs::write(path, bytes).map_err(|source| TrainError::Io{action:"write",path:path.to_owned(),source})
+    Ok(atomic_write(path, bytes)?)
 }

@@ -12,8 +12,9 @@ use selma_diffusion::noise::{derive_seed, normal};
 use selma_diffusion::schedulers::{NoiseSchedule, SchedulerConfig};
 use selma_diffusion::tokenizer::ClipTokenizer;
 
-use super::pairs::{host, image_tensor, pairs, scalar};
+use super::pairs::{image_tensor, pairs};
 use super::{PairSource, PretrainConfig};
+use crate::factors::{host, scalar};
 use crate::{Observer, Progress, TrainError, one_cycle};
 
 /// Text encoder and UNet as one module, so that one optimizer trains both.

@@ -1,4 +1,4 @@
-//! Pairs of a source, and values of tensors.
+//! Pairs of a source.
 
 use burn::tensor::{Device, Tensor};
 use image::RgbImage;
@@ -24,20 +24,4 @@ pub(super) fn pairs(
 /// `[count, 3, height, width]` in -1..1.
 pub(super) fn image_tensor(images: &[RgbImage], device: &Device) -> Result<Tensor<4>, TrainError> {
     Ok(to_tensor(images, device)?)
-}
-
-/// Values of a tensor, in row-major order.
-pub(super) fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
-    let data = tensor.into_data().convert::<f32>();
-    data.try_to_vec::<f32>().map_err(|error| TrainError::ReadBack {
-        reason: format!("{error:?}"),
-    })
-}
-
-/// The value of a tensor with one element.
-pub(super) fn scalar(tensor: &Tensor<1>) -> Result<f32, TrainError> {
-    let values = host(tensor.clone())?;
-    values.first().copied().ok_or_else(|| TrainError::ReadBack {
-        reason: "an empty tensor".to_owned(),
-    })
 }

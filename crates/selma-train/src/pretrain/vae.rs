@@ -6,8 +6,9 @@ use burn::tensor::{Device, Tensor, TensorData};
 use selma_diffusion::models::AutoencoderKL;
 use selma_diffusion::noise::{derive_seed, normal};
 
-use super::pairs::{host, image_tensor, pairs, scalar};
+use super::pairs::{image_tensor, pairs};
 use super::{PairSource, PretrainConfig};
+use crate::factors::{host, scalar};
 use crate::{Observer, Progress, TrainError, one_cycle};
 
 /// Trains a VAE on the images of a source, and measures its `scaling_factor`.
