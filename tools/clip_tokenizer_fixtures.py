@@ -19,7 +19,7 @@ STRINGS = [
     "nai\u0308ve cafe\u0301", "ÀÉÎÕÜ ẞ ß", "İstanbul ı", "ΑΒΓ Σίσυφος ΟΔΟΣ", "Привет мир", "你好，世界。", "こんにちは", "한국어", "مرحبا بالعالم", "שלום", "हिन्दी",
     "ไทย", "😀", "👩‍👩‍👧‍👦 family", "🇫🇷🇯🇵", "cat😀dog", "✨masterpiece✨", "hello!", "!!!", "wow!!! so! good !", "hello!world", "?!?!", "...", "a...b", "“quoted” ‘single’",
     "(parens) [brackets] {braces}", "<lora:style:0.8>", "((emphasis:1.2))", "under_score and-dash", "C++ & C# @home #tag 50% $5 €5", "http://example.org/a?b=c", "<|startoftext|>",
-    "<|endoftext|>", "a <|endoftext|> b", "<|STARTOFTEXT|> shout", "<|startoftext|>glued<|endoftext|>", "</w>", "a</w>b", "!</w>", "zero\u200bwidth", "non\u00a0breaking\u2003em", "tab\u0009\u000bvt",
+    "<|endoftext|>", "a <|endoftext|> b", "<|STARTOFTEXT|> shout", "<|ENDOFTEXT|> a <|EndOfText|>", "\r\n\x85\u2028 x", "<|startoftext|>glued<|endoftext|>", "</w>", "a</w>b", "!</w>", "zero\u200bwidth", "non\u00a0breaking\u2003em", "tab\u0009\u000bvt",
     "control\u0001char", "\ufeffbom", "ﬁ ligature Å Å", "supercalifragilisticexpialidocious", "x" * 300, "a red circle left of two blue squares, " * 12, "! " * 90, "é" * 50,
     "the " * 74 + "end", "the " * 75 + "end", "the " * 76 + "end",
 ]

@@ -104,3 +104,48 @@ fn summarise(path: &str, module: &LoraModule) -> Result<ModuleSummary, LoraError
         norm: product_norm(&module.b_turned(), &module.a_turned()) * module.scale().abs(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init;
+
+    #[test]
+    fn norms_are_those_of_the_updates() {
+        let shapes: [(&str, &[usize], f64); 2] = [
+            ("unet.conv_in", &[6, 4, 3, 3], -3.0),
+            ("text_encoder.x", &[7, 5], 2.0),
+        ];
+        let adapter = Adapter::new(shapes.map(|(path, shape, alpha)| {
+            let mut module = init::gaussian(path, shape, 2, alpha, 0).unwrap();
+            module.b.fill(0.5);
+            (path.to_owned(), module)
+        }));
+        let summary = adapter.summary().unwrap();
+        let mut squares = 0.0;
+        for line in &summary.modules {
+            let delta = adapter.modules[&line.module].delta_f64().unwrap();
+            let expected = delta.mapv(|x| x * x).sum();
+            assert!((line.norm.powi(2) / expected - 1.0).abs() < 1e-12);
+            squares += expected;
+        }
+        assert!((summary.norm.powi(2) / squares - 1.0).abs() < 1e-12);
+        assert_eq!(summary.alphas(), [-3.0, 2.0]);
+        assert_eq!(summary.scales, (-1.5, 1.0));
+        assert_eq!(summary.parameters, 2 * 36 + 6 * 2 + 2 * 5 + 7 * 2);
+        assert_eq!(
+            serde_json::to_value(&summary).unwrap()["components"]["unet"],
+            1
+        );
+    }
+
+    #[test]
+    fn broken_factors_are_named() {
+        let mut module = init::gaussian("unet.x", &[4, 4], 2, 2.0, 0).unwrap();
+        module.alpha = f64::NAN;
+        let error = Adapter::new([("unet.x".to_owned(), module)])
+            .summary()
+            .unwrap_err();
+        assert!(error.to_string().contains("unet.x"), "{error}");
+    }
+}

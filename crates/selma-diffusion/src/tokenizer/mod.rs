@@ -1,0 +1,204 @@
+//! CLIP's byte-pair tokenizer.
+//!
+//! ```no_run
+//! use selma_diffusion::tokenizer::ClipTokenizer;
+//!
+//! let tokenizer = ClipTokenizer::load("stable-diffusion-v1-4/tokenizer".as_ref())?;
+//! let encoded = tokenizer.encode("a photo of a cat")?;
+//! assert_eq!(encoded.ids.len(), 77);
+//! assert_eq!(encoded.dropped, 0);
+//! # Ok::<(), selma_diffusion::tokenizer::TokenizerError>(())
+//! ```
+
+mod error;
+mod files;
+
+use std::path::Path;
+
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::replace::ReplacePattern;
+use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
+use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
+use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
+
+pub use error::TokenizerError;
+use files::{Files, SpecialTokens};
+
+/// How a text falls into words before the byte pairs are merged: the pattern of OpenAI's `simple_tokenizer.py`, as transformers has it.
+const WORDS: &str =
+    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
+
+/// What marks the last piece of a word in the vocabulary.
+const END_OF_WORD: &str = "</w>";
+
+/// The tokenizer of CLIP's text encoders, as transformers' `CLIPTokenizer`: NFC, runs of white space to one space, lower case, words, byte pairs.
+///
+/// The normaliser and the splitting into words are CLIP's own, whatever a `tokenizer.json` says, as transformers does it.
+#[derive(Debug, Clone)]
+pub struct ClipTokenizer {
+    inner: Tokenizer,
+    bos: u32,
+    eos: u32,
+    pad: u32,
+    max_length: usize,
+}
+
+/// A text as the text encoder takes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoded {
+    /// Begin token, the text's tokens, end token, then pad tokens: [`ClipTokenizer::max_length`] ids.
+    pub ids: Vec<u32>,
+    /// How many of the text's tokens found no room.
+    pub dropped: usize,
+}
+
+impl ClipTokenizer {
+    /// Reads a folder with `tokenizer.json`, or `vocab.json` and `merges.txt`; `tokenizer_config.json` and `special_tokens_map.json` are optional.
+    ///
+    /// Without a `model_max_length` a text has 77 tokens.
+    ///
+    /// # Errors
+    /// A file is missing, cannot be read or understood, or a special token is not in the vocabulary.
+    pub fn load(folder: &Path) -> Result<Self, TokenizerError> {
+        let Files {
+            vocabulary,
+            merges,
+            special,
+            max_length,
+        } = Files::load(folder)?;
+        let build = |source| TokenizerError::Build {
+            path: folder.to_owned(),
+            source,
+        };
+        let model = BPE::builder()
+            .vocab_and_merges(vocabulary, merges)
+            .unk_token(special.unk.content.clone())
+            .end_of_word_suffix(END_OF_WORD.to_owned())
+            .build()
+            .map_err(build)?;
+        let mut inner = Tokenizer::new(model);
+        let spaces = Replace::new(ReplacePattern::Regex(r"\s+".to_owned()), " ").map_err(build)?;
+        inner
+            .with_normalizer(Some(Normalizers::new(vec![
+                NFC.into(),
+                spaces.into(),
+                Lowercase.into(),
+            ])))
+            .map_err(build)?;
+        let words = Split::new(
+            SplitPattern::Regex(WORDS.to_owned()),
+            SplitDelimiterBehavior::Removed,
+            true,
+        );
+        let bytes = ByteLevel::new(false, true, true);
+        inner.with_pre_tokenizer(Some(PreTokenizers::new(vec![
+            words.map_err(build)?.into(),
+            bytes.into(),
+        ])));
+
+        // An added token gets a new id if the vocabulary lacks it, and such an id has no embedding.
+        let id = |role, token: &AddedToken| {
+            let found = inner.token_to_id(&token.content);
+            found.ok_or_else(|| TokenizerError::MissingToken {
+                path: folder.to_owned(),
+                role,
+                token: token.content.clone(),
+            })
+        };
+        let (bos, eos, pad) = (
+            id("bos_token", &special.bos)?,
+            id("eos_token", &special.eos)?,
+            id("pad_token", &special.pad)?,
+        );
+        id("unk_token", &special.unk)?;
+        for token in &special.further {
+            id("added token", token)?;
+        }
+        let SpecialTokens {
+            bos: bos_token,
+            eos: eos_token,
+            unk: unk_token,
+            pad: pad_token,
+            further,
+        } = special;
+        // Where one token has two roles with different matching rules, the later one counts, and this is transformers' order.
+        let named = [bos_token, eos_token, unk_token, pad_token];
+        inner
+            .add_special_tokens(further.into_iter().chain(named))
+            .map_err(build)?;
+        Self {
+            inner,
+            bos,
+            eos,
+            pad,
+            max_length,
+        }
+        .with_max_length(max_length)
+    }
+
+    /// The same tokenizer for texts of another length, begin and end token included.
+    ///
+    /// # Errors
+    /// [`TokenizerError::MaxLength`] below 2.
+    pub fn with_max_length(mut self, max_length: usize) -> Result<Self, TokenizerError> {
+        if max_length < 2 {
+            return Err(TokenizerError::MaxLength { found: max_length });
+        }
+        self.max_length = max_length;
+        Ok(self)
+    }
+
+    /// Encodes a text, padded and truncated to [`ClipTokenizer::max_length`] ids. Truncation keeps the end token.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Encode`] when the underlying tokenizer fails.
+    pub fn encode(&self, text: &str) -> Result<Encoded, TokenizerError> {
+        let encoding = self
+            .inner
+            .encode(text, false)
+            .map_err(|source| TokenizerError::Encode { source })?;
+        let tokens = encoding.get_ids();
+        let kept = tokens.len().min(self.max_length - 2);
+        let mut ids = Vec::with_capacity(self.max_length);
+        ids.push(self.bos);
+        ids.extend(tokens.iter().take(kept));
+        ids.push(self.eos);
+        ids.resize(self.max_length, self.pad);
+        Ok(Encoded {
+            ids,
+            dropped: tokens.len() - kept,
+        })
+    }
+
+    /// The number of ids of an encoded text.
+    #[must_use]
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// The number of entries of the vocabulary: the text encoder's `vocab_size`.
+    #[must_use]
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// The id of the begin token.
+    #[must_use]
+    pub fn bos_token_id(&self) -> u32 {
+        self.bos
+    }
+
+    /// The id of the end token.
+    #[must_use]
+    pub fn eos_token_id(&self) -> u32 {
+        self.eos
+    }
+
+    /// The id that fills up short texts: the end token's in SD 1, `!` in SD 2.
+    #[must_use]
+    pub fn pad_token_id(&self) -> u32 {
+        self.pad
+    }
+}
