@@ -44,9 +44,11 @@ impl Checkpoint {
         let class = index.get("_class_name").and_then(Value::as_str);
         if class != Some("StableDiffusionPipeline") {
             let found = class.unwrap_or("nothing");
-            return Err(ConfigError::invalid("_class_name", "StableDiffusionPipeline", found)
-                .in_file(&index_path)
-                .into());
+            return Err(
+                ConfigError::invalid("_class_name", "StableDiffusionPipeline", found)
+                    .in_file(&index_path)
+                    .into(),
+            );
         }
         Ok(Self { dir })
     }
@@ -89,14 +91,19 @@ impl Checkpoint {
         device: &Device,
     ) -> Result<Component<ClipTextConfig, ClipTextModel>, DiffusionError> {
         let (config, weights) = self.component::<ClipTextConfig>("text_encoder", "model")?;
-        let model = config.1.init(device).map_err(|error| error.in_file(&config.0))?;
+        let model = config
+            .1
+            .init(device)
+            .map_err(|error| error.in_file(&config.0))?;
         let prefixed = weights.names().any(|name| name.starts_with("text_model."));
         let rename = |path: &str| match path.strip_prefix("text_model.") {
             Some(short) if !prefixed => short.to_owned(),
             _ => path.to_owned(),
         };
         // A constant buffer 0, 1, 2, .. that old versions of transformers saved.
-        let model = load(model, &weights, rename, |name| name.ends_with("position_ids"))?;
+        let model = load(model, &weights, rename, |name| {
+            name.ends_with("position_ids")
+        })?;
         Ok(Component {
             config: config.1,
             model,
@@ -114,7 +121,10 @@ impl Checkpoint {
     ) -> Result<Component<UNet2DConditionModelConfig, UNet2DConditionModel>, DiffusionError> {
         let (config, weights) =
             self.component::<UNet2DConditionModelConfig>("unet", "diffusion_pytorch_model")?;
-        let model = config.1.init(device).map_err(|error| error.in_file(&config.0))?;
+        let model = config
+            .1
+            .init(device)
+            .map_err(|error| error.in_file(&config.0))?;
         let model = load(model, &weights, str::to_owned, |_| false)?;
         Ok(Component {
             config: config.1,
@@ -133,10 +143,19 @@ impl Checkpoint {
     ) -> Result<Component<AutoencoderKLConfig, AutoencoderKL>, DiffusionError> {
         let (config, weights) =
             self.component::<AutoencoderKLConfig>("vae", "diffusion_pytorch_model")?;
-        let model = config.1.init(device).map_err(|error| error.in_file(&config.0))?;
-        let old = weights.names().any(|name| name.ends_with(".proj_attn.weight"));
+        let model = config
+            .1
+            .init(device)
+            .map_err(|error| error.in_file(&config.0))?;
+        let old = weights
+            .names()
+            .any(|name| name.ends_with(".proj_attn.weight"));
         let rename = |path: &str| {
-            if old { old_attention_name(path) } else { path.to_owned() }
+            if old {
+                old_attention_name(path)
+            } else {
+                path.to_owned()
+            }
         };
         let model = load(model, &weights, rename, |_| false)?;
         Ok(Component {
@@ -165,7 +184,11 @@ impl Checkpoint {
             })?;
             hash.update(Sha256::digest(&bytes));
         }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hash
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect())
     }
 
     fn component<C: serde::de::DeserializeOwned>(

@@ -75,7 +75,10 @@ mod tests {
     #[test]
     fn a_wrong_name_says_what_is_there() {
         for name in ["gpu", "cuda:x", "flex:1", ""] {
-            assert!(matches!(device(name), Err(DiffusionError::Device { .. })), "{name}");
+            assert!(
+                matches!(device(name), Err(DiffusionError::Device { .. })),
+                "{name}"
+            );
         }
         device("flex").unwrap();
     }

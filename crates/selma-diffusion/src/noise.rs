@@ -33,5 +33,7 @@ pub fn derive_seed(base: u64, label: &str, indices: &[u64]) -> u64 {
 #[must_use]
 pub fn normal(seed: u64, count: usize) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    (0..count).map(|_| StandardNormal.sample(&mut rng)).collect()
+    (0..count)
+        .map(|_| StandardNormal.sample(&mut rng))
+        .collect()
 }

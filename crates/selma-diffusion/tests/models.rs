@@ -38,11 +38,15 @@ fn assert_close<const D: usize>(found: Tensor<D>, weights: &Weights, name: &str)
     let (expected, shape) = weights.require(name).unwrap();
     assert_eq!(found.dims().to_vec(), shape, "{name}");
     let found = found.into_data().try_to_vec::<f32>().unwrap();
-    let scale = expected.iter().fold(0f32, |max, value| max.max(value.abs()));
+    let scale = expected
+        .iter()
+        .fold(0f32, |max, value| max.max(value.abs()));
     let error = found
         .iter()
         .zip(&expected)
-        .fold(0f32, |max, (found, expected)| max.max((found - expected).abs()));
+        .fold(0f32, |max, (found, expected)| {
+            max.max((found - expected).abs())
+        });
     assert!(
         error <= TOLERANCE * scale,
         "{}: {name}: error {error} at scale {scale}",
@@ -110,10 +114,16 @@ fn the_operations_of_the_unet_give_what_diffusers_gives() {
 
         let block = &transformer.transformer_blocks[0];
         let name = "down_blocks.0.attentions.0.transformer_blocks.0";
-        assert_close(block.forward(input3(name), &context), &fixture, &format!("{name}.output"));
+        assert_close(
+            block.forward(input3(name), &context),
+            &fixture,
+            &format!("{name}.output"),
+        );
         let attn1 = block.attn1.forward(input3(&format!("{name}.attn1")), None);
         assert_close(attn1, &fixture, &format!("{name}.attn1.output"));
-        let attn2 = block.attn2.forward(input3(&format!("{name}.attn2")), Some(&context));
+        let attn2 = block
+            .attn2
+            .forward(input3(&format!("{name}.attn2")), Some(&context));
         assert_close(attn2, &fixture, &format!("{name}.attn2.output"));
         let ff = block.ff.forward(input3(&format!("{name}.ff")));
         assert_close(ff, &fixture, &format!("{name}.ff.output"));
@@ -134,7 +144,9 @@ fn the_blocks_of_the_unet_give_what_diffusers_gives() {
         let unet = unet(&folder);
         let context: Tensor<3> = tensor(&fixture, "encoder_hidden_states");
         let temb = burn::tensor::activation::silu(tensor::<2>(&fixture, "time_embedding.output"));
-        let embedded = unet.time_embedding.forward(tensor(&fixture, "time_embedding.input"));
+        let embedded = unet
+            .time_embedding
+            .forward(tensor(&fixture, "time_embedding.input"));
         assert_close(embedded, &fixture, "time_embedding.output");
         let mut skips = Vec::new();
         for (index, block) in unet.down_blocks.iter().enumerate() {
@@ -147,7 +159,9 @@ fn the_blocks_of_the_unet_give_what_diffusers_gives() {
                 assert_close(skip.clone(), &fixture, &format!("{name}.output.1.{index}"));
             }
         }
-        let mid = unet.mid_block.forward(tensor(&fixture, "mid_block.input"), &temb, &context);
+        let mid = unet
+            .mid_block
+            .forward(tensor(&fixture, "mid_block.input"), &temb, &context);
         assert_close(mid, &fixture, "mid_block.output");
         let mut skips = vec![unet.conv_in.forward(tensor(&fixture, "conv_in.input"))];
         assert_close(skips[0].clone(), &fixture, "conv_in.output");

@@ -32,12 +32,18 @@ impl<O: Objective> Trainer<O> {
         for (name, module) in &adapter.modules {
             for (letter, factor) in [("a", &module.a), ("b", &module.b)] {
                 let values: Vec<f32> = factor.iter().copied().collect();
-                tensors.push((format!("{name}.{letter}"), factor.shape().to_vec(), bytes(&values)));
+                tensors.push((
+                    format!("{name}.{letter}"),
+                    factor.shape().to_vec(),
+                    bytes(&values),
+                ));
             }
         }
         for factor in &self.factors.all {
             if let Some(state) = &factor.state {
-                for (moment, tensor) in [(1, &state.momentum.moment_1), (2, &state.momentum.moment_2)] {
+                for (moment, tensor) in
+                    [(1, &state.momentum.moment_1), (2, &state.momentum.moment_2)]
+                {
                     let values = host(tensor.clone())?;
                     let key = format!("{}.moment_{moment}", factor.name);
                     tensors.push((key, vec![values.len()], bytes(&values)));
@@ -50,7 +56,10 @@ impl<O: Objective> Trainer<O> {
         };
         let mut views = Vec::with_capacity(tensors.len());
         for (name, shape, bytes) in &tensors {
-            views.push((name, TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(damaged)?));
+            views.push((
+                name,
+                TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(damaged)?,
+            ));
         }
         let metadata: HashMap<String, String> = [
             (CONFIG.to_owned(), settings(&self.config)),
@@ -83,12 +92,17 @@ impl<O: Objective> Trainer<O> {
             path: path.to_owned(),
             source,
         })?;
-        let (_, header) = SafeTensors::read_metadata(&bytes).map_err(|error| wrong(error.to_string()))?;
+        let (_, header) =
+            SafeTensors::read_metadata(&bytes).map_err(|error| wrong(error.to_string()))?;
         let metadata = header.metadata().clone().unwrap_or_default();
         if metadata.get(CONFIG) != Some(&settings(&config)) {
-            return Err(wrong("it belongs to a training with other settings".to_owned()));
+            return Err(wrong(
+                "it belongs to a training with other settings".to_owned(),
+            ));
         }
-        let step = metadata.get(STEP).and_then(|text| text.parse::<usize>().ok());
+        let step = metadata
+            .get(STEP)
+            .and_then(|text| text.parse::<usize>().ok());
         let step = step.ok_or_else(|| wrong(format!("metadata {STEP}: expected a number")))?;
         let weights = Weights::open(path)?;
         let names: Vec<&str> = weights.names().collect();
@@ -96,7 +110,8 @@ impl<O: Objective> Trainer<O> {
         for name in names.iter().filter_map(|name| name.strip_suffix(".a")) {
             let factor = |letter: &str| -> Result<ndarray::ArrayD<f32>, TrainError> {
                 let (values, shape) = weights.require(&format!("{name}.{letter}"))?;
-                ndarray::ArrayD::from_shape_vec(shape, values).map_err(|error| wrong(error.to_string()))
+                ndarray::ArrayD::from_shape_vec(shape, values)
+                    .map_err(|error| wrong(error.to_string()))
             };
             let module = LoraModule::new(factor("a")?, factor("b")?, config.alpha)?;
             modules.push((name.to_owned(), module));
@@ -119,5 +134,8 @@ fn settings(config: &ValidTrainConfig) -> String {
 }
 
 fn bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect()
 }

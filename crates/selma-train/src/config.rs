@@ -102,7 +102,11 @@ impl TrainConfig {
         }
         for (field, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             if !(0.0..1.0).contains(&value) {
-                return Err(wrong(field, "a number from 0 to below 1", value.to_string()));
+                return Err(wrong(
+                    field,
+                    "a number from 0 to below 1",
+                    value.to_string(),
+                ));
             }
         }
         if !(0.0..=1.0).contains(&self.caption_dropout) {
@@ -110,7 +114,11 @@ impl TrainConfig {
             return Err(wrong("caption_dropout", "a share from 0 to 1", found));
         }
         if self.targets.is_empty() || self.targets.iter().any(String::is_empty) {
-            return Err(wrong("targets", "names of layers", format!("{:?}", self.targets)));
+            return Err(wrong(
+                "targets",
+                "names of layers",
+                format!("{:?}", self.targets),
+            ));
         }
         Ok(ValidTrainConfig(self))
     }

@@ -14,7 +14,6 @@ pub(crate) const BRANCH: &str = "trained";
 pub(crate) const COMPONENT: &str = "unet";
 
 /// One factor: a tensor of the model as a flat vector, and the optimizer's state for it.
-#[derive(Debug)]
 pub(crate) struct Factor {
     /// Path of the layer, then `a` or `b`.
     pub(crate) name: String,
@@ -102,7 +101,11 @@ impl Factors {
             *sums = fresh;
         } else {
             let old = std::mem::take(sums);
-            *sums = old.into_iter().zip(fresh).map(|(sum, gradient)| sum + gradient).collect();
+            *sums = old
+                .into_iter()
+                .zip(fresh)
+                .map(|(sum, gradient)| sum + gradient)
+                .collect();
         }
     }
 
@@ -112,7 +115,9 @@ impl Factors {
         unet: &mut UNet2DConditionModel,
         gradients: Vec<Tensor<1>>,
     ) -> Result<f32, TrainError> {
-        let squares = gradients.iter().map(|gradient| gradient.clone().square().sum());
+        let squares = gradients
+            .iter()
+            .map(|gradient| gradient.clone().square().sum());
         let total = squares.reduce(|sum, square| sum + square);
         let norm = match total {
             Some(total) => scalar(&total)?.sqrt(),
@@ -180,9 +185,10 @@ pub(crate) fn scalar(tensor: &Tensor<1>) -> Result<f32, TrainError> {
 /// Values of a tensor, in row-major order.
 pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
     let data = tensor.into_data().convert::<f32>();
-    data.try_to_vec::<f32>().map_err(|error| TrainError::ReadBack {
-        reason: format!("{error:?}"),
-    })
+    data.try_to_vec::<f32>()
+        .map_err(|error| TrainError::ReadBack {
+            reason: format!("{error:?}"),
+        })
 }
 
 /// The trained branch of a layer, linear or convolution.
@@ -263,12 +269,20 @@ fn for_each_branch(unet: &mut UNet2DConditionModel, mut visit: impl FnMut(&str, 
     for (path, layer) in unet.lora_layers(COMPONENT) {
         match layer {
             LoraLayerMut::Linear(layer) => {
-                for branch in layer.branches.iter_mut().filter(|branch| branch.name == BRANCH) {
+                for branch in layer
+                    .branches
+                    .iter_mut()
+                    .filter(|branch| branch.name == BRANCH)
+                {
                     visit(&path, &mut Branch::Linear(branch));
                 }
             }
             LoraLayerMut::Conv2d(layer) => {
-                for branch in layer.branches.iter_mut().filter(|branch| branch.name == BRANCH) {
+                for branch in layer
+                    .branches
+                    .iter_mut()
+                    .filter(|branch| branch.name == BRANCH)
+                {
                     visit(&path, &mut Branch::Conv2d(branch));
                 }
             }

@@ -54,11 +54,19 @@ impl Denoising {
 
 impl Objective for Denoising {
     fn loss(&self, unet: &UNet2DConditionModel, batch: &Batch) -> Result<Tensor<1>, TrainError> {
-        let alphas = batch.timesteps.iter().map(|&t| self.schedule.alpha_cumprod(t));
-        let alphas = alphas.collect::<Result<Vec<f64>, _>>().map_err(DiffusionError::from)?;
+        let alphas = batch
+            .timesteps
+            .iter()
+            .map(|&t| self.schedule.alpha_cumprod(t));
+        let alphas = alphas
+            .collect::<Result<Vec<f64>, _>>()
+            .map_err(DiffusionError::from)?;
         let device = batch.latents.device();
         let per_sample = |coefficient: fn(f64) -> f64| {
-            let values: Vec<f32> = alphas.iter().map(|&alpha| coefficient(alpha) as f32).collect();
+            let values: Vec<f32> = alphas
+                .iter()
+                .map(|&alpha| coefficient(alpha) as f32)
+                .collect();
             Tensor::<4>::from_data(TensorData::new(values, [alphas.len(), 1, 1, 1]), &device)
         };
         let signal = per_sample(f64::sqrt);

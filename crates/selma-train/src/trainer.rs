@@ -98,7 +98,8 @@ impl<O: Objective> Trainer<O> {
             let mut batches = Vec::with_capacity(self.config.gradient_accumulation);
             let mut samples = Vec::new();
             for position in (start..start + per_step).step_by(self.config.batch_size) {
-                let (batch, drawn) = set.batch(&self.config, position, self.timesteps, &self.device);
+                let (batch, drawn) =
+                    set.batch(&self.config, position, self.timesteps, &self.device);
                 batches.push(batch);
                 samples.extend(drawn);
             }

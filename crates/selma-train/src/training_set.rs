@@ -62,7 +62,11 @@ impl TrainingSet {
         Ok(set)
     }
 
-    fn push_images(&mut self, pipeline: &StableDiffusion, images: &[RgbImage]) -> Result<(), TrainError> {
+    fn push_images(
+        &mut self,
+        pipeline: &StableDiffusion,
+        images: &[RgbImage],
+    ) -> Result<(), TrainError> {
         let factor = pipeline.vae_config.factor() as u32;
         for image in images {
             let (width, height) = image.dimensions();
@@ -183,10 +187,14 @@ impl Order {
         if self.epoch != Some(epoch) {
             self.permutation = (0..len).collect();
             let seed = derive_seed(seed, "epoch", &[epoch as u64]);
-            self.permutation.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+            self.permutation
+                .shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
             self.epoch = Some(epoch);
         }
-        self.permutation.get(position % len).copied().unwrap_or_default()
+        self.permutation
+            .get(position % len)
+            .copied()
+            .unwrap_or_default()
     }
 }
 
@@ -197,7 +205,9 @@ mod tests {
     #[test]
     fn every_epoch_shows_every_sample_once_in_another_order() {
         let mut order = Order::default();
-        let draw: Vec<usize> = (0..30).map(|position| order.sample(7, position, 10)).collect();
+        let draw: Vec<usize> = (0..30)
+            .map(|position| order.sample(7, position, 10))
+            .collect();
         for epoch in draw.chunks(10) {
             let mut sorted = epoch.to_vec();
             sorted.sort_unstable();

@@ -65,7 +65,12 @@ pub struct Attention {
     pub heads: usize,
 }
 
-lora_layers!(Attention { to_q, to_k, to_v, to_out });
+lora_layers!(Attention {
+    to_q,
+    to_k,
+    to_v,
+    to_out
+});
 
 impl Attention {
     /// Attends from every position of the input to every position of the context.
@@ -80,7 +85,14 @@ impl Attention {
         let query = self.split_heads(self.to_q.forward(input));
         let key = self.split_heads(self.to_k.forward(context.clone()));
         let value = self.split_heads(self.to_v.forward(context));
-        let attended = attention(query, key, value, None, None, AttentionModuleOptions::default());
+        let attended = attention(
+            query,
+            key,
+            value,
+            None,
+            None,
+            AttentionModuleOptions::default(),
+        );
         let [batch, heads, length, head_dim] = attended.dims();
         let merged = attended
             .swap_dims(1, 2)
@@ -106,7 +118,10 @@ impl Attention {
             .reshape([batch, channels, height * width])
             .swap_dims(1, 2);
         let attended = self.forward(tokens, None);
-        attended.swap_dims(1, 2).reshape([batch, channels, height, width]) + input
+        attended
+            .swap_dims(1, 2)
+            .reshape([batch, channels, height, width])
+            + input
     }
 
     fn split_heads(&self, input: Tensor<3>) -> Tensor<4> {
@@ -232,7 +247,10 @@ impl BasicTransformerBlock {
     #[must_use]
     pub fn forward(&self, input: Tensor<3>, context: &Tensor<3>) -> Tensor<3> {
         let hidden = self.attn1.forward(self.norm1.forward(input.clone()), None) + input;
-        let hidden = self.attn2.forward(self.norm2.forward(hidden.clone()), Some(context)) + hidden;
+        let hidden = self
+            .attn2
+            .forward(self.norm2.forward(hidden.clone()), Some(context))
+            + hidden;
         self.ff.forward(self.norm3.forward(hidden.clone())) + hidden
     }
 }

@@ -93,10 +93,18 @@ impl AutoencoderKLConfig {
         )?;
         let levels = self.block_out_channels.len();
         if levels == 0 {
-            return Err(ConfigError::invalid("block_out_channels", "at least one level", "[]"));
+            return Err(ConfigError::invalid(
+                "block_out_channels",
+                "at least one level",
+                "[]",
+            ));
         }
         for (field, types, expected) in [
-            ("down_block_types", &self.down_block_types, "DownEncoderBlock2D"),
+            (
+                "down_block_types",
+                &self.down_block_types,
+                "DownEncoderBlock2D",
+            ),
             ("up_block_types", &self.up_block_types, "UpDecoderBlock2D"),
         ] {
             if types.len() != levels {
@@ -111,10 +119,18 @@ impl AutoencoderKLConfig {
             }
         }
         if self.act_fn != Activation::Silu {
-            return Err(ConfigError::invalid("act_fn", "silu", format!("{:?}", self.act_fn)));
+            return Err(ConfigError::invalid(
+                "act_fn",
+                "silu",
+                format!("{:?}", self.act_fn),
+            ));
         }
         if !(self.scaling_factor.is_finite() && self.scaling_factor > 0.0) {
-            return Err(ConfigError::invalid("scaling_factor", "a positive number", self.scaling_factor));
+            return Err(ConfigError::invalid(
+                "scaling_factor",
+                "a positive number",
+                self.scaling_factor,
+            ));
         }
         for &channels in &self.block_out_channels {
             if channels == 0 || !channels.is_multiple_of(self.norm_num_groups.max(1)) {
@@ -167,7 +183,12 @@ pub struct AutoencoderKL {
     pub post_quant_conv: Option<LoraConv2d>,
 }
 
-lora_layers!(AutoencoderKL { encoder, decoder, quant_conv, post_quant_conv });
+lora_layers!(AutoencoderKL {
+    encoder,
+    decoder,
+    quant_conv,
+    post_quant_conv
+});
 
 /// The distribution of an image's latents: independent normals.
 #[derive(Debug, Clone)]

@@ -64,7 +64,9 @@ impl ClipTextConfig {
     /// The first field whose value contradicts another or is not implemented.
     pub fn validate(&self) -> Result<(), ConfigError> {
         require_default(&self.rest, &[("attention_dropout", Value::from(0.0))])?;
-        if self.num_attention_heads == 0 || !self.hidden_size.is_multiple_of(self.num_attention_heads) {
+        if self.num_attention_heads == 0
+            || !self.hidden_size.is_multiple_of(self.num_attention_heads)
+        {
             return Err(ConfigError::invalid(
                 "num_attention_heads",
                 format!("a divisor of hidden_size {}", self.hidden_size),
@@ -104,7 +106,11 @@ impl ClipTextConfig {
             text_model: ClipTextTransformer {
                 embeddings: ClipTextEmbeddings {
                     token_embedding: Embedding::init(self.vocab_size, width, device),
-                    position_embedding: Embedding::init(self.max_position_embeddings, width, device),
+                    position_embedding: Embedding::init(
+                        self.max_position_embeddings,
+                        width,
+                        device,
+                    ),
                 },
                 encoder: ClipEncoder {
                     layers: (0..self.num_hidden_layers).map(|_| layer()).collect(),
@@ -139,7 +145,12 @@ pub struct ClipAttention {
     pub heads: usize,
 }
 
-lora_layers!(ClipAttention { q_proj, k_proj, v_proj, out_proj });
+lora_layers!(ClipAttention {
+    q_proj,
+    k_proj,
+    v_proj,
+    out_proj
+});
 
 impl ClipAttention {
     fn forward(&self, input: Tensor<3>) -> Tensor<3> {
@@ -197,8 +208,14 @@ lora_layers!(ClipEncoderLayer { self_attn, mlp });
 
 impl ClipEncoderLayer {
     fn forward(&self, input: Tensor<3>) -> Tensor<3> {
-        let hidden = self.self_attn.forward(self.layer_norm1.forward(input.clone())) + input;
-        let inner = self.mlp.fc1.forward(self.layer_norm2.forward(hidden.clone()));
+        let hidden = self
+            .self_attn
+            .forward(self.layer_norm1.forward(input.clone()))
+            + input;
+        let inner = self
+            .mlp
+            .fc1
+            .forward(self.layer_norm2.forward(hidden.clone()));
         self.mlp.fc2.forward(self.mlp.activation.forward(inner)) + hidden
     }
 }
@@ -259,7 +276,8 @@ impl ClipTextModel {
         let device = input_ids.device();
         let embeddings = &self.text_model.embeddings;
         let positions: Vec<i32> = (0..length as i32).collect();
-        let positions = Tensor::<2, Int>::from_data(TensorData::new(positions, [1, length]), &device);
+        let positions =
+            Tensor::<2, Int>::from_data(TensorData::new(positions, [1, length]), &device);
         let mut hidden = embeddings.token_embedding.forward(input_ids)
             + embeddings.position_embedding.forward(positions);
         let mut hidden_states = vec![hidden.clone()];

@@ -1,8 +1,8 @@
 //! Residual blocks and changes of resolution.
 
 use burn::module::Module;
-use burn::tensor::ops::PadMode;
 use burn::tensor::module::interpolate;
+use burn::tensor::ops::PadMode;
 use burn::tensor::ops::{InterpolateMode, InterpolateOptions};
 use burn::tensor::{Device, Tensor};
 use selma_lora::lora_layers;
@@ -61,7 +61,12 @@ pub struct ResnetBlock2D {
     pub conv_shortcut: Option<LoraConv2d>,
 }
 
-lora_layers!(ResnetBlock2D { conv1, time_emb_proj, conv2, conv_shortcut });
+lora_layers!(ResnetBlock2D {
+    conv1,
+    time_emb_proj,
+    conv2,
+    conv_shortcut
+});
 
 impl ResnetBlock2D {
     /// # Shapes

@@ -86,7 +86,11 @@ pub struct Transformer2DModel {
     pub proj_out: Projection,
 }
 
-lora_layers!(Transformer2DModel { proj_in, transformer_blocks, proj_out });
+lora_layers!(Transformer2DModel {
+    proj_in,
+    transformer_blocks,
+    proj_out
+});
 
 impl Transformer2DModel {
     /// # Shapes

@@ -43,8 +43,20 @@ impl UNetBlockConfig {
 
     /// A block on the way down; the input of the first residual block has `in_channels`.
     #[must_use]
-    pub fn down(&self, in_channels: usize, layers: usize, last: bool, device: &Device) -> DownBlock2D {
-        let input_of = |index| if index == 0 { in_channels } else { self.out_channels };
+    pub fn down(
+        &self,
+        in_channels: usize,
+        layers: usize,
+        last: bool,
+        device: &Device,
+    ) -> DownBlock2D {
+        let input_of = |index| {
+            if index == 0 {
+                in_channels
+            } else {
+                self.out_channels
+            }
+        };
         DownBlock2D {
             resnets: (0..layers)
                 .map(|index| self.resnet(input_of(index), device))
@@ -104,7 +116,11 @@ pub struct DownBlock2D {
     pub downsamplers: Option<Vec<Downsample2D>>,
 }
 
-lora_layers!(DownBlock2D { resnets, attentions, downsamplers });
+lora_layers!(DownBlock2D {
+    resnets,
+    attentions,
+    downsamplers
+});
 
 impl DownBlock2D {
     /// Runs the block and appends every intermediate result to `skips`.
@@ -146,7 +162,10 @@ pub struct MidBlock2D {
     pub attentions: Option<Vec<Transformer2DModel>>,
 }
 
-lora_layers!(MidBlock2D { resnets, attentions });
+lora_layers!(MidBlock2D {
+    resnets,
+    attentions
+});
 
 impl MidBlock2D {
     /// # Shapes
@@ -176,7 +195,11 @@ pub struct UpBlock2D {
     pub upsamplers: Option<Vec<Upsample2D>>,
 }
 
-lora_layers!(UpBlock2D { resnets, attentions, upsamplers });
+lora_layers!(UpBlock2D {
+    resnets,
+    attentions,
+    upsamplers
+});
 
 impl UpBlock2D {
     /// Runs the block, taking one skip connection per residual block from the end of `skips`.

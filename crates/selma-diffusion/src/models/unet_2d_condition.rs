@@ -155,7 +155,11 @@ impl UNet2DConditionModelConfig {
         )?;
         let levels = self.block_out_channels.len();
         if levels == 0 {
-            return Err(ConfigError::invalid("block_out_channels", "at least one level", "[]"));
+            return Err(ConfigError::invalid(
+                "block_out_channels",
+                "at least one level",
+                "[]",
+            ));
         }
         for (field, types) in [
             ("down_block_types", &self.down_block_types),
@@ -171,19 +175,35 @@ impl UNet2DConditionModelConfig {
         }
         for name in &self.down_block_types {
             if !matches!(name.as_str(), "DownBlock2D" | "CrossAttnDownBlock2D") {
-                return Err(ConfigError::invalid("down_block_types", "DownBlock2D or CrossAttnDownBlock2D", name));
+                return Err(ConfigError::invalid(
+                    "down_block_types",
+                    "DownBlock2D or CrossAttnDownBlock2D",
+                    name,
+                ));
             }
         }
         for name in &self.up_block_types {
             if !matches!(name.as_str(), "UpBlock2D" | "CrossAttnUpBlock2D") {
-                return Err(ConfigError::invalid("up_block_types", "UpBlock2D or CrossAttnUpBlock2D", name));
+                return Err(ConfigError::invalid(
+                    "up_block_types",
+                    "UpBlock2D or CrossAttnUpBlock2D",
+                    name,
+                ));
             }
         }
         if self.mid_block_type != "UNetMidBlock2DCrossAttn" {
-            return Err(ConfigError::invalid("mid_block_type", "UNetMidBlock2DCrossAttn", &self.mid_block_type));
+            return Err(ConfigError::invalid(
+                "mid_block_type",
+                "UNetMidBlock2DCrossAttn",
+                &self.mid_block_type,
+            ));
         }
         if self.act_fn != Activation::Silu {
-            return Err(ConfigError::invalid("act_fn", "silu", format!("{:?}", self.act_fn)));
+            return Err(ConfigError::invalid(
+                "act_fn",
+                "silu",
+                format!("{:?}", self.act_fn),
+            ));
         }
         if self.layers_per_block == 0 {
             return Err(ConfigError::invalid("layers_per_block", "at least 1", 0));
@@ -213,18 +233,25 @@ impl UNet2DConditionModelConfig {
             .as_ref()
             .unwrap_or(&self.attention_head_dim)
             .get(level)
-            .ok_or_else(|| ConfigError::invalid("attention_head_dim", "one value for every level", level))
+            .ok_or_else(|| {
+                ConfigError::invalid("attention_head_dim", "one value for every level", level)
+            })
     }
 
     fn block(&self, level: usize, cross: bool) -> Result<UNetBlockConfig, ConfigError> {
-        let channels = *self
-            .block_out_channels
-            .get(level)
-            .ok_or_else(|| ConfigError::invalid("block_out_channels", "one value for every level", level))?;
+        let channels = *self.block_out_channels.get(level).ok_or_else(|| {
+            ConfigError::invalid("block_out_channels", "one value for every level", level)
+        })?;
         let num_layers = self
             .transformer_layers_per_block
             .get(level)
-            .ok_or_else(|| ConfigError::invalid("transformer_layers_per_block", "one value for every level", level))?;
+            .ok_or_else(|| {
+                ConfigError::invalid(
+                    "transformer_layers_per_block",
+                    "one value for every level",
+                    level,
+                )
+            })?;
         let attention = Transformer2DModelConfig {
             channels,
             heads: self.heads(level)?,
@@ -256,7 +283,10 @@ impl UNet2DConditionModelConfig {
         let levels = self.block_out_channels.len();
         for (level, &channels) in self.block_out_channels.iter().enumerate() {
             let downsampled = usize::from(level + 1 < levels);
-            skips.extend(std::iter::repeat_n(channels, self.layers_per_block + downsampled));
+            skips.extend(std::iter::repeat_n(
+                channels,
+                self.layers_per_block + downsampled,
+            ));
         }
         skips
     }

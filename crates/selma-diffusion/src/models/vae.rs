@@ -13,7 +13,12 @@ use crate::nn::{Activation, GroupNorm};
 /// diffusers' epsilon for all normalisations of the VAE.
 const EPS: f64 = 1e-6;
 
-fn resnet(in_channels: usize, out_channels: usize, groups: usize, device: &Device) -> ResnetBlock2D {
+fn resnet(
+    in_channels: usize,
+    out_channels: usize,
+    groups: usize,
+    device: &Device,
+) -> ResnetBlock2D {
     ResnetBlock2DConfig {
         in_channels,
         out_channels,
@@ -33,7 +38,10 @@ pub struct DownEncoderBlock2D {
     pub downsamplers: Option<Vec<Downsample2D>>,
 }
 
-lora_layers!(DownEncoderBlock2D { resnets, downsamplers });
+lora_layers!(DownEncoderBlock2D {
+    resnets,
+    downsamplers
+});
 
 /// `UpDecoderBlock2D`.
 #[derive(Module, Debug)]
@@ -44,7 +52,10 @@ pub struct UpDecoderBlock2D {
     pub upsamplers: Option<Vec<Upsample2D>>,
 }
 
-lora_layers!(UpDecoderBlock2D { resnets, upsamplers });
+lora_layers!(UpDecoderBlock2D {
+    resnets,
+    upsamplers
+});
 
 /// `UNetMidBlock2D` of the VAE.
 #[derive(Module, Debug)]
@@ -55,7 +66,10 @@ pub struct VaeMidBlock2D {
     pub attentions: Option<Vec<Attention>>,
 }
 
-lora_layers!(VaeMidBlock2D { resnets, attentions });
+lora_layers!(VaeMidBlock2D {
+    resnets,
+    attentions
+});
 
 impl VaeMidBlock2D {
     fn init(channels: usize, groups: usize, attention: bool, device: &Device) -> Self {
@@ -116,10 +130,20 @@ pub struct Encoder {
     pub conv_out: LoraConv2d,
 }
 
-lora_layers!(Encoder { conv_in, down_blocks, mid_block, conv_out });
+lora_layers!(Encoder {
+    conv_in,
+    down_blocks,
+    mid_block,
+    conv_out
+});
 
 impl Encoder {
-    pub(crate) fn init(in_channels: usize, moments: usize, layout: VaeLayout<'_>, device: &Device) -> Self {
+    pub(crate) fn init(
+        in_channels: usize,
+        moments: usize,
+        layout: VaeLayout<'_>,
+        device: &Device,
+    ) -> Self {
         let channels = layout.block_out_channels;
         let groups = layout.norm_num_groups;
         let top = channels.first().copied().unwrap_or_default();
@@ -128,7 +152,14 @@ impl Encoder {
         let mut down_blocks = Vec::with_capacity(channels.len());
         for (level, &output) in channels.iter().enumerate() {
             let resnets = (0..layout.layers_per_block)
-                .map(|index| resnet(if index == 0 { input } else { output }, output, groups, device))
+                .map(|index| {
+                    resnet(
+                        if index == 0 { input } else { output },
+                        output,
+                        groups,
+                        device,
+                    )
+                })
                 .collect();
             let last = level + 1 == channels.len();
             down_blocks.push(DownEncoderBlock2D {
@@ -182,10 +213,20 @@ pub struct Decoder {
     pub conv_out: LoraConv2d,
 }
 
-lora_layers!(Decoder { conv_in, mid_block, up_blocks, conv_out });
+lora_layers!(Decoder {
+    conv_in,
+    mid_block,
+    up_blocks,
+    conv_out
+});
 
 impl Decoder {
-    pub(crate) fn init(latent_channels: usize, out_channels: usize, layout: VaeLayout<'_>, device: &Device) -> Self {
+    pub(crate) fn init(
+        latent_channels: usize,
+        out_channels: usize,
+        layout: VaeLayout<'_>,
+        device: &Device,
+    ) -> Self {
         let channels = layout.block_out_channels;
         let groups = layout.norm_num_groups;
         let top = channels.first().copied().unwrap_or_default();
@@ -194,7 +235,14 @@ impl Decoder {
         let mut up_blocks = Vec::with_capacity(channels.len());
         for (index, &output) in channels.iter().rev().enumerate() {
             let resnets = (0..=layout.layers_per_block)
-                .map(|index| resnet(if index == 0 { input } else { output }, output, groups, device))
+                .map(|index| {
+                    resnet(
+                        if index == 0 { input } else { output },
+                        output,
+                        groups,
+                        device,
+                    )
+                })
                 .collect();
             let last = index + 1 == channels.len();
             up_blocks.push(UpDecoderBlock2D {

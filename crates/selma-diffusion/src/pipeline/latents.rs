@@ -39,16 +39,25 @@ impl Latents {
     ///
     /// If the file cannot be read or is damaged, or has no such tensor of rank 4 and floating-point type.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, DiffusionError> {
-        let weights = Weights::open(path)?;
-        let (values, shape) = weights.require(KEY)?;
-        let shape: [usize; 4] = shape.try_into().map_err(|shape: Vec<usize>| {
-            DiffusionError::Tensor {
-                path: weights.path().to_owned(),
-                key: KEY.to_owned(),
-                expected: "4 dimensions [batch, channels, height, width]".to_owned(),
-                found: format!("{shape:?}"),
-            }
-        })?;
+        Self::from_weights(&Weights::open(path)?, KEY)
+    }
+
+    /// Takes latents from an open file under another name.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such tensor of rank 4 and floating-point type.
+    pub fn from_weights(weights: &Weights, key: &str) -> Result<Self, DiffusionError> {
+        let (values, shape) = weights.require(key)?;
+        let shape: [usize; 4] =
+            shape
+                .try_into()
+                .map_err(|shape: Vec<usize>| DiffusionError::Tensor {
+                    path: weights.path().to_owned(),
+                    key: key.to_owned(),
+                    expected: "4 dimensions [batch, channels, height, width]".to_owned(),
+                    found: format!("{shape:?}"),
+                })?;
         Ok(Self { values, shape })
     }
 
@@ -63,7 +72,11 @@ impl Latents {
             path: path.to_owned(),
             source,
         };
-        let bytes: Vec<u8> = self.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes: Vec<u8> = self
+            .values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         let view = TensorView::new(Dtype::F32, self.shape.to_vec(), &bytes).map_err(damaged)?;
         let file = safetensors::serialize([(KEY, view)], None).map_err(damaged)?;
         crate::files::write_file(path, &file)
@@ -88,7 +101,8 @@ impl Latents {
         })
     }
 
-    /// Values of one image.
+    /// Number of values of one image.
+    #[must_use]
     pub fn len_of_image(&self) -> usize {
         let [_, channels, height, width] = self.shape;
         channels * height * width

@@ -108,7 +108,13 @@ impl StableDiffusion {
         };
         let mut reports = Vec::new();
         if has(TEXT_ENCODER) {
-            reports.push(attach(&mut self.text_encoder, TEXT_ENCODER, adapter, name, weight)?);
+            reports.push(attach(
+                &mut self.text_encoder,
+                TEXT_ENCODER,
+                adapter,
+                name,
+                weight,
+            )?);
         }
         if has(UNET) || reports.is_empty() {
             match attach(&mut self.unet, UNET, adapter, name, weight) {

@@ -130,7 +130,9 @@ impl StableDiffusion {
             let input = input.to_tensor(self.device()).cast(self.dtype());
             let prediction = if guided {
                 let doubled = Tensor::cat(vec![input.clone(), input], 0);
-                let both = self.unet.forward(doubled, &vec![timestep; 2 * batch], &context);
+                let both = self
+                    .unet
+                    .forward(doubled, &vec![timestep; 2 * batch], &context);
                 let without = both.clone().narrow(0, 0, batch);
                 let with = both.narrow(0, batch, batch);
                 without.clone() + (with - without).mul_scalar(request.guidance)
@@ -181,11 +183,19 @@ impl StableDiffusion {
         };
         let count = request.prompts.len();
         if count == 0 {
-            return Err(wrong("prompts", "at least one".to_owned(), "none".to_owned()));
+            return Err(wrong(
+                "prompts",
+                "at least one".to_owned(),
+                "none".to_owned(),
+            ));
         }
         if request.seeds.len() != count {
             let expected = format!("{count}, one a prompt");
-            return Err(wrong("number of seeds", expected, request.seeds.len().to_string()));
+            return Err(wrong(
+                "number of seeds",
+                expected,
+                request.seeds.len().to_string(),
+            ));
         }
         let factor = self.vae_config.factor();
         let channels = self.unet_config.in_channels;
@@ -197,10 +207,18 @@ impl StableDiffusion {
             .zip(["height", "width"])
         {
             let pixels = given.or(native).ok_or_else(|| {
-                wrong(what, "a number of pixels".to_owned(), "none, nor a native one".to_owned())
+                wrong(
+                    what,
+                    "a number of pixels".to_owned(),
+                    "none, nor a native one".to_owned(),
+                )
             })?;
             if pixels == 0 || pixels % factor != 0 {
-                return Err(wrong(what, format!("a multiple of {factor}"), pixels.to_string()));
+                return Err(wrong(
+                    what,
+                    format!("a multiple of {factor}"),
+                    pixels.to_string(),
+                ));
             }
             *side = pixels / factor;
         }

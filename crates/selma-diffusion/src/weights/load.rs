@@ -96,7 +96,11 @@ impl<R: Fn(&str) -> String> ModuleMapper for Loader<'_, R> {
             return param;
         };
         let fits = found == &expected[..];
-        let values = if fits { self.weights.floats(&key) } else { None };
+        let values = if fits {
+            self.weights.floats(&key)
+        } else {
+            None
+        };
         let Some(values) = values else {
             self.misfit.push(format!(
                 "{key}: expected floating-point {:?}, found {:?} {found:?}",

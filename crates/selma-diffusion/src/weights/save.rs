@@ -47,7 +47,10 @@ fn write(
     let mut encoded = BTreeMap::new();
     for (name, (values, shape)) in tensors {
         let bytes: Vec<u8> = match dtype {
-            Dtype::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Dtype::F32 => values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect(),
             Dtype::F16 => values
                 .iter()
                 .flat_map(|&value| f16::from_f32(value).to_le_bytes())

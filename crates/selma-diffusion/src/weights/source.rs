@@ -98,10 +98,16 @@ impl Weights {
         let entry = self.entries.get(name)?;
         let bytes = self.map.get(entry.range.clone())?;
         let values = match entry.dtype {
-            Dtype::F16 => words::<2>(bytes).map(|word| f16::from_le_bytes(word).to_f32()).collect(),
-            Dtype::BF16 => words::<2>(bytes).map(|word| bf16::from_le_bytes(word).to_f32()).collect(),
+            Dtype::F16 => words::<2>(bytes)
+                .map(|word| f16::from_le_bytes(word).to_f32())
+                .collect(),
+            Dtype::BF16 => words::<2>(bytes)
+                .map(|word| bf16::from_le_bytes(word).to_f32())
+                .collect(),
             Dtype::F32 => words::<4>(bytes).map(f32::from_le_bytes).collect(),
-            Dtype::F64 => words::<8>(bytes).map(|word| f64::from_le_bytes(word) as f32).collect(),
+            Dtype::F64 => words::<8>(bytes)
+                .map(|word| f64::from_le_bytes(word) as f32)
+                .collect(),
             _ => return None,
         };
         Some(values)

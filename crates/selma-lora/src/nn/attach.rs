@@ -103,7 +103,10 @@ pub fn extract(
             LoraLayerMut::Conv2d(conv) => find(&conv.branches, name),
         };
         if let Some(module) = module {
-            modules.push((path.clone(), module.map_err(|error| error.in_module(&path))?));
+            modules.push((
+                path.clone(),
+                module.map_err(|error| error.in_module(&path))?,
+            ));
         }
     }
     Ok(Adapter::new(modules))

@@ -53,13 +53,17 @@ pub fn pretrain_denoiser(
     let mut optimizer = AdamWConfig::new()
         .with_epsilon(1e-8)
         .with_weight_decay(0.01)
-        .with_grad_clipping(Some(burn::optim::grad_clipping::GradientClippingConfig::Norm(1.0)))
+        .with_grad_clipping(Some(
+            burn::optim::grad_clipping::GradientClippingConfig::Norm(1.0),
+        ))
         .init();
     for step in 0..training.steps {
         let batch = pairs.batch(config, step, schedule.alphas_cumprod().len(), device);
         let [count, ..] = batch.latents.dims();
         let alphas = batch.timesteps.iter().map(|&t| schedule.alpha_cumprod(t));
-        let alphas = alphas.collect::<Result<Vec<f64>, _>>().map_err(DiffusionError::from)?;
+        let alphas = alphas
+            .collect::<Result<Vec<f64>, _>>()
+            .map_err(DiffusionError::from)?;
         let per_sample = |coefficient: fn(f64) -> f64| {
             let values: Vec<f32> = alphas.iter().map(|&a| coefficient(a) as f32).collect();
             Tensor::<4>::from_data(TensorData::new(values, [count, 1, 1, 1]), device)
@@ -128,9 +132,7 @@ impl Pairs {
         const BATCH: usize = 32;
         let count = config.denoiser_training.pairs;
         let token_ids = |text: &str| -> Result<Vec<i32>, TrainError> {
-            let encoding = tokenizer
-                .encode(text)
-                .map_err(DiffusionError::from)?;
+            let encoding = tokenizer.encode(text).map_err(DiffusionError::from)?;
             Ok(encoding.ids.into_iter().map(|id| id as i32).collect())
         };
         let mut latents = Vec::new();
@@ -161,7 +163,13 @@ impl Pairs {
 
     /// The batch of a step: pairs in an order drawn anew each epoch, noise, timesteps and dropped captions keyed by the
     /// step alone.
-    fn batch(&self, config: &PretrainConfig, step: usize, timesteps: usize, device: &Device) -> Batch {
+    fn batch(
+        &self,
+        config: &PretrainConfig,
+        step: usize,
+        timesteps: usize,
+        device: &Device,
+    ) -> Batch {
         let size = config.denoiser_training.batch_size;
         let [channels, height, width] = self.shape;
         let elements = channels * height * width;
@@ -192,7 +200,10 @@ impl Pairs {
             samples.push(pair);
         }
         let shape = [size, channels, height, width];
-        let noise = normal(derive_seed(config.seed, "noise", &[step as u64]), size * elements);
+        let noise = normal(
+            derive_seed(config.seed, "noise", &[step as u64]),
+            size * elements,
+        );
         Batch {
             latents: Tensor::from_data(TensorData::new(latents, shape), device),
             noise: Tensor::from_data(TensorData::new(noise, shape), device),

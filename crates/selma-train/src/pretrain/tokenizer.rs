@@ -22,11 +22,7 @@ const WORD_END: &str = "</w>";
 /// # Errors
 ///
 /// If a file cannot be written.
-pub fn write_tokenizer(
-    dir: &Path,
-    words: &[&str],
-    max_length: usize,
-) -> Result<usize, TrainError> {
+pub fn write_tokenizer(dir: &Path, words: &[&str], max_length: usize) -> Result<usize, TrainError> {
     let merges = learn_merges(words);
     let mut vocab = Map::new();
     let mut add = |token: String| {
@@ -154,7 +150,9 @@ mod tests {
         for word in words {
             let ids = tokenizer.encode(word).unwrap().ids;
             assert_eq!(ids.len(), 16);
-            let [start, token, end, ..] = ids[..] else { panic!() };
+            let [start, token, end, ..] = ids[..] else {
+                panic!()
+            };
             assert_eq!((start, end), (size as u32 - 2, size as u32 - 1), "{word}");
             assert!(token < start, "{word}");
         }

@@ -28,7 +28,10 @@ pub fn pretrain_vae(
     let training = &config.vae_training;
     device.seed(derive_seed(config.seed, "vae init", &[]));
     let mut model = config.vae.init(device)?.train();
-    let mut optimizer = AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.0).init();
+    let mut optimizer = AdamWConfig::new()
+        .with_epsilon(1e-8)
+        .with_weight_decay(0.0)
+        .init();
     let batch_size = training.batch_size;
     for step in 0..training.steps {
         let images = image_tensor(&pairs(source, step * batch_size, batch_size)?.0, device)?;
@@ -37,9 +40,13 @@ pub fn pretrain_vae(
         let count = shape.iter().product();
         let seed = derive_seed(config.seed, "vae latents", &[step as u64]);
         let noise = Tensor::from_data(TensorData::new(normal(seed, count), shape), device);
-        let error = (model.decode(moments.sample(noise)) - images).square().mean();
+        let error = (model.decode(moments.sample(noise)) - images)
+            .square()
+            .mean();
         let (mean, logvar) = (moments.mean, moments.logvar);
-        let divergence = (mean.square() + logvar.clone().exp() - logvar - 1.0).mean().mul_scalar(0.5);
+        let divergence = (mean.square() + logvar.clone().exp() - logvar - 1.0)
+            .mean()
+            .mul_scalar(0.5);
         let loss = error.clone() + divergence.mul_scalar(training.kl_weight);
         let value = scalar(&error)?;
         if !value.is_finite() {
@@ -80,7 +87,9 @@ fn measure_scale(
     let mut squares = 0.0;
     let mut count = 0.0;
     for start in (0..IMAGES).step_by(BATCH) {
-        let latents = model.encode(image_tensor(&pairs(source, start, BATCH)?.0, device)?).mean;
+        let latents = model
+            .encode(image_tensor(&pairs(source, start, BATCH)?.0, device)?)
+            .mean;
         for value in host(latents)? {
             sum += f64::from(value);
             squares += f64::from(value) * f64::from(value);
