@@ -1,1 +1,20 @@
-//! Stable Diffusion on burn: CLIP text encoder, UNet, VAE, schedulers, diffusers checkpoints and text-to-image.
+//! Stable Diffusion on burn.
+
+mod checkpoint;
+pub mod config;
+mod device;
+mod error;
+mod files;
+pub mod image;
+pub mod models;
+pub mod nn;
+pub mod noise;
+pub mod pipeline;
+pub mod schedulers;
+pub mod tokenizer;
+pub mod weights;
+
+pub use checkpoint::{Checkpoint, Component};
+pub use device::device;
+pub use error::DiffusionError;
+pub use pipeline::{Generated, Latents, StableDiffusion, TextToImage};

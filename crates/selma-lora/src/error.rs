@@ -238,6 +238,12 @@ pub enum LoraError {
         /// The first few modules of the model.
         model: Vec<String>,
     },
+    /// Factors cannot be read back from the device they are on.
+    #[error("factors of shape {shape:?} cannot be read from their device")]
+    Device {
+        /// Shape of the factor.
+        shape: Vec<usize>,
+    },
     /// Some modules of the adapter do not fit the model.
     #[error(
         "{} modules of the adapter are not in the model ({unmatched:?}), {} have another shape ({mis_shaped:?})",

@@ -1,1 +1,21 @@
 //! Training of LoRA experts on diffusion models.
+
+mod checkpoint;
+mod config;
+mod error;
+mod factors;
+mod files;
+mod objective;
+pub mod pretrain;
+mod progress;
+mod schedule;
+mod trainer;
+mod training_set;
+
+pub use config::{TrainConfig, ValidTrainConfig};
+pub use error::TrainError;
+pub use objective::{Batch, Denoising, Objective};
+pub use progress::{Observer, Progress};
+pub use schedule::one_cycle;
+pub use trainer::Trainer;
+pub use training_set::TrainingSet;

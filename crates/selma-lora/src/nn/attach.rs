@@ -28,9 +28,10 @@ pub fn attach(
         .iter()
         .map(|(path, layer)| (path.clone(), layer.weight_shape()))
         .collect();
-    let report = adapter.component(prefix).match_modules(&shapes)?.strict()?;
+    let part = component(adapter, prefix);
+    let report = part.match_modules(&shapes)?.strict()?;
     for (path, layer) in layers {
-        let Some(module) = adapter.modules.get(&path) else {
+        let Some(module) = part.modules.get(&path) else {
             continue;
         };
         let device = layer.device();
@@ -102,10 +103,23 @@ pub fn extract(
             LoraLayerMut::Conv2d(conv) => find(&conv.branches, name),
         };
         if let Some(module) = module {
-            modules.push((path.clone(), module.map_err(|error| error.in_module(&path))?));
+            modules.push((
+                path.clone(),
+                module.map_err(|error| error.in_module(&path))?,
+            ));
         }
     }
     Ok(Adapter::new(modules))
+}
+
+/// The modules of an adapter below one component.
+fn component(adapter: &Adapter, prefix: &str) -> Adapter {
+    let below = |path: &str| {
+        let rest = path.strip_prefix(prefix);
+        rest.is_some_and(|rest| rest.starts_with('.'))
+    };
+    let modules = adapter.modules.iter().filter(|(path, _)| below(path));
+    Adapter::new(modules.map(|(path, module)| (path.clone(), module.clone())))
 }
 
 fn find<const D: usize>(
@@ -113,7 +127,7 @@ fn find<const D: usize>(
     name: &str,
 ) -> Option<Result<LoraModule, LoraError>> {
     let branch = branches.iter().find(|branch| branch.name == name)?;
-    let [rank, ..] = branch.a.dims();
+    let rank = branch.a.dims().first().copied().unwrap_or_default();
     let module = host(&branch.a)
         .and_then(|a| Ok((a, host(&branch.b)?)))
         .and_then(|(a, b)| LoraModule::new(a, b, branch.scale * rank as f64));
@@ -135,9 +149,14 @@ fn branch<const D: usize>(
     }
 }
 
+/// A factor on the device; the kernel of a 1x1 convolution is dropped or added as the layer has it.
 fn tensor<const D: usize>(array: &ArrayD<f32>, device: &Device) -> Tensor<D> {
     let values: Vec<f32> = array.iter().copied().collect();
-    Tensor::from_data(TensorData::new(values, array.shape()), device)
+    let mut shape = [1; D];
+    for (length, &found) in shape.iter_mut().zip(array.shape()) {
+        *length = found;
+    }
+    Tensor::from_data(TensorData::new(values, shape), device)
 }
 
 fn host<const D: usize>(tensor: &Tensor<D>) -> Result<ArrayD<f32>, LoraError> {
@@ -148,7 +167,7 @@ fn host<const D: usize>(tensor: &Tensor<D>) -> Result<ArrayD<f32>, LoraError> {
     let values = tensor
         .to_data()
         .convert::<f32>()
-        .to_vec::<f32>()
+        .try_to_vec::<f32>()
         .map_err(|_| unreadable())?;
     ArrayD::from_shape_vec(IxDyn(&shape), values).map_err(|_| unreadable())
 }

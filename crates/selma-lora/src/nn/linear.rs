@@ -45,9 +45,7 @@ impl LoraLinearConfig {
         };
         LoraLinear {
             weight: uniform.init([self.out_features, self.in_features], device),
-            bias: self
-                .bias
-                .then(|| uniform.init([self.out_features], device)),
+            bias: self.bias.then(|| uniform.init([self.out_features], device)),
             branches: Vec::new(),
         }
     }

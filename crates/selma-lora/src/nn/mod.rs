@@ -4,11 +4,13 @@
 //! `weight * scale * B(A(x))` to the output of the base (LoRA, arXiv 2106.09685, equation 3). Removing a branch leaves
 //! no residue, because the base weights are never touched.
 
+mod attach;
 mod branch;
 mod conv2d;
 mod layers;
 mod linear;
 
+pub use attach::{attach, detach, extract, set_weight};
 pub use branch::LoraBranch;
 pub use conv2d::{LoraConv2d, LoraConv2dConfig};
 pub use layers::{LoraLayerMut, LoraLayers};

@@ -1,0 +1,128 @@
+//! What can go wrong in this crate.
+
+use std::path::PathBuf;
+
+use selma_lora::LoraError;
+use thiserror::Error;
+
+use crate::config::ConfigError;
+use crate::schedulers::SchedulerError;
+use crate::tokenizer::TokenizerError;
+
+/// An error of loading or running a diffusion model.
+#[derive(Debug, Error)]
+pub enum DiffusionError {
+    /// A file cannot be read or written.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// `read`, `write`, ..
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A weight file is damaged.
+    #[error("{path} is not a complete safetensors file")]
+    Weights {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: safetensors::SafeTensorError,
+    },
+    /// A weight file does not hold the weights of the model that its configuration describes.
+    #[error(
+        "{path} does not fit the model: {} missing{}, {} unused{}, {} of another shape or type{}",
+        missing.len(), list(missing), unused.len(), list(unused), misfit.len(), list(misfit)
+    )]
+    Mismatch {
+        /// The file.
+        path: PathBuf,
+        /// Parameters of the model without a tensor in the file.
+        missing: Vec<String>,
+        /// Tensors of the file without a parameter in the model.
+        unused: Vec<String>,
+        /// Keys with the expected and the found shape or type.
+        misfit: Vec<String>,
+    },
+    /// A tensor that should be in a file is not.
+    #[error("{path} has no tensor {key:?}; it has {found}")]
+    NoTensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        key: String,
+        /// The names that are there.
+        found: String,
+    },
+    /// A tensor of a file has another shape or type than is needed.
+    #[error("{path}: tensor {key:?}: expected {expected}, found {found}")]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor's name.
+        key: String,
+        /// What is needed.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The scheduler cannot do what was asked.
+    #[error(transparent)]
+    Scheduler(#[from] SchedulerError),
+    /// The tokenizer cannot be used.
+    #[error(transparent)]
+    Tokenizer(#[from] TokenizerError),
+    /// An adapter does not fit.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
+    /// A device that does not exist, or that this build does not have.
+    #[error("device {name:?}: {reason}")]
+    Device {
+        /// As it was written.
+        name: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A request that cannot be carried out.
+    #[error("{what}: expected {expected}, found {found}")]
+    Request {
+        /// The setting.
+        what: &'static str,
+        /// What would be right.
+        expected: String,
+        /// What was asked.
+        found: String,
+    },
+    /// Numbers that are not finite.
+    #[error("the latents are not finite after step {step} of {total}")]
+    NonFinite {
+        /// The step, from 1.
+        step: usize,
+        /// Steps in all.
+        total: usize,
+    },
+    /// The observer asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// Values could not be read back from the device.
+    #[error("cannot read values back from the device: {reason}")]
+    ReadBack {
+        /// What the backend said.
+        reason: String,
+    },
+}
+
+/// At most eight names, so that an error stays readable when nothing fits.
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    if names.is_empty() {
+        return String::new();
+    }
+    let shown: Vec<&str> = names.iter().take(SHOWN).map(String::as_str).collect();
+    let more = if names.len() > SHOWN { ", .." } else { "" };
+    format!(" ({}{more})", shown.join(", "))
+}

@@ -1,0 +1,92 @@
+//! Images between pixels and tensors.
+
+use burn::tensor::{Device, Tensor, TensorData};
+use image::RgbImage;
+
+use crate::DiffusionError;
+
+/// Stacks images of one size: `[count, 3, height, width]` in -1..1.
+///
+/// # Errors
+///
+/// [`DiffusionError::Request`] if the images are not all of the size of the first.
+pub fn to_tensor(images: &[RgbImage], device: &Device) -> Result<Tensor<4>, DiffusionError> {
+    let (width, height) = images.first().map_or((0, 0), RgbImage::dimensions);
+    let mut values = Vec::with_capacity(images.len() * 3 * (width * height) as usize);
+    for image in images {
+        if image.dimensions() != (width, height) {
+            return Err(DiffusionError::Request {
+                what: "size of an image",
+                expected: format!("{width}x{height} as the first"),
+                found: format!("{}x{}", image.width(), image.height()),
+            });
+        }
+        for channel in 0..3 {
+            let plane = image.as_raw().iter().skip(channel).step_by(3);
+            values.extend(plane.map(|&byte| f32::from(byte) / 127.5 - 1.0));
+        }
+    }
+    let shape = [images.len(), 3, height as usize, width as usize];
+    Ok(Tensor::from_data(TensorData::new(values, shape), device))
+}
+
+/// Images of a tensor `[count, 3, height, width]` in -1..1; values outside are clipped, as diffusers does.
+///
+/// # Errors
+///
+/// [`DiffusionError::Request`] if the tensor does not have three channels, [`DiffusionError::ReadBack`] if the device
+/// fails.
+pub fn from_tensor(tensor: Tensor<4>) -> Result<Vec<RgbImage>, DiffusionError> {
+    let [_, channels, height, width] = tensor.dims();
+    let wrong = || DiffusionError::Request {
+        what: "channels of an image",
+        expected: "3".to_owned(),
+        found: channels.to_string(),
+    };
+    if channels != 3 {
+        return Err(wrong());
+    }
+    let values = read(tensor)?;
+    let plane = height * width;
+    let quantise = |value: &f32| ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round() as u8;
+    values
+        .chunks_exact((3 * plane).max(1))
+        .map(|image| {
+            let (red, rest) = image.split_at(plane);
+            let (green, blue) = rest.split_at(plane);
+            let pixels = red.iter().zip(green).zip(blue);
+            let bytes = pixels.flat_map(|((red, green), blue)| [red, green, blue].map(quantise));
+            RgbImage::from_raw(width as u32, height as u32, bytes.collect()).ok_or_else(wrong)
+        })
+        .collect()
+}
+
+/// Values of a tensor in row-major order.
+pub(crate) fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, DiffusionError> {
+    let data = tensor.into_data().convert::<f32>();
+    data.try_to_vec::<f32>()
+        .map_err(|error| DiffusionError::ReadBack {
+            reason: format!("{error:?}"),
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pixels_survive_the_way_there_and_back() {
+        let image = RgbImage::from_fn(5, 3, |x, y| image::Rgb([x as u8 * 50, y as u8 * 100, 255]));
+        let images = vec![image.clone(), image];
+        let tensor = to_tensor(&images, &Device::flex()).unwrap();
+        assert_eq!(tensor.dims(), [2, 3, 3, 5]);
+        assert_eq!(from_tensor(tensor).unwrap(), images);
+    }
+
+    #[test]
+    fn images_of_two_sizes_are_refused() {
+        let images = [RgbImage::new(2, 2), RgbImage::new(2, 3)];
+        let error = to_tensor(&images, &Device::flex()).unwrap_err();
+        assert!(error.to_string().contains("2x3"), "{error}");
+    }
+}

@@ -1,0 +1,9 @@
+//! Layers without adapters, whose field names are those of the checkpoints.
+
+mod activation;
+mod embedding;
+mod norm;
+
+pub use activation::Activation;
+pub use embedding::Embedding;
+pub use norm::{GroupNorm, LayerNorm};

@@ -1,0 +1,9 @@
+//! Weights between files and modules: a checkpoint key is a field path.
+
+mod load;
+mod save;
+mod source;
+
+pub use load::load;
+pub use save::save;
+pub use source::{Dtype, Weights};

@@ -1,0 +1,208 @@
+//! Parity of the networks with diffusers and transformers, at the level of operations, blocks and models.
+//!
+//! The fixtures come from `tools/make_diffusion_fixtures.py`. Folders of the same layout that the environment variable
+//! `SELMA_PARITY_DIR` names (separated by colons) are checked too.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use selma_diffusion::Checkpoint;
+use selma_diffusion::models::{UNet2DConditionModel, timestep_embedding};
+use selma_diffusion::weights::Weights;
+
+/// Per model forward. Rounding of f32 sums in another order stays below 4e-6.
+const TOLERANCE: f32 = 1e-4;
+
+fn folders() -> Vec<PathBuf> {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let mut folders = vec![fixtures.join("tiny-sd"), fixtures.join("tiny-sd-v")];
+    if let Ok(extra) = std::env::var("SELMA_PARITY_DIR") {
+        folders.extend(extra.split(':').map(PathBuf::from));
+    }
+    folders
+}
+
+fn tensor<const D: usize>(weights: &Weights, name: &str) -> Tensor<D> {
+    let (values, shape) = weights.require(name).unwrap();
+    Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+}
+
+fn numbers(weights: &Weights, name: &str) -> Vec<f64> {
+    let (values, _) = weights.require(name).unwrap();
+    values.into_iter().map(f64::from).collect()
+}
+
+/// The largest difference, relative to the largest expected value.
+#[track_caller]
+fn assert_close<const D: usize>(found: Tensor<D>, weights: &Weights, name: &str) {
+    let (expected, shape) = weights.require(name).unwrap();
+    assert_eq!(found.dims().to_vec(), shape, "{name}");
+    let found = found.into_data().try_to_vec::<f32>().unwrap();
+    let scale = expected
+        .iter()
+        .fold(0f32, |max, value| max.max(value.abs()));
+    let error = found
+        .iter()
+        .zip(&expected)
+        .fold(0f32, |max, (found, expected)| {
+            max.max((found - expected).abs())
+        });
+    assert!(
+        error <= TOLERANCE * scale,
+        "{}: {name}: error {error} at scale {scale}",
+        weights.path().display()
+    );
+}
+
+fn parity(folder: &Path, name: &str) -> Weights {
+    Weights::open(folder.join("parity").join(name)).unwrap()
+}
+
+fn unet(folder: &Path) -> UNet2DConditionModel {
+    let checkpoint = Checkpoint::open(folder).unwrap();
+    checkpoint.unet(&Device::flex()).unwrap().model
+}
+
+#[test]
+fn the_text_encoder_gives_what_transformers_gives() {
+    for folder in folders() {
+        let fixture = parity(&folder, "clip.safetensors");
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let encoder = checkpoint.text_encoder(&Device::flex()).unwrap().model;
+        let ids: Vec<i32> = fixture.integers("input_ids").unwrap();
+        let shape = fixture.shape("input_ids").unwrap().to_vec();
+        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &Device::flex());
+        let output = encoder.forward(ids);
+        let penultimate = output.hidden_states[output.hidden_states.len() - 2].clone();
+        assert_close(output.last_hidden_state, &fixture, "last_hidden_state");
+        assert_close(penultimate, &fixture, "penultimate_hidden_state");
+    }
+}
+
+#[test]
+fn the_operations_of_the_unet_give_what_diffusers_gives() {
+    for folder in folders() {
+        let fixture = parity(&folder, "op.safetensors");
+        let unet = unet(&folder);
+        let device = Device::flex();
+        let times = numbers(&fixture, "timesteps");
+        assert_close(
+            timestep_embedding(&times, 32, true, 0.0, &device),
+            &fixture,
+            "timestep_embedding.flip.shift0",
+        );
+        assert_close(
+            timestep_embedding(&times, 32, false, 1.0, &device),
+            &fixture,
+            "timestep_embedding.noflip.shift1",
+        );
+        let context: Tensor<3> = tensor(&fixture, "encoder_hidden_states");
+        let temb: Tensor<2> = tensor(&fixture, "temb");
+        let temb = burn::tensor::activation::silu(temb);
+        let input3 = |name: &str| tensor::<3>(&fixture, &format!("{name}.input"));
+        let input4 = |name: &str| tensor::<4>(&fixture, &format!("{name}.input"));
+
+        let down = &unet.down_blocks[0];
+        let name = "down_blocks.0.resnets.0";
+        let output = down.resnets[0].forward(input4(name), Some(&temb));
+        assert_close(output, &fixture, &format!("{name}.output"));
+
+        let transformer = &down.attentions.as_ref().unwrap()[0];
+        let name = "down_blocks.0.attentions.0";
+        let output = transformer.forward(input4(name), &context);
+        assert_close(output, &fixture, &format!("{name}.output"));
+
+        let block = &transformer.transformer_blocks[0];
+        let name = "down_blocks.0.attentions.0.transformer_blocks.0";
+        assert_close(
+            block.forward(input3(name), &context),
+            &fixture,
+            &format!("{name}.output"),
+        );
+        let attn1 = block.attn1.forward(input3(&format!("{name}.attn1")), None);
+        assert_close(attn1, &fixture, &format!("{name}.attn1.output"));
+        let attn2 = block
+            .attn2
+            .forward(input3(&format!("{name}.attn2")), Some(&context));
+        assert_close(attn2, &fixture, &format!("{name}.attn2.output"));
+        let ff = block.ff.forward(input3(&format!("{name}.ff")));
+        assert_close(ff, &fixture, &format!("{name}.ff.output"));
+
+        let name = "down_blocks.0.downsamplers.0";
+        let output = down.downsamplers.as_ref().unwrap()[0].forward(input4(name));
+        assert_close(output, &fixture, &format!("{name}.output"));
+        let name = "up_blocks.0.upsamplers.0";
+        let output = unet.up_blocks[0].upsamplers.as_ref().unwrap()[0].forward(input4(name), None);
+        assert_close(output, &fixture, &format!("{name}.output"));
+    }
+}
+
+#[test]
+fn the_blocks_of_the_unet_give_what_diffusers_gives() {
+    for folder in folders() {
+        let fixture = parity(&folder, "unet.safetensors");
+        let unet = unet(&folder);
+        let context: Tensor<3> = tensor(&fixture, "encoder_hidden_states");
+        let temb = burn::tensor::activation::silu(tensor::<2>(&fixture, "time_embedding.output"));
+        let embedded = unet
+            .time_embedding
+            .forward(tensor(&fixture, "time_embedding.input"));
+        assert_close(embedded, &fixture, "time_embedding.output");
+        let mut skips = Vec::new();
+        for (index, block) in unet.down_blocks.iter().enumerate() {
+            let name = format!("down_blocks.{index}");
+            let before = skips.len();
+            let input = tensor(&fixture, &format!("{name}.input"));
+            let output = block.forward(input, &temb, &context, &mut skips);
+            assert_close(output, &fixture, &format!("{name}.output.0"));
+            for (index, skip) in skips[before..].iter().enumerate() {
+                assert_close(skip.clone(), &fixture, &format!("{name}.output.1.{index}"));
+            }
+        }
+        let mid = unet
+            .mid_block
+            .forward(tensor(&fixture, "mid_block.input"), &temb, &context);
+        assert_close(mid, &fixture, "mid_block.output");
+        let mut skips = vec![unet.conv_in.forward(tensor(&fixture, "conv_in.input"))];
+        assert_close(skips[0].clone(), &fixture, "conv_in.output");
+        for (index, block) in unet.down_blocks.iter().enumerate() {
+            let input = tensor(&fixture, &format!("down_blocks.{index}.input"));
+            let _ = block.forward(input, &temb, &context, &mut skips);
+        }
+        for (index, block) in unet.up_blocks.iter().enumerate() {
+            let name = format!("up_blocks.{index}");
+            let input = tensor(&fixture, &format!("{name}.input"));
+            let output = block.forward(input, &temb, &context, &mut skips);
+            assert_close(output, &fixture, &format!("{name}.output"));
+        }
+    }
+}
+
+#[test]
+fn the_unet_gives_what_diffusers_gives_also_on_odd_sizes() {
+    for folder in folders() {
+        let fixture = parity(&folder, "unet.safetensors");
+        let unet = unet(&folder);
+        let context: Tensor<3> = tensor(&fixture, "encoder_hidden_states");
+        let times = numbers(&fixture, "timestep");
+        let output = unet.forward(tensor(&fixture, "sample"), &times, &context);
+        assert_close(output, &fixture, "output");
+        let times = numbers(&fixture, "odd.timestep");
+        let context = context.narrow(0, 0, 1);
+        let output = unet.forward(tensor(&fixture, "odd.sample"), &times, &context);
+        assert_close(output, &fixture, "odd.output");
+    }
+}
+
+#[test]
+fn the_vae_gives_what_diffusers_gives() {
+    for folder in folders() {
+        let fixture = parity(&folder, "vae.safetensors");
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let vae = checkpoint.vae(&Device::flex()).unwrap().model;
+        let moments = vae.encode(tensor(&fixture, "image"));
+        assert_close(moments.mean, &fixture, "mean");
+        assert_close(moments.logvar, &fixture, "logvar");
+        assert_close(vae.decode(tensor(&fixture, "latent")), &fixture, "decoded");
+    }
+}

@@ -1,0 +1,203 @@
+//! Parity of whole runs with diffusers: prompt to picture.
+//!
+//! The fixtures come from `tools/make_diffusion_fixtures.py`. Folders of the same layout that the environment variable
+//! `SELMA_PARITY_DIR` names (separated by colons) are checked too.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, FloatDType};
+use selma_diffusion::image::to_tensor;
+use selma_diffusion::pipeline::Latents;
+use selma_diffusion::schedulers::SchedulerKind;
+use selma_diffusion::weights::Weights;
+use selma_diffusion::{DiffusionError, StableDiffusion, TextToImage};
+use serde_json::Value;
+
+/// After a full loop; rounding is amplified from step to step.
+const TOLERANCE: f32 = 2e-3;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
+}
+
+fn folders() -> Vec<PathBuf> {
+    let mut folders = vec![fixture("tiny-sd"), fixture("tiny-sd-v")];
+    if let Ok(extra) = std::env::var("SELMA_PARITY_DIR") {
+        folders.extend(extra.split(':').map(PathBuf::from));
+    }
+    folders
+}
+
+fn tiny() -> StableDiffusion {
+    StableDiffusion::load(fixture("tiny-sd"), &Device::flex()).unwrap()
+}
+
+fn request() -> TextToImage {
+    let mut request = TextToImage::new(vec!["a red circle".to_owned()], vec![3]);
+    request.steps = 4;
+    request
+}
+
+fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let scale = expected
+        .iter()
+        .fold(0f32, |max, value| max.max(value.abs()));
+    let error = found
+        .iter()
+        .zip(expected)
+        .fold(0f32, |max, (found, expected)| {
+            max.max((found - expected).abs())
+        });
+    error / scale
+}
+
+#[test]
+fn a_run_gives_the_latents_and_the_picture_of_diffusers() {
+    for folder in folders() {
+        let pipeline = StableDiffusion::load(&folder, &Device::flex()).unwrap();
+        let expected = Weights::open(folder.join("parity/loop.safetensors")).unwrap();
+        let text = std::fs::read_to_string(folder.join("parity/loop.json")).unwrap();
+        let case: Value = serde_json::from_str(&text).unwrap();
+        let init = Latents::from_weights(&expected, "init_latents").unwrap();
+        for (kind, steps) in [
+            (SchedulerKind::Ddim, "steps"),
+            (SchedulerKind::Pndm, "steps"),
+            (SchedulerKind::Euler, "steps"),
+            (SchedulerKind::Ddpm, "ddpm_steps"),
+        ] {
+            for guidance in ["1.0", "7.5"] {
+                let mut request =
+                    TextToImage::new(vec![case["prompt"].as_str().unwrap().to_owned()], vec![0]);
+                request.negative_prompt = case["negative_prompt"].as_str().map(str::to_owned);
+                request.steps = case[steps].as_u64().unwrap() as usize;
+                request.guidance = guidance.parse().unwrap();
+                request.scheduler = Some(kind);
+                request.init_latents = Some(init.clone());
+                let generated = pipeline
+                    .generate(&request, &mut |_| ControlFlow::Continue(()))
+                    .unwrap();
+                let key = format!("{kind}.g{guidance}");
+                let (latents, _) = expected.require(&format!("{key}.latents")).unwrap();
+                let error = relative_error(&generated.latents.values, &latents);
+                assert!(error <= TOLERANCE, "{}: {key}: {error}", folder.display());
+                let (image, _) = expected.require(&format!("{key}.image")).unwrap();
+                let found = to_tensor(&generated.images, &Device::flex()).unwrap();
+                let found = found.into_data().try_to_vec::<f32>().unwrap();
+                let found: Vec<f32> = found.iter().map(|value| value / 2.0 + 0.5).collect();
+                // One grey level in 255 is lost by rounding to bytes.
+                let worst = found
+                    .iter()
+                    .zip(&image)
+                    .fold(0f32, |max, (found, expected)| {
+                        max.max((found - expected).abs())
+                    });
+                assert!(
+                    worst <= TOLERANCE + 0.5 / 255.0,
+                    "{}: {key}: {worst}",
+                    folder.display()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_picture_does_not_depend_on_its_batch() {
+    let pipeline = tiny();
+    let mut both = request();
+    both.prompts.push("two blue squares".to_owned());
+    both.seeds = vec![3, 4];
+    for kind in SchedulerKind::ALL {
+        both.scheduler = Some(kind);
+        let mut alone = both.clone();
+        alone.prompts.remove(0);
+        alone.seeds.remove(0);
+        let together = pipeline
+            .generate(&both, &mut |_| ControlFlow::Continue(()))
+            .unwrap();
+        let alone = pipeline
+            .generate(&alone, &mut |_| ControlFlow::Continue(()))
+            .unwrap();
+        let second = &together.latents.values[together.latents.len_of_image()..];
+        assert!(
+            relative_error(second, &alone.latents.values) < 1e-4,
+            "{kind}"
+        );
+    }
+}
+
+#[test]
+fn half_precision_stays_close() {
+    let request = request();
+    let full = tiny()
+        .generate(&request, &mut |_| ControlFlow::Continue(()))
+        .unwrap();
+    for (dtype, tolerance) in [(FloatDType::F16, 0.02), (FloatDType::BF16, 0.2)] {
+        let half = tiny().with_dtype(dtype);
+        let half = half
+            .generate(&request, &mut |_| ControlFlow::Continue(()))
+            .unwrap();
+        let error = relative_error(&half.latents.values, &full.latents.values);
+        assert!(error < tolerance, "{dtype:?}: {error}");
+    }
+}
+
+#[test]
+fn a_request_that_cannot_be_met_is_refused_before_any_step() {
+    let pipeline = tiny();
+    let cases: [(&str, fn(&mut TextToImage)); 5] = [
+        ("prompts", |request| request.prompts.clear()),
+        ("seeds", |request| request.seeds.push(1)),
+        ("width", |request| request.width = Some(17)),
+        ("height", |request| request.height = Some(0)),
+        ("initial latents", |request| {
+            request.init_latents = Some(Latents::noise(&[0], 4, 3, 3));
+        }),
+    ];
+    for (name, spoil) in cases {
+        let mut request = request();
+        spoil(&mut request);
+        let error = pipeline
+            .generate(&request, &mut |_| panic!("a step was made"))
+            .unwrap_err();
+        assert!(error.to_string().contains(name), "{name}: {error}");
+    }
+}
+
+#[test]
+fn an_observer_can_stop_a_run() {
+    let pipeline = tiny();
+    let mut steps = 0;
+    let result = pipeline.generate(&request(), &mut |state| {
+        steps = state.step;
+        if state.step == 2 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    assert!(matches!(result, Err(DiffusionError::Cancelled)));
+    assert_eq!(steps, 2);
+}
+
+#[test]
+fn latents_survive_a_file_and_a_wrong_file_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("latents.safetensors");
+    let latents = Latents::noise(&[1, 2], 4, 8, 8);
+    latents.save(&path).unwrap();
+    assert_eq!(Latents::load(&path).unwrap(), latents);
+    std::fs::write(&path, b"not a file of tensors").unwrap();
+    let error = Latents::load(&path).unwrap_err().to_string();
+    assert!(error.contains("latents.safetensors"), "{error}");
+    let other = fixture("tiny-sd/parity/clip.safetensors");
+    let error = Latents::load(other).unwrap_err().to_string();
+    assert!(
+        error.contains("\"latents\"") && error.contains("last_hidden_state"),
+        "{error}"
+    );
+}

@@ -1,0 +1,162 @@
+//! Settings of a training.
+
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+
+/// How an expert is trained. The defaults are SELMA's for Stable Diffusion (section 4.3 and appendix H of the paper).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Optimizer steps.
+    pub steps: usize,
+    /// Samples a forward pass.
+    pub batch_size: usize,
+    /// Forward passes an optimizer step; the gradient is their mean.
+    pub gradient_accumulation: usize,
+    /// Constant learning rate.
+    pub learning_rate: f64,
+    /// Rank of the adapter.
+    pub rank: usize,
+    /// Numerator of the adapter's scale `alpha / rank`.
+    pub alpha: f64,
+    /// Layers that are adapted: those whose path ends in one of these.
+    pub targets: Vec<String>,
+    /// Decay rate of the mean of gradients (AdamW, arXiv 1711.05101).
+    pub beta1: f64,
+    /// Decay rate of the mean of squared gradients.
+    pub beta2: f64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Added to the root of the mean of squares.
+    pub epsilon: f64,
+    /// Gradients are scaled down to this norm, taken over all of them together; 0 for never.
+    pub max_grad_norm: f64,
+    /// Share of captions replaced by the empty one. The paper has none.
+    pub caption_dropout: f64,
+    /// Seed of the initial factors, the order of samples, noise, timesteps and dropped captions. Experts that are to be
+    /// merged should share it, so that they share their initial factors.
+    pub seed: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        let targets = ["to_q", "to_k", "to_v", "to_out.0"];
+        Self {
+            steps: 5000,
+            batch_size: 16,
+            gradient_accumulation: 4,
+            learning_rate: 3e-4,
+            rank: 128,
+            alpha: 128.0,
+            targets: targets.map(str::to_owned).to_vec(),
+            beta1: 0.9,
+            beta2: 0.999,
+            weight_decay: 1e-2,
+            epsilon: 1e-8,
+            max_grad_norm: 1.0,
+            caption_dropout: 0.0,
+            seed: 42,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Checks all settings before anything expensive starts.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Setting`] for the first that cannot be used.
+    pub fn validate(self) -> Result<ValidTrainConfig, TrainError> {
+        let wrong = |field, expected: &str, found: String| TrainError::Setting {
+            field,
+            expected: expected.to_owned(),
+            found,
+        };
+        for (field, value) in [
+            ("steps", self.steps),
+            ("batch_size", self.batch_size),
+            ("gradient_accumulation", self.gradient_accumulation),
+            ("rank", self.rank),
+        ] {
+            if value == 0 {
+                return Err(wrong(field, "at least 1", value.to_string()));
+            }
+        }
+        for (field, value) in [
+            ("learning_rate", self.learning_rate),
+            ("epsilon", self.epsilon),
+            ("alpha", self.alpha),
+        ] {
+            if !(value.is_finite() && value > 0.0) {
+                return Err(wrong(field, "a positive number", value.to_string()));
+            }
+        }
+        for (field, value) in [
+            ("weight_decay", self.weight_decay),
+            ("max_grad_norm", self.max_grad_norm),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(wrong(field, "a number not below 0", value.to_string()));
+            }
+        }
+        for (field, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+            if !(0.0..1.0).contains(&value) {
+                return Err(wrong(
+                    field,
+                    "a number from 0 to below 1",
+                    value.to_string(),
+                ));
+            }
+        }
+        if !(0.0..=1.0).contains(&self.caption_dropout) {
+            let found = self.caption_dropout.to_string();
+            return Err(wrong("caption_dropout", "a share from 0 to 1", found));
+        }
+        if self.targets.is_empty() || self.targets.iter().any(String::is_empty) {
+            return Err(wrong(
+                "targets",
+                "names of layers",
+                format!("{:?}", self.targets),
+            ));
+        }
+        Ok(ValidTrainConfig(self))
+    }
+}
+
+/// A [`TrainConfig`] that has been checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ValidTrainConfig(TrainConfig);
+
+impl std::ops::Deref for ValidTrainConfig {
+    type Target = TrainConfig;
+
+    fn deref(&self) -> &TrainConfig {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_cannot_be_used_is_named() {
+        let cases: [(&str, fn(&mut TrainConfig)); 7] = [
+            ("steps", |config| config.steps = 0),
+            ("rank", |config| config.rank = 0),
+            ("learning_rate", |config| config.learning_rate = f64::NAN),
+            ("weight_decay", |config| config.weight_decay = -1.0),
+            ("beta2", |config| config.beta2 = 1.0),
+            ("caption_dropout", |config| config.caption_dropout = 1.5),
+            ("targets", |config| config.targets.clear()),
+        ];
+        for (field, spoil) in cases {
+            let mut config = TrainConfig::default();
+            spoil(&mut config);
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains(field), "{error}");
+        }
+        TrainConfig::default().validate().unwrap();
+    }
+}

@@ -1,0 +1,291 @@
+//! The trainable factors of an adapter on a model.
+
+use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
+use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use selma_diffusion::models::UNet2DConditionModel;
+use selma_lora::nn::{LoraBranch, LoraLayerMut, LoraLayers};
+use selma_lora::{Adapter, init};
+
+use crate::{TrainError, ValidTrainConfig};
+
+/// Name of the branches that are trained.
+pub(crate) const BRANCH: &str = "trained";
+/// The component that is adapted.
+pub(crate) const COMPONENT: &str = "unet";
+
+/// One factor: a tensor of the model as a flat vector, and the optimizer's state for it.
+pub(crate) struct Factor {
+    /// Path of the layer, then `a` or `b`.
+    pub(crate) name: String,
+    /// First and second moments, flat; none before the first step.
+    pub(crate) state: Option<AdamWState<1>>,
+}
+
+/// All factors of a training, in the order of the model's layers.
+pub(crate) struct Factors {
+    pub(crate) all: Vec<Factor>,
+    optimizer: AdamW,
+    learning_rate: f64,
+    max_grad_norm: f64,
+}
+
+/// An initial adapter for all layers of a model that are called like a target: A drawn from the seed, B zero.
+pub(crate) fn initial(
+    unet: &mut UNet2DConditionModel,
+    config: &ValidTrainConfig,
+) -> Result<Adapter, TrainError> {
+    let layers = unet.lora_layers(COMPONENT);
+    let is_target = |path: &str| {
+        config.targets.iter().any(|target| {
+            let before = path.strip_suffix(target.as_str());
+            before.is_some_and(|before| before.ends_with('.'))
+        })
+    };
+    let mut modules = Vec::new();
+    for (path, layer) in &layers {
+        if is_target(path) {
+            let shape = layer.weight_shape();
+            let module = init::gaussian(path, &shape, config.rank, config.alpha, config.seed)?;
+            modules.push((path.clone(), module));
+        }
+    }
+    if modules.is_empty() {
+        return Err(TrainError::NoTargets {
+            targets: config.targets.clone(),
+            found: layers.into_iter().take(4).map(|(path, _)| path).collect(),
+        });
+    }
+    Ok(Adapter::new(modules))
+}
+
+impl Factors {
+    /// Marks the branches of a model as trainable.
+    pub(crate) fn track(unet: &mut UNet2DConditionModel, config: &ValidTrainConfig) -> Self {
+        let mut all = Vec::new();
+        for_each_branch(unet, |path, branch| {
+            for (tensor, letter) in branch.tensors() {
+                tensor.track();
+                all.push(Factor {
+                    name: format!("{path}.{letter}"),
+                    state: None,
+                });
+            }
+        });
+        let optimizer = AdamWConfig::new()
+            .with_beta_1(config.beta1 as f32)
+            .with_beta_2(config.beta2 as f32)
+            .with_epsilon(config.epsilon as f32)
+            .with_weight_decay(config.weight_decay as f32)
+            .build();
+        Self {
+            all,
+            optimizer,
+            learning_rate: config.learning_rate,
+            max_grad_norm: config.max_grad_norm,
+        }
+    }
+
+    /// Adds the gradients of one backward pass to the sums, flat and in the order of the factors.
+    pub(crate) fn accumulate(
+        unet: &mut UNet2DConditionModel,
+        gradients: &Gradients,
+        sums: &mut Vec<Tensor<1>>,
+    ) {
+        let mut fresh = Vec::new();
+        for_each_branch(unet, |_, branch| {
+            for (tensor, _) in branch.tensors() {
+                fresh.push(tensor.gradient(gradients));
+            }
+        });
+        if sums.is_empty() {
+            *sums = fresh;
+        } else {
+            let old = std::mem::take(sums);
+            *sums = old
+                .into_iter()
+                .zip(fresh)
+                .map(|(sum, gradient)| sum + gradient)
+                .collect();
+        }
+    }
+
+    /// One AdamW step; the norm of all gradients before clipping is returned.
+    pub(crate) fn step(
+        &mut self,
+        unet: &mut UNet2DConditionModel,
+        gradients: Vec<Tensor<1>>,
+    ) -> Result<f32, TrainError> {
+        let squares = gradients
+            .iter()
+            .map(|gradient| gradient.clone().square().sum());
+        let total = squares.reduce(|sum, square| sum + square);
+        let norm = match total {
+            Some(total) => scalar(&total)?.sqrt(),
+            None => 0.0,
+        };
+        // torch.nn.utils.clip_grad_norm_ adds 1e-6 to the norm.
+        let ratio = self.max_grad_norm / (f64::from(norm) + 1e-6);
+        let scale = (self.max_grad_norm > 0.0 && ratio < 1.0).then_some(ratio);
+        let mut steps = self.all.iter_mut().zip(gradients);
+        let (optimizer, learning_rate) = (&self.optimizer, self.learning_rate);
+        for_each_branch(unet, |_, branch| {
+            for (tensor, _) in branch.tensors() {
+                let Some((factor, gradient)) = steps.next() else {
+                    continue;
+                };
+                let gradient = match scale {
+                    Some(scale) => gradient.mul_scalar(scale),
+                    None => gradient,
+                };
+                tensor.update(|value| {
+                    let state = factor.state.take();
+                    let (value, state) = optimizer.step(learning_rate, value, gradient, state);
+                    factor.state = state;
+                    value
+                });
+            }
+        });
+        Ok(norm)
+    }
+
+    /// Sets the optimizer's state of a factor from flat host values.
+    pub(crate) fn restore(
+        factor: &mut Factor,
+        time: usize,
+        moment_1: Vec<f32>,
+        moment_2: Vec<f32>,
+        device: &Device,
+    ) {
+        let tensor = |values: Vec<f32>| {
+            let count = values.len();
+            Tensor::<1>::from_data(TensorData::new(values, [count]), device)
+        };
+        let momentum = AdaptiveMomentumState::new(time, tensor(moment_1), tensor(moment_2));
+        factor.state = Some(AdamWState::new(momentum));
+    }
+}
+
+/// Takes the gradients' graph off the branches.
+pub(crate) fn untrack(unet: &mut UNet2DConditionModel) {
+    for_each_branch(unet, |_, branch| {
+        for (tensor, _) in branch.tensors() {
+            tensor.untrack();
+        }
+    });
+}
+
+/// The value of a tensor with one element.
+pub(crate) fn scalar(tensor: &Tensor<1>) -> Result<f32, TrainError> {
+    let values = host(tensor.clone())?;
+    values.first().copied().ok_or_else(|| TrainError::ReadBack {
+        reason: "an empty tensor".to_owned(),
+    })
+}
+
+/// Values of a tensor, in row-major order.
+pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
+    let data = tensor.into_data().convert::<f32>();
+    data.try_to_vec::<f32>()
+        .map_err(|error| TrainError::ReadBack {
+            reason: format!("{error:?}"),
+        })
+}
+
+/// The trained branch of a layer, linear or convolution.
+enum Branch<'a> {
+    Linear(&'a mut LoraBranch<2>),
+    Conv2d(&'a mut LoraBranch<4>),
+}
+
+/// A factor, whatever its rank.
+enum FactorMut<'a> {
+    Matrix(&'a mut Tensor<2>),
+    Kernel(&'a mut Tensor<4>),
+}
+
+impl Branch<'_> {
+    fn tensors(&mut self) -> [(FactorMut<'_>, &'static str); 2] {
+        match self {
+            Self::Linear(branch) => [
+                (FactorMut::Matrix(&mut branch.a), "a"),
+                (FactorMut::Matrix(&mut branch.b), "b"),
+            ],
+            Self::Conv2d(branch) => [
+                (FactorMut::Kernel(&mut branch.a), "a"),
+                (FactorMut::Kernel(&mut branch.b), "b"),
+            ],
+        }
+    }
+}
+
+impl FactorMut<'_> {
+    fn track(self) {
+        match self {
+            Self::Matrix(tensor) => *tensor = tensor.clone().autodiff().require_grad(),
+            Self::Kernel(tensor) => *tensor = tensor.clone().autodiff().require_grad(),
+        }
+    }
+
+    fn untrack(self) {
+        match self {
+            Self::Matrix(tensor) => *tensor = tensor.clone().without_autodiff(),
+            Self::Kernel(tensor) => *tensor = tensor.clone().without_autodiff(),
+        }
+    }
+
+    /// The gradient, flat; zero where the loss does not depend on the factor.
+    fn gradient(self, gradients: &Gradients) -> Tensor<1> {
+        fn flat<const D: usize>(tensor: &Tensor<D>, gradients: &Gradients) -> Tensor<1> {
+            let count = tensor.shape().num_elements();
+            match tensor.grad(gradients) {
+                Some(gradient) => gradient.reshape([count]),
+                None => Tensor::zeros([count], &tensor.device().without_autodiff()),
+            }
+        }
+        match self {
+            Self::Matrix(tensor) => flat(tensor, gradients),
+            Self::Kernel(tensor) => flat(tensor, gradients),
+        }
+    }
+
+    fn update(self, change: impl FnOnce(Tensor<1>) -> Tensor<1>) {
+        fn updated<const D: usize>(
+            tensor: &Tensor<D>,
+            change: impl FnOnce(Tensor<1>) -> Tensor<1>,
+        ) -> Tensor<D> {
+            let shape = tensor.dims();
+            let count = tensor.shape().num_elements();
+            let flat = tensor.clone().without_autodiff().reshape([count]);
+            change(flat).reshape(shape).autodiff().require_grad()
+        }
+        match self {
+            Self::Matrix(tensor) => *tensor = updated(tensor, change),
+            Self::Kernel(tensor) => *tensor = updated(tensor, change),
+        }
+    }
+}
+
+fn for_each_branch(unet: &mut UNet2DConditionModel, mut visit: impl FnMut(&str, &mut Branch<'_>)) {
+    for (path, layer) in unet.lora_layers(COMPONENT) {
+        match layer {
+            LoraLayerMut::Linear(layer) => {
+                for branch in layer
+                    .branches
+                    .iter_mut()
+                    .filter(|branch| branch.name == BRANCH)
+                {
+                    visit(&path, &mut Branch::Linear(branch));
+                }
+            }
+            LoraLayerMut::Conv2d(layer) => {
+                for branch in layer
+                    .branches
+                    .iter_mut()
+                    .filter(|branch| branch.name == BRANCH)
+                {
+                    visit(&path, &mut Branch::Conv2d(branch));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,28 @@
+//! Training a small Stable Diffusion from nothing: tokenizer, VAE, then text encoder and UNet together.
+//!
+//! This is how the bundled miniature is made. It is no recipe for models of real size.
+
+mod config;
+mod denoiser;
+mod pairs;
+mod tokenizer;
+mod vae;
+
+pub use config::{DenoiserPretraining, PretrainConfig, VaePretraining};
+pub use denoiser::pretrain_denoiser;
+pub use tokenizer::write_tokenizer;
+pub use vae::pretrain_vae;
+
+use image::RgbImage;
+
+use crate::TrainError;
+
+/// An endless source of images with captions; pair `index` depends on nothing else.
+pub trait PairSource: Sync {
+    /// The pair at `index`.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Example`] if it cannot be made.
+    fn pair(&self, index: u64) -> Result<(RgbImage, String), TrainError>;
+}
