@@ -44,4 +44,12 @@ pub enum MiniError {
         /// The name found.
         found: String,
     },
+    /// The oracle sees pictures of one size only.
+    #[error("expected an image of 64 by 64 pixels, found {width} by {height}")]
+    ImageSize {
+        /// Width found.
+        width: u32,
+        /// Height found.
+        height: u32,
+    },
 }

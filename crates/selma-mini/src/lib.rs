@@ -3,6 +3,8 @@
 mod caption;
 mod corrupt;
 mod error;
+mod oracle;
+mod question;
 mod render;
 mod sample;
 mod scene;
@@ -16,6 +18,8 @@ mod world;
 pub use caption::{Style, caption, parse_caption, vocabulary};
 pub use corrupt::corrupt;
 pub use error::MiniError;
+pub use oracle::{OracleVqa, see};
+pub use question::{Noun, Question, SeenObject, SeenScene, questions};
 pub use render::render;
 pub use sample::sample_spec;
 pub use scene::{Object, SIDE, Scene, layout};
