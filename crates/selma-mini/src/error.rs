@@ -44,4 +44,20 @@ pub enum MiniError {
         /// The name found.
         found: String,
     },
+    /// The oracle sees pictures of one size only.
+    #[error("expected an image of 64 by 64 pixels, found {width} by {height}")]
+    ImageSize {
+        /// Width found.
+        width: u32,
+        /// Height found.
+        height: u32,
+    },
+    /// A part of the world has fewer different specifications than were wanted.
+    #[error("no more than {found} of {wanted} different prompts were found")]
+    Exhausted {
+        /// Prompts found.
+        found: usize,
+        /// Prompts wanted.
+        wanted: usize,
+    },
 }

@@ -184,9 +184,10 @@ fn sizes(spec: &SceneSpec, rng: &mut impl Rng) -> Vec<Size> {
     sizes
 }
 
-/// A coordinate within a cell: at most 12 pixels from its middle, less where the object would leave the cell.
+/// A coordinate within a cell: at most 8 pixels from its middle (so that the axis of a relation dominates the other
+/// one), less where the object would leave the cell.
 fn jitter(centre: f32, half: f32, radius: f32, rng: &mut impl Rng) -> f32 {
-    let room = (half - radius * EXTENT - MARGIN).clamp(0.0, 12.0);
+    let room = (half - radius * EXTENT - MARGIN).clamp(0.0, 8.0);
     centre + rng.random_range(-1.0..=1.0_f32) * room
 }
 

@@ -30,7 +30,6 @@ pub(crate) fn signed_distance(shape: Shape, x: f32, y: f32) -> f32 {
     upper * (1.0 - fy) + lower * fy
 }
 
-#[cfg(test)]
 /// The area of a shape of radius 1.
 pub(crate) fn area(shape: Shape) -> f32 {
     match shape {
@@ -43,6 +42,23 @@ pub(crate) fn area(shape: Shape) -> f32 {
                 .sum();
             twice.abs() / 2.0
         }
+    }
+}
+
+/// The centre of mass of a shape of radius 1.
+pub(crate) fn centroid(shape: Shape) -> (f32, f32) {
+    let outline = outline(shape);
+    let (mut twice, mut x, mut y) = (0.0, 0.0, 0.0);
+    for ((ax, ay), (bx, by)) in edges(&outline) {
+        let cross = ax * by - bx * ay;
+        twice += cross;
+        x += (ax + bx) * cross;
+        y += (ay + by) * cross;
+    }
+    if twice == 0.0 {
+        (0.0, 0.0)
+    } else {
+        (x / (3.0 * twice), y / (3.0 * twice))
     }
 }
 

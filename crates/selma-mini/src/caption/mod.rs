@@ -27,10 +27,8 @@ pub enum Style {
     /// Paragraphs of several sentences.
     LocalizedNarratives,
     /// Comma-separated tags with style words, as users of image generators write.
-    #[serde(rename = "diffusiondb")]
     DiffusionDb,
     /// Counts.
-    #[serde(rename = "countbench")]
     CountBench,
     /// Short sentences about what the training world never or hardly shows.
     Whoops,
@@ -46,14 +44,14 @@ impl Style {
         Self::Whoops,
     ];
 
-    /// The name of the style's skill, also its serde name: `coco`, `localized_narratives`, `diffusiondb`,
-    /// `countbench`, `whoops`.
+    /// The name of the style's skill, also its serde name: `coco`, `localized_narratives`, `diffusion_db`,
+    /// `count_bench`, `whoops`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Coco => "coco",
             Self::LocalizedNarratives => "localized_narratives",
-            Self::DiffusionDb => "diffusiondb",
-            Self::CountBench => "countbench",
+            Self::DiffusionDb => "diffusion_db",
+            Self::CountBench => "count_bench",
             Self::Whoops => "whoops",
         }
     }

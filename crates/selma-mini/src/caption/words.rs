@@ -198,7 +198,7 @@ pub(super) const TAGS: Phrases = Phrases {
         "{g}",
         "{art} of {g}",
         "{g} floating",
-        "cute {g}",
+        "{g}, cute",
         "{g} with sharp edges",
     ],
     several: &["{g}", "{art} of {g}", "{a} and {rest}", "{a} with {rest}"],
