@@ -10,6 +10,7 @@ use selma_llm::Skill;
 use selma_mini::Style;
 use serde::Serialize;
 
+use crate::report::{ModelKind, Report};
 use crate::stages;
 use crate::{Layout, Recipe, RunEvent, RunObserver, SelmaError, Writer};
 
@@ -83,19 +84,6 @@ pub struct Model {
     pub kind: ModelKind,
     /// The adapter on the base.
     pub adapter: Option<PathBuf>,
-}
-
-/// What a model is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ModelKind {
-    /// Without adapter.
-    Base,
-    /// With the expert of one skill.
-    Expert,
-    /// With one adapter on the data of all skills.
-    Union,
-    /// With the merged experts.
-    Merged,
 }
 
 /// Suffix of what is trained on faultless pictures alone.
@@ -190,6 +178,15 @@ impl Run {
             Stage::Eval => stages::eval::run(self, observer),
             Stage::Report => stages::report::run(self),
         }
+    }
+
+    /// The report on what the stages have measured.
+    ///
+    /// # Errors
+    ///
+    /// [`SelmaError::MissingStage`] if the evaluation is not finished.
+    pub fn report(&self) -> Result<Report, SelmaError> {
+        stages::report::make(self)
     }
 
     /// All models of the comparison, in the order of the report.
