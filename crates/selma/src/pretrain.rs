@@ -96,7 +96,10 @@ impl PretrainRecipe {
         if let Some(fields) = scheduler_json.as_object_mut() {
             fields.insert("_class_name".to_owned(), json!("DDIMScheduler"));
         }
-        write_json(&out.join("scheduler").join("scheduler_config.json"), &scheduler_json)?;
+        write_json(
+            &out.join("scheduler").join("scheduler_config.json"),
+            &scheduler_json,
+        )?;
         write_json(&out.join("model_index.json"), &model_index())?;
 
         let vae_weights = out.join("vae").join("diffusion_pytorch_model.safetensors");
@@ -121,10 +124,24 @@ impl PretrainRecipe {
             observer(PretrainStage::Denoiser, progress)
         };
         let (text_encoder, unet) = pretrain_denoiser(
-            &config, &source, &model, scale, &tokenizer, &scheduler, device, &mut observe,
+            &config,
+            &source,
+            &model,
+            scale,
+            &tokenizer,
+            &scheduler,
+            device,
+            &mut observe,
         )?;
-        write_json(&out.join("text_encoder").join("config.json"), &config.text_encoder)?;
-        save(&text_encoder, &out.join("text_encoder").join("model.safetensors"), Dtype::F16)?;
+        write_json(
+            &out.join("text_encoder").join("config.json"),
+            &config.text_encoder,
+        )?;
+        save(
+            &text_encoder,
+            &out.join("text_encoder").join("model.safetensors"),
+            Dtype::F16,
+        )?;
         write_json(&out.join("unet").join("config.json"), &config.unet)?;
         let weights = out.join("unet").join("diffusion_pytorch_model.safetensors");
         save(&unet, &weights, Dtype::F16)?;
@@ -180,7 +197,11 @@ impl Log {
 }
 
 fn class(name: &str, key: &str) -> Map<String, Value> {
-    let value = if key == "architectures" { json!([name]) } else { json!(name) };
+    let value = if key == "architectures" {
+        json!([name])
+    } else {
+        json!(name)
+    };
     let mut fields = Map::new();
     fields.insert(key.to_owned(), value);
     if key == "architectures" {

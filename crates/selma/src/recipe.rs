@@ -157,7 +157,11 @@ impl Recipe {
             !name.is_empty() && !name.starts_with('.') && name.chars().all(allowed)
         };
         if !plain(&self.name) {
-            return wrong("name", "letters, digits, '-', '_' and '.'", format!("{:?}", self.name));
+            return wrong(
+                "name",
+                "letters, digits, '-', '_' and '.'",
+                format!("{:?}", self.name),
+            );
         }
         if self.prompts.skills.is_empty() {
             return wrong("prompts.skills", "at least one", "none".to_owned());
@@ -182,10 +186,16 @@ impl Recipe {
             return wrong("eval.validation", expected, "0".to_owned());
         }
         for (field, values) in [
-            ("images.guidance", std::slice::from_ref(&self.images.guidance)),
+            (
+                "images.guidance",
+                std::slice::from_ref(&self.images.guidance),
+            ),
             ("eval.guidances", self.eval.guidances.as_slice()),
         ] {
-            if let Some(bad) = values.iter().find(|value| !(value.is_finite() && **value >= 1.0)) {
+            if let Some(bad) = values
+                .iter()
+                .find(|value| !(value.is_finite() && **value >= 1.0))
+            {
                 return wrong(field, "1 (none) or more", bad.to_string());
             }
         }
@@ -214,6 +224,7 @@ mod scheduler_name {
         deserializer: D,
     ) -> Result<Option<SchedulerKind>, D::Error> {
         let name = Option::<String>::deserialize(deserializer)?;
-        name.map(|name| name.parse().map_err(D::Error::custom)).transpose()
+        name.map(|name| name.parse().map_err(D::Error::custom))
+            .transpose()
     }
 }

@@ -113,7 +113,11 @@ impl Run {
     /// folder that cannot be written.
     pub fn open(recipe: Recipe, folder: &Path, device: &Device) -> Result<Self, SelmaError> {
         recipe.validate()?;
-        let skills = recipe.prompts.skills.iter().map(|name| load_skill(&recipe, name));
+        let skills = recipe
+            .prompts
+            .skills
+            .iter()
+            .map(|name| load_skill(&recipe, name));
         let skills: Vec<Skill> = skills.collect::<Result<_, _>>()?;
         let layout = Layout::new(folder);
         let text = to_json(&recipe)?;
@@ -125,7 +129,8 @@ impl Run {
                 });
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let occupied = std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some());
+                let occupied =
+                    std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some());
                 if occupied {
                     return Err(SelmaError::Damaged {
                         path: folder.to_owned(),
@@ -158,7 +163,9 @@ impl Run {
     ///
     /// The first error of a stage. [`SelmaError::Cancelled`] if the observer stops; nothing finished is lost.
     pub fn run(&self, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
-        Stage::ALL.into_iter().try_for_each(|stage| self.stage(stage, observer))
+        Stage::ALL
+            .into_iter()
+            .try_for_each(|stage| self.stage(stage, observer))
     }
 
     /// Runs one stage, on the files that the stages before it have left.
@@ -212,7 +219,11 @@ impl Run {
                 adapter: Some(self.layout.adapter_of(UNION)),
             });
         }
-        let arms = if train.filtered { &["", FILTERED][..] } else { &[""][..] };
+        let arms = if train.filtered {
+            &["", FILTERED][..]
+        } else {
+            &[""][..]
+        };
         for arm in arms {
             for method in &self.recipe.merge.methods {
                 let name = format!("merged-{method}{arm}");
@@ -247,7 +258,11 @@ fn mini_style(name: &str) -> Result<Style, SelmaError> {
     let found = Style::ALL.iter().find(|style| style.name() == name);
     found.copied().ok_or_else(|| SelmaError::Setting {
         field: "prompts.skills".to_owned(),
-        expected: Style::ALL.iter().map(|style| style.name()).collect::<Vec<_>>().join(", "),
+        expected: Style::ALL
+            .iter()
+            .map(|style| style.name())
+            .collect::<Vec<_>>()
+            .join(", "),
         found: name.to_owned(),
     })
 }

@@ -57,10 +57,16 @@ pub(super) fn draw(
     let mut writer = DatasetWriter::open(folder)?;
     let total = drawings.len();
     for batch in drawings.chunks(style.batch_size) {
-        if batch.iter().all(|drawing| writer.contains(&file_name(drawing.id))) {
+        if batch
+            .iter()
+            .all(|drawing| writer.contains(&file_name(drawing.id)))
+        {
             continue;
         }
-        let prompts = batch.iter().map(|drawing| drawing.text.to_owned()).collect();
+        let prompts = batch
+            .iter()
+            .map(|drawing| drawing.text.to_owned())
+            .collect();
         let mut request = TextToImage::new(prompts, batch.iter().map(|d| d.seed).collect());
         request.steps = style.steps;
         request.guidance = style.guidance;
@@ -91,7 +97,11 @@ pub(super) fn draw(
                 model: style.model.to_owned(),
                 model_hash: style.model_hash.to_owned(),
                 seed: drawing.seed,
-                scheduler: style.scheduler.unwrap_or(pipeline.scheduler).name().to_owned(),
+                scheduler: style
+                    .scheduler
+                    .unwrap_or(pipeline.scheduler)
+                    .name()
+                    .to_owned(),
                 steps: style.steps as u32,
                 guidance: style.guidance,
                 width: image.width(),

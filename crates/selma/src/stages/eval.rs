@@ -83,11 +83,12 @@ pub(crate) fn chosen_guidance(run: &Run, model: &Model) -> Result<f64, SelmaErro
             best = Some((guidance, score));
         }
     }
-    best.map(|(guidance, _)| guidance).ok_or_else(|| SelmaError::Setting {
-        field: "eval.guidances".to_owned(),
-        expected: "at least one".to_owned(),
-        found: "none".to_owned(),
-    })
+    best.map(|(guidance, _)| guidance)
+        .ok_or_else(|| SelmaError::Setting {
+            field: "eval.guidances".to_owned(),
+            expected: "at least one".to_owned(),
+            found: "none".to_owned(),
+        })
 }
 
 /// A finished evaluation.
@@ -99,7 +100,10 @@ pub(crate) fn load(
 ) -> Result<EvalResult, SelmaError> {
     let path = result_path(run, model, set, guidance);
     if !path.is_file() {
-        return Err(SelmaError::MissingStage { path, stage: "eval" });
+        return Err(SelmaError::MissingStage {
+            path,
+            stage: "eval",
+        });
     }
     Ok(EvalResult::load(&path)?)
 }
@@ -111,11 +115,15 @@ pub(crate) fn image_folder(
     set: &str,
     guidance: f64,
 ) -> std::path::PathBuf {
-    run.layout.eval_of(&model.name).join(format!("{set}-g{guidance}"))
+    run.layout
+        .eval_of(&model.name)
+        .join(format!("{set}-g{guidance}"))
 }
 
 fn result_path(run: &Run, model: &Model, set: &str, guidance: f64) -> std::path::PathBuf {
-    run.layout.eval_of(&model.name).join(format!("dsg-{set}-g{guidance}.json"))
+    run.layout
+        .eval_of(&model.name)
+        .join(format!("dsg-{set}-g{guidance}.json"))
 }
 
 fn questions(
@@ -126,7 +134,10 @@ fn questions(
 ) -> Result<Questions, SelmaError> {
     let set = EvalSet::draw(partition, per_style, run.seed("eval set", &[]))?;
     let skills: Vec<&str> = run.skills.iter().map(|skill| skill.name.as_str()).collect();
-    let items = set.items().iter().filter(|item| skills.contains(&item.skill.name()));
+    let items = set
+        .items()
+        .iter()
+        .filter(|item| skills.contains(&item.skill.name()));
     let items: Vec<EvalItem> = items.cloned().collect();
     let rows = items.iter().flat_map(EvalItem::questions).collect();
     Ok(Questions {
@@ -185,7 +196,7 @@ impl Judge<'_> {
         let (name, set) = (&self.model.name, &questions.set);
         let result = evaluate(name, set, &images, &OracleVqa, &options, &mut observe);
         let result = result.map_err(|error| match error {
-            selma_eval::EvalError::Cancelled => SelmaError::Cancelled,
+            selma_eval::EvalError::Cancelled { .. } => SelmaError::Cancelled,
             other => other.into(),
         })?;
         Ok(result.save(&path)?)
@@ -214,7 +225,9 @@ impl Judge<'_> {
                 id: &item.id,
                 skill: item.skill.name(),
                 text: &item.text,
-                seed: self.run.seed(&format!("eval {}", questions.name), &[number]),
+                seed: self
+                    .run
+                    .seed(&format!("eval {}", questions.name), &[number]),
             })
             .collect();
         let model = self.run.recipe.model.to_string_lossy();

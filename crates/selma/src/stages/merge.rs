@@ -10,7 +10,11 @@ use crate::{Run, RunObserver, SelmaError};
 
 /// Merges the experts by every method.
 pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
-    let arms = if run.recipe.train.filtered { &["", FILTERED][..] } else { &[""][..] };
+    let arms = if run.recipe.train.filtered {
+        &["", FILTERED][..]
+    } else {
+        &[""][..]
+    };
     for arm in arms {
         let mut experts: Option<Vec<Adapter>> = None;
         for &method in &run.recipe.merge.methods {
@@ -25,7 +29,10 @@ pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), Selma
                     Some(loaded) => loaded,
                     None => load(run, arm)?,
                 };
-                let inputs = loaded.iter().map(|adapter| Weighted { adapter, weight: 1.0 });
+                let inputs = loaded.iter().map(|adapter| Weighted {
+                    adapter,
+                    weight: 1.0,
+                });
                 let inputs: Vec<Weighted<'_>> = inputs.collect();
                 let (merged, report) = Merge::new(method).run(&inputs)?;
                 atomic_write(&path.with_extension("json"), to_json(&report)?.as_bytes())?;

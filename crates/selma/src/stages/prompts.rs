@@ -41,7 +41,7 @@ fn write_skill(
         let total = config.count;
         let mut journal = Journal::open(&path.with_extension("journal.jsonl"))?;
         let mut done = 0;
-        let mut observe = |event: PromptEvent<'_>| -> ControlFlow<()> {
+        let mut observe = |event: &PromptEvent<'_>| -> ControlFlow<()> {
             if let PromptEvent::Kept(_) = event {
                 done += 1;
             }
@@ -56,7 +56,7 @@ fn write_skill(
         let generator = PromptGenerator::new(skill.clone(), config)?;
         let generation = generator.run(writer, Some(&mut journal), &mut observe);
         let generation = generation.map_err(|error| match error {
-            LlmError::Cancelled => SelmaError::Cancelled,
+            LlmError::Cancelled { .. } => SelmaError::Cancelled,
             other => other.into(),
         })?;
         write_rejected(&path.with_extension("rejected.jsonl"), &generation.rejected)?;
@@ -69,7 +69,9 @@ fn write_skill(
 }
 
 fn report_path(run: &Run, skill: &Skill) -> std::path::PathBuf {
-    run.layout.prompts_of(&skill.name).with_extension("report.json")
+    run.layout
+        .prompts_of(&skill.name)
+        .with_extension("report.json")
 }
 
 /// What happened when a skill's prompts were written.

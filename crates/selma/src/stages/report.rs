@@ -9,9 +9,7 @@ use selma_eval::{EvalResult, compare};
 use super::draw::file_name;
 use super::eval::{chosen_guidance, image_folder, load};
 use super::prompts::generation_report;
-use crate::report::{
-    Answer, FunnelRow, GuidanceCurve, ModelRow, Report, SampleImage, SampleRow,
-};
+use crate::report::{Answer, FunnelRow, GuidanceCurve, ModelRow, Report, SampleImage, SampleRow};
 use crate::{Model, Run, SelmaError};
 
 /// Writes the report.
@@ -77,7 +75,8 @@ fn summary(run: &Run) -> String {
 
 fn notes(run: &Run) -> Vec<String> {
     let mut notes = vec![
-        "Intervals are bootstrap intervals clustered by prompt; differences are paired by prompt.".to_owned(),
+        "Intervals are bootstrap intervals clustered by prompt; differences are paired by prompt."
+            .to_owned(),
     ];
     if run.recipe.eval.guidances.len() > 1 {
         notes.push(format!(
@@ -118,11 +117,15 @@ fn curves(
     if guidances.len() < 2 {
         return Ok(Vec::new());
     }
-    let set = if run.recipe.eval.curve { "test" } else { "validation" };
+    let set = if run.recipe.eval.curve {
+        "test"
+    } else {
+        "validation"
+    };
     let curves = results.iter().map(|(model, chosen, _)| {
-        let points = guidances.iter().map(|&guidance| {
-            Ok((guidance, load(run, model, set, guidance)?.overall))
-        });
+        let points = guidances
+            .iter()
+            .map(|&guidance| Ok((guidance, load(run, model, set, guidance)?.overall)));
         Ok(GuidanceCurve {
             model: model.name.clone(),
             points: points.collect::<Result<_, SelmaError>>()?,
@@ -132,10 +135,7 @@ fn curves(
     curves.collect()
 }
 
-fn samples(
-    run: &Run,
-    results: &[(Model, f64, EvalResult)],
-) -> Result<Vec<SampleRow>, SelmaError> {
+fn samples(run: &Run, results: &[(Model, f64, EvalResult)]) -> Result<Vec<SampleRow>, SelmaError> {
     let mut rows: BTreeMap<String, SampleRow> = BTreeMap::new();
     let mut order = Vec::new();
     for (model, guidance, result) in results {
@@ -190,7 +190,11 @@ fn flatten(path: &str, value: &serde_json::Value, settings: &mut Vec<(String, St
     match value {
         serde_json::Value::Object(fields) => {
             for (key, value) in fields {
-                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                let path = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
                 flatten(&path, value, settings);
             }
         }

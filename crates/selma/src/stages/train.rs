@@ -51,7 +51,11 @@ fn jobs(run: &Run) -> Result<Vec<Job>, SelmaError> {
     };
     let names: Vec<String> = run.skills.iter().map(|skill| skill.name.clone()).collect();
     let mut jobs = Vec::new();
-    let arms = if stage.filtered { &[false, true][..] } else { &[false][..] };
+    let arms = if stage.filtered {
+        &[false, true][..]
+    } else {
+        &[false][..]
+    };
     for &filtered in arms {
         for name in &names {
             jobs.push(Job {
@@ -134,8 +138,12 @@ fn train(
         other => other.into(),
     })?;
     let mut adapter = trainer.adapter()?;
-    adapter.metadata.insert("selma.skills".to_owned(), job.skills.join(","));
-    adapter.metadata.insert("selma.steps".to_owned(), trainer.step_count().to_string());
+    adapter
+        .metadata
+        .insert("selma.skills".to_owned(), job.skills.join(","));
+    adapter
+        .metadata
+        .insert("selma.steps".to_owned(), trainer.step_count().to_string());
     let path = run.layout.adapter_of(&job.name);
     adapter.save(&path, Format::Diffusers, Dtype::F32)?;
     if checkpoint.is_file() {
