@@ -52,4 +52,12 @@ pub enum MiniError {
         /// Height found.
         height: u32,
     },
+    /// A part of the world has fewer different specifications than were wanted.
+    #[error("no more than {found} of {wanted} different prompts were found")]
+    Exhausted {
+        /// Prompts found.
+        found: usize,
+        /// Prompts wanted.
+        wanted: usize,
+    },
 }

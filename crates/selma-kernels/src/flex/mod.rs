@@ -1,0 +1,90 @@
+//! The kernels as an extension of the CPU backend.
+
+mod autodiff;
+mod elementwise;
+mod geglu;
+mod math;
+mod norm;
+mod simd;
+mod storage;
+mod sums;
+
+use burn::backend::{Backend, Dispatch, Flex, backend_extension, tensor::FloatTensor};
+use burn::tensor::{DType, Device, Tensor};
+
+use math::{Gelu, Silu};
+use norm::Options;
+
+/// What the kernels compute, for the CPU backend and its autodiff.
+#[backend_extension(Flex, Autodiff)]
+trait Kernels: Backend {
+    fn kernel_silu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    fn kernel_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    fn kernel_geglu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    fn kernel_group_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: Options,
+    ) -> FloatTensor<Self>;
+}
+
+impl Kernels for Flex {
+    fn kernel_silu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        elementwise::forward::<Silu>(x)
+    }
+
+    fn kernel_gelu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        elementwise::forward::<Gelu>(x)
+    }
+
+    fn kernel_geglu(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        geglu::forward(x)
+    }
+
+    fn kernel_group_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: Options,
+    ) -> FloatTensor<Self> {
+        norm::forward(x, weight, bias, options)
+    }
+}
+
+/// Whether the kernels can take `x`: single precision on the CPU backend.
+pub(crate) fn takes<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() == DType::F32 && x.device() == Device::flex()
+}
+
+pub(crate) fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::kernel_silu(x.into_dispatch()))
+}
+
+pub(crate) fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_dispatch(Dispatch::kernel_gelu(x.into_dispatch()))
+}
+
+pub(crate) fn geglu(x: Tensor<3>) -> Tensor<3> {
+    Tensor::from_dispatch(Dispatch::kernel_geglu(x.into_dispatch()))
+}
+
+pub(crate) fn group_norm(
+    x: Tensor<4>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    groups: usize,
+    eps: f64,
+    silu: bool,
+) -> Tensor<4> {
+    let options = Options { groups, eps, silu };
+    Tensor::from_dispatch(Dispatch::kernel_group_norm(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.into_dispatch(),
+        options,
+    ))
+}

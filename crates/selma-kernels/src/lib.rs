@@ -1,0 +1,93 @@
+#![doc = include_str!("../README.md")]
+
+#[cfg(feature = "flex")]
+mod flex;
+mod plain;
+
+use burn::tensor::Tensor;
+
+/// SiLU of each number: `x / (1 + exp(-x))` (Elfwing et al., arXiv 1702.03118), as `torch.nn.functional.silu`.
+///
+/// Any shape and precision.
+#[must_use]
+pub fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if flex::takes(&x) {
+        return flex::silu(x);
+    }
+    plain::silu(x)
+}
+
+/// GELU of each number, exact: `x Φ(x)`, with `Φ` the distribution function of the standard normal distribution
+/// (Hendrycks and Gimpel, arXiv 1606.08415), as `torch.nn.functional.gelu`.
+///
+/// Any shape and precision.
+#[must_use]
+pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "flex")]
+    if flex::takes(&x) {
+        return flex::gelu(x);
+    }
+    plain::gelu(x)
+}
+
+/// GEGLU (Shazeer, arXiv 2002.05202): `value * gelu(gate)` with `value` the first half of each row and `gate` the
+/// second, as diffusers' `GEGLU` after its projection.
+///
+/// `[batch, length, 2 * inner]` to `[batch, length, inner]`.
+///
+/// # Panics
+///
+/// If the last dimension of `x` is odd.
+#[must_use]
+pub fn geglu(x: Tensor<3>) -> Tensor<3> {
+    let [_, _, width] = x.dims();
+    assert!(
+        width.is_multiple_of(2),
+        "geglu: the last dimension is {width}, expected an even number"
+    );
+    #[cfg(feature = "flex")]
+    if flex::takes(&x) {
+        return flex::geglu(x);
+    }
+    plain::geglu(x)
+}
+
+/// Group normalisation (Wu and He, arXiv 1803.08494), as `torch.nn.functional.group_norm`: each group of consecutive
+/// channels of each sample is brought to mean 0 and variance 1 (`eps` is added to the biased variance), then each
+/// channel is scaled by `weight` and shifted by `bias`. With `activation`, [`silu`] follows.
+///
+/// `x` is `[batch, channels, height, width]` and so is the result; `weight` and `bias` are `[channels]`. The
+/// statistics of half-precision tensors are in single precision. Gradients reach `x`, `weight` and `bias`, each only
+/// where it is tracked.
+///
+/// # Panics
+///
+/// If `groups` does not divide the number of channels, or `weight` or `bias` is not one number per channel.
+#[must_use]
+pub fn group_norm(
+    x: Tensor<4>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    groups: usize,
+    eps: f64,
+    activation: bool,
+) -> Tensor<4> {
+    let [_, channels, _, _] = x.dims();
+    assert!(
+        groups > 0 && channels.is_multiple_of(groups),
+        "group_norm: {channels} channels are not divisible into {groups} groups"
+    );
+    for (name, parameter) in [("weight", &weight), ("bias", &bias)] {
+        let [found] = parameter.dims();
+        assert_eq!(
+            found, channels,
+            "group_norm: {name} has {found} numbers, expected one for each of {channels} channels"
+        );
+    }
+    #[cfg(feature = "flex")]
+    if flex::takes(&x) && flex::takes(&weight) && flex::takes(&bias) {
+        return flex::group_norm(x, weight, bias, groups, eps, activation);
+    }
+    plain::group_norm(x, weight, bias, groups, eps, activation)
+}

@@ -1,0 +1,278 @@
+//! Parts of the page that are text and tables.
+
+use super::{FunnelRow, ModelRow, Report, escape, number, table};
+
+/// Merged against base in a sentence that says no more than the interval does.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    /// Plain text.
+    pub(super) sentence: String,
+    /// Merged minus base.
+    pub(super) difference: selma_eval::Paired,
+}
+
+/// `None` unless a merged model has been compared with the base.
+pub(super) fn verdict(report: &Report) -> Option<Verdict> {
+    let (base, merged) = (report.base()?, report.merged()?);
+    let difference = merged.difference_to_base?;
+    let judgement = if difference.low > 0.0 {
+        "above zero: the merged model is more faithful"
+    } else if difference.high < 0.0 {
+        "below zero: the merged model is less faithful"
+    } else {
+        "around zero: no difference is shown"
+    };
+    let sentence = format!(
+        "{} scores {} and {} {}. The difference is {} points; its {} interval, {} to {} ({}), lies {judgement}.",
+        merged.name,
+        number::percent(merged.overall.mean),
+        base.name,
+        number::percent(base.overall.mean),
+        number::points(difference.difference),
+        table::level(report),
+        number::points(difference.low),
+        number::points(difference.high),
+        number::p_value(difference.p),
+    );
+    Some(Verdict {
+        sentence,
+        difference,
+    })
+}
+
+/// The figures at the top: base, merged, their difference.
+pub(super) fn tiles(report: &Report) -> String {
+    let model = |label: &str, model: &ModelRow| {
+        let e = &model.overall;
+        tile(
+            &format!("kind-{}", model.kind.name()),
+            label,
+            &number::percent(e.mean),
+            &format!("{} to {}", number::percent(e.low), number::percent(e.high)),
+            &format!("{}, guidance {}", model.name, number::plain(model.guidance)),
+        )
+    };
+    let mut tiles = String::new();
+    if let Some(base) = report.base() {
+        tiles.push_str(&model("Base", base));
+    }
+    if let Some(merged) = report.merged() {
+        tiles.push_str(&model("Merged", merged));
+    }
+    let Some(verdict) = verdict(report) else {
+        return wrap_tiles(&tiles);
+    };
+    let d = verdict.difference;
+    tiles.push_str(&tile(
+        "difference",
+        "Difference, paired by prompt",
+        &signed(d.difference),
+        &format!("{} to {}", signed(d.low), signed(d.high)),
+        &format!(
+            "{}, {} questions, {} prompts",
+            number::p_value(d.p),
+            number::count(d.n),
+            number::count(d.clusters)
+        ),
+    ));
+    let sentence = escape::html(&verdict.sentence);
+    format!("{}<p class=\"verdict\">{sentence}</p>", wrap_tiles(&tiles))
+}
+
+fn wrap_tiles(tiles: &str) -> String {
+    if tiles.is_empty() {
+        String::new()
+    } else {
+        format!("<div class=\"tiles\">{tiles}</div>")
+    }
+}
+
+fn tile(class: &str, label: &str, value: &str, interval: &str, detail: &str) -> String {
+    let (label, detail) = (escape::html(label), escape::html(detail));
+    format!(
+        "<div class=\"tile {class}\"><p class=\"tile-label\">{label}</p><p class=\"tile-value\">{value}</p>\
+         <p class=\"tile-interval\">{interval}</p><p class=\"tile-detail\">{detail}</p></div>"
+    )
+}
+
+/// Points with a minus sign as wide as the plus sign.
+pub(super) fn signed(difference: f64) -> String {
+    number::points(difference).replace('-', "\u{2212}")
+}
+
+/// The table of models and scores.
+pub(super) fn scores(report: &Report) -> String {
+    let columns = table::columns(&report.models);
+    let in_group = |group| columns.iter().filter(|c| c.group == group).count();
+    let group = |group, name: &str| match in_group(group) {
+        0 => String::new(),
+        n => format!("<th scope=\"colgroup\" colspan=\"{n}\" class=\"group\">{name}</th>"),
+    };
+    let differences = report.models.iter().any(|m| m.difference_to_base.is_some());
+    let vs_base = if differences {
+        "<th scope=\"col\" rowspan=\"2\">vs base</th>"
+    } else {
+        ""
+    };
+    let names: String = columns
+        .iter()
+        .filter(|column| column.group != table::Group::Overall)
+        .map(|c| {
+            let start = starts_group(&columns, c);
+            format!("<th scope=\"col\"{start}>{}</th>", escape::html(c.name))
+        })
+        .collect();
+    let rows: String = (report.models.iter().enumerate())
+        .map(|(index, model)| score_row(model, index, &columns, differences))
+        .collect();
+    format!(
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Scores\"><table class=\"scores\"><thead><tr>\
+         <th scope=\"col\" rowspan=\"2\">Model</th><th scope=\"col\" rowspan=\"2\">Guidance</th>\
+         <th scope=\"col\" rowspan=\"2\">Overall</th>{vs_base}{}{}</tr><tr>{names}</tr></thead>\
+         <tbody>{rows}</tbody></table></div>",
+        group(table::Group::Category, "By category"),
+        group(table::Group::Skill, "By skill"),
+    )
+}
+
+/// A line before the first column of a group.
+fn starts_group(columns: &[table::Column<'_>], column: &table::Column<'_>) -> &'static str {
+    let first = columns.iter().find(|c| c.group == column.group);
+    if first.is_some_and(|first| first.name == column.name) {
+        " class=\"start\""
+    } else {
+        ""
+    }
+}
+
+fn score_row(
+    model: &ModelRow,
+    index: usize,
+    columns: &[table::Column<'_>],
+    differences: bool,
+) -> String {
+    let mut cells = format!(
+        "<tr class=\"kind-{}\"><th scope=\"row\"><span class=\"name\">{}</span></th><td>{}</td>",
+        model.kind.name(),
+        escape::html(&model.name),
+        number::plain(model.guidance)
+    );
+    for column in columns {
+        let cell = column.cells.get(index);
+        cells.push_str(&cell.map_or_else(String::new, |cell| {
+            score_cell(
+                *cell,
+                starts_group(columns, column) != "" && column.group != table::Group::Overall,
+            )
+        }));
+        if column.group == table::Group::Overall && differences {
+            cells.push_str(&difference_cell(model));
+        }
+    }
+    cells + "</tr>\n"
+}
+
+fn score_cell(cell: table::Cell<'_>, start: bool) -> String {
+    let class = match (start, cell.best) {
+        (true, true) => " class=\"start best\"",
+        (true, false) => " class=\"start\"",
+        (false, true) => " class=\"best\"",
+        (false, false) => "",
+    };
+    let Some(e) = cell.estimate else {
+        return format!("<td{class}>\u{2013}</td>");
+    };
+    let star = if cell.best {
+        "<span class=\"star\" title=\"best of its column\">*</span>"
+    } else {
+        ""
+    };
+    format!(
+        "<td{class}><span class=\"mean\">{}{star}</span><small>{}\u{2013}{}</small></td>",
+        number::percent(e.mean),
+        number::percent(e.low),
+        number::percent(e.high)
+    )
+}
+
+fn difference_cell(model: &ModelRow) -> String {
+    model.difference_to_base.map_or_else(
+        || "<td>\u{2013}</td>".to_owned(),
+        |d| {
+            let clear = if d.low > 0.0 || d.high < 0.0 { " clear" } else { "" };
+            format!(
+                "<td class=\"change{clear}\" title=\"{}\"><span class=\"mean\">{}</span><small>{} to {}</small></td>",
+                escape::html(&number::p_value(d.p)),
+                signed(d.difference),
+                signed(d.low),
+                signed(d.high)
+            )
+        },
+    )
+}
+
+/// What became of the language model's answers, each step beside the share of prompts that reached it.
+pub(super) fn funnel(report: &Report) -> String {
+    let most = report
+        .funnel
+        .iter()
+        .map(|row| row.parsed.max(row.kept))
+        .max();
+    let rows: String = report
+        .funnel
+        .iter()
+        .map(|row| funnel_row(row, most.unwrap_or(0)))
+        .collect();
+    format!(
+        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Data\"><table class=\"funnel\"><thead><tr>\
+         <th scope=\"col\">Skill</th><th scope=\"col\">Requests</th><th scope=\"col\">Prompts read</th>\
+         <th scope=\"col\">Kept</th><th scope=\"col\">Share kept</th><th scope=\"col\" class=\"bar-head\">Read and kept</th>\
+         <th scope=\"col\">Pictures</th></tr></thead><tbody>{rows}</tbody></table></div>"
+    )
+}
+
+fn funnel_row(row: &FunnelRow, most: usize) -> String {
+    let share = |part: usize, whole: usize| {
+        if whole == 0 {
+            0.0
+        } else {
+            part as f64 / whole as f64
+        }
+    };
+    let width = |count| number::svg(share(count, most).min(1.0) * 100.0);
+    format!(
+        "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}%</td>\
+         <td class=\"bar\"><span class=\"read\" style=\"width:{}%\"></span><span class=\"kept\" style=\"width:{}%\"></span></td>\
+         <td>{}</td></tr>\n",
+        escape::html(&row.skill),
+        number::count(row.requests),
+        number::count(row.parsed),
+        number::count(row.kept),
+        number::percent(share(row.kept, row.parsed)),
+        width(row.parsed),
+        width(row.kept),
+        number::count(row.images),
+    )
+}
+
+/// A paragraph for each note.
+pub(super) fn notes(report: &Report) -> String {
+    let notes = report.notes.iter();
+    let notes: String = notes
+        .map(|note| format!("<li>{}</li>", escape::html(note)))
+        .collect();
+    format!("<ul class=\"notes\">{notes}</ul>")
+}
+
+/// Names and values.
+pub(super) fn settings(report: &Report) -> String {
+    let rows: String = report
+        .settings
+        .iter()
+        .map(|(name, value)| {
+            let (name, value) = (escape::html(name), escape::html(value));
+            format!("<div><dt>{name}</dt><dd>{value}</dd></div>")
+        })
+        .collect();
+    format!("<dl class=\"settings\">{rows}</dl>")
+}
