@@ -9,6 +9,7 @@ use selma_llm::{
     ChatModel, Generation, Journal, LlmError, OpenAiClient, OpenAiConfig, PromptConfig,
     PromptEvent, PromptGenerator, Skill, write_prompts, write_rejected,
 };
+use selma_mini::{GrammarModel, Style, skill};
 
 use super::values;
 use crate::interrupt;
@@ -85,8 +86,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 fn model(args: &Args) -> anyhow::Result<Box<dyn ChatModel>> {
+    // The command line has made sure that there is an address with a model, or `--mini`.
     let (Some(url), Some(name)) = (&args.llm, &args.model) else {
-        bail!("--mini is not built in");
+        return Ok(Box::new(GrammarModel));
     };
     let mut config = OpenAiConfig::new(url, name);
     config.api_key_env = args.api_key_env.clone();
@@ -94,25 +96,35 @@ fn model(args: &Args) -> anyhow::Result<Box<dyn ChatModel>> {
 }
 
 fn skills(args: &Args) -> anyhow::Result<Vec<Skill>> {
+    if args.skills.is_empty() {
+        return Ok(if args.mini {
+            Style::ALL
+                .iter()
+                .map(|&style| skill(style))
+                .collect::<Result<_, _>>()?
+        } else {
+            Skill::builtins()?
+        });
+    }
     let mut skills: Vec<Skill> = Vec::new();
     for name in &args.skills {
-        let skill = if Path::new(name)
+        let next = if Path::new(name)
             .extension()
             .is_some_and(|ending| ending == "toml")
         {
             Skill::load(Path::new(name))?
+        } else if let (true, Ok(style)) = (args.mini, name.parse()) {
+            skill(style)?
         } else {
+            // Both worlds have skills of the same names, so this knows which names there are.
             Skill::builtin(name)?
         };
         ensure!(
-            skills.iter().all(|other| other.name != skill.name),
+            skills.iter().all(|other| other.name != next.name),
             "the skill {} is given twice, and both would write the same files",
-            skill.name
+            next.name
         );
-        skills.push(skill);
-    }
-    if skills.is_empty() {
-        skills = Skill::builtins()?;
+        skills.push(next);
     }
     Ok(skills)
 }
