@@ -5,12 +5,14 @@
 )]
 
 use super::segment::{Blob, WIDTH};
-use super::template::{REACH, Template, templates};
+use super::template::{Template, templates};
 use crate::Shape;
 use crate::shapes::{area, centroid};
 
 /// Radii of the templates, relative to the radius that the area gives.
-const SCALES: [f32; 4] = [0.94, 1.0, 1.06, 1.13];
+const SCALES: [f32; 3] = [0.94, 1.06, 1.13];
+/// Shapes for which those radii are tried.
+const FINALISTS: usize = 2;
 /// Share of the footprint's energy that the best template may leave unexplained; beyond it is a blot.
 const WORST: f32 = 0.2;
 
@@ -41,26 +43,40 @@ pub(super) fn fit(blob: &Blob) -> Option<Fit> {
     }
     let (x, y) = (x / mass, y / mass);
     let pixels = surroundings(blob, x, y, mass);
-    let mut best: Option<Fit> = None;
-    for &shape in Shape::ALL {
+    let best_of = |shape: Shape, scales: &[f32]| -> Option<Fit> {
         let (cx, cy) = centroid(shape);
-        for scale in SCALES {
+        let fits = scales.iter().flat_map(|scale| {
             let radius = scale * (mass / area(shape)).sqrt();
             let (x, y) = (x - cx * radius, y - cy * radius);
-            for template in templates(shape) {
-                let error = mismatch(&pixels, template, radius, x, y);
-                if best.is_none_or(|b| error < b.error) {
-                    best = Some(Fit {
-                        shape: Some(shape),
-                        radius,
-                        x,
-                        y,
-                        error,
-                    });
+            let pixels = &pixels;
+            templates(shape).iter().map(move |template| {
+                let error = mismatch(pixels, template, radius, x, y);
+                Fit {
+                    shape: Some(shape),
+                    radius,
+                    x,
+                    y,
+                    error,
                 }
-            }
-        }
-    }
+            })
+        });
+        fits.min_by(|a, b| a.error.total_cmp(&b.error))
+    };
+    // The area's own radius tells most shapes apart; the other radii are tried for the best ones only.
+    let mut candidates: Vec<Fit> = Shape::ALL
+        .iter()
+        .filter_map(|&shape| best_of(shape, &[1.0]))
+        .collect();
+    candidates.sort_by(|a, b| a.error.total_cmp(&b.error));
+    candidates.truncate(FINALISTS);
+    let refined: Vec<Fit> = candidates
+        .iter()
+        .filter_map(|c| best_of(c.shape?, &SCALES))
+        .collect();
+    let best = candidates
+        .into_iter()
+        .chain(refined)
+        .min_by(|a, b| a.error.total_cmp(&b.error));
     best.map(|b| {
         if b.error > WORST {
             Fit { shape: None, ..b }
@@ -73,7 +89,7 @@ pub(super) fn fit(blob: &Blob) -> Option<Fit> {
 /// Centre and coverage of the pixels that the footprint or any template of its area can touch.
 fn surroundings(blob: &Blob, x: f32, y: f32, mass: f32) -> Vec<[f32; 3]> {
     // The star has the least area, 1.7, for its radius.
-    let reach = REACH * (mass / 1.7).sqrt();
+    let reach = 1.5 * (mass / 1.7).sqrt();
     let near =
         |[px, py, a]: &[f32; 3]| *a > 0.0 || ((px - x).abs() < reach && (py - y).abs() < reach);
     let pixel = |(i, &a): (usize, &f32)| [(i % WIDTH) as f32 + 0.5, (i / WIDTH) as f32 + 0.5, a];

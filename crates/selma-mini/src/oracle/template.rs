@@ -14,7 +14,7 @@ use crate::shapes::signed_distance;
 pub(super) const BLURS: [f32; 5] = [0.04, 0.1, 0.17, 0.25, 0.33];
 
 /// The tables cover `[-REACH, REACH]` along both axes, in units of the radius.
-pub(super) const REACH: f32 = 2.0;
+const REACH: f32 = 2.0;
 const POINTS: usize = 101;
 const STEP: f32 = 2.0 * REACH / (POINTS as f32 - 1.0);
 

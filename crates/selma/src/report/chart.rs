@@ -43,22 +43,16 @@ pub(super) struct Axis {
 impl Axis {
     /// The smallest axis between round ticks that holds all finite values and lies within `bounds`.
     pub(super) fn holding(values: impl Iterator<Item = f64>, bounds: (f64, f64)) -> Self {
-        let (low, high) = values
-            .filter(|value| value.is_finite())
-            .map(|value| value.clamp(bounds.0, bounds.1))
-            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
-                (low.min(value), high.max(value))
-            });
-        let (low, high) = match (low <= high, high - low > 1e-9) {
-            (false, _) => (0.0, 1.0),
-            (true, false) => ((low - 0.5).max(bounds.0), (low + 0.5).min(bounds.1)),
-            (true, true) => (low, high),
-        };
+        let (low, high) = range(values, bounds);
         let step = round_step((high - low) / STEPS);
-        let first = (low / step).floor().max((bounds.0 / step).ceil());
-        let last = (high / step).ceil().min((bounds.1 / step).floor());
+        let (first, count) = steps(low, high, step, bounds);
+        Self::new(first, count, step)
+    }
+
+    /// Ticks at `count` steps from the one numbered `first`.
+    fn new(first: f64, count: f64, step: f64) -> Self {
         // Bounded, whatever rounding does.
-        let count = (last - first).clamp(1.0, 4.0 * STEPS) as u32;
+        let count = count.clamp(1.0, 4.0 * STEPS) as u32;
         let ticks: Vec<f64> = (0..=count).map(|i| (first + f64::from(i)) * step).collect();
         Self {
             low: first * step,
@@ -86,17 +80,65 @@ fn round_step(step: f64) -> f64 {
     factor.unwrap_or(10.0) * power
 }
 
-/// An axis for all panels together, so that they can be compared.
-pub(super) fn common_axis(panels: &[Panel], bounds: (f64, f64)) -> Axis {
-    let rows = panels.iter().flat_map(|panel| &panel.rows);
-    let values = rows.flat_map(|row| [row.mean, row.low, row.high]);
-    let references = panels.iter().filter_map(|panel| panel.reference);
-    Axis::holding(values.chain(references), bounds)
+/// Lowest and highest of the finite values within `bounds`, apart.
+fn range(values: impl Iterator<Item = f64>, bounds: (f64, f64)) -> (f64, f64) {
+    let (low, high) = values
+        .filter(|value| value.is_finite())
+        .map(|value| value.clamp(bounds.0, bounds.1))
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+            (low.min(value), high.max(value))
+        });
+    if low > high {
+        (0.0, 1.0)
+    } else if high - low > 1e-9 {
+        (low, high)
+    } else {
+        ((low - 0.5).max(bounds.0), (low + 0.5).min(bounds.1))
+    }
 }
 
-/// Panels beside one another, as many as fit.
-pub(super) fn panels(panels: &[Panel], axis: &Axis, unit: &str) -> String {
-    let panels: String = panels.iter().map(|p| panel(p, axis, unit)).collect();
+/// Number of the first step and number of steps from `low` to `high`.
+fn steps(low: f64, high: f64, step: f64, bounds: (f64, f64)) -> (f64, f64) {
+    let first = (low / step).floor().max((bounds.0 / step).ceil());
+    let last = (high / step).ceil().min((bounds.1 / step).floor());
+    (first, last - first)
+}
+
+/// An axis for each panel: all as long as the longest, so that a distance means the same in each of them, but each
+/// where its own values are.
+fn aligned_axes(panels: &[Panel], bounds: (f64, f64)) -> Vec<Axis> {
+    let ranges: Vec<(f64, f64)> = panels.iter().map(|p| range(values(p), bounds)).collect();
+    let longest = ranges
+        .iter()
+        .map(|(low, high)| high - low)
+        .fold(0.0, f64::max);
+    let step = round_step(longest / STEPS);
+    let own = |(low, high): &(f64, f64)| steps(*low, *high, step, bounds);
+    let count = ranges.iter().map(|range| own(range).1).fold(1.0, f64::max);
+    let lowest = (bounds.0 / step).ceil();
+    let highest = (bounds.1 / step).floor() - count;
+    let axis = |range| {
+        let (first, used) = own(range);
+        let middle = first - ((count - used) / 2.0).floor();
+        Axis::new(middle.min(highest).max(lowest), count, step)
+    };
+    ranges.iter().map(axis).collect()
+}
+
+fn values(panel: &Panel) -> impl Iterator<Item = f64> {
+    let rows = panel
+        .rows
+        .iter()
+        .flat_map(|row| [row.mean, row.low, row.high]);
+    rows.chain(panel.reference)
+}
+
+/// Panels beside one another, as many as fit; what they show lies within `bounds`.
+pub(super) fn panels(panels: &[Panel], bounds: (f64, f64), unit: &str) -> String {
+    let axes = aligned_axes(panels, bounds);
+    let panels: String = (panels.iter().zip(&axes))
+        .map(|(p, axis)| panel(p, axis, unit))
+        .collect();
     format!("<div class=\"panels\">{panels}</div>")
 }
 
@@ -108,7 +150,7 @@ fn panel(panel: &Panel, axis: &Axis, unit: &str) -> String {
         .map(|r| row(r, axis, panel.reference))
         .collect();
     format!(
-        "<figure class=\"panel\"><figcaption>{title}</figcaption><ul class=\"rows\">{rows}</ul>{}</figure>\n",
+        "<figure class=\"panel\"><figcaption>{title}</figcaption><ul class=\"rows\">{rows}{}</ul></figure>\n",
         scale(axis, unit)
     )
 }
@@ -179,8 +221,8 @@ fn scale(axis: &Axis, unit: &str) -> String {
         .collect();
     let unit = escape::html(unit);
     format!(
-        "<div class=\"row scale\" aria-hidden=\"true\"><span></span><svg class=\"plot\" width=\"100%\" height=\"18\">\
-         {labels}</svg><span class=\"unit\">{unit}</span></div>"
+        "<li class=\"row scale\" aria-hidden=\"true\"><span></span><svg class=\"plot\" width=\"100%\" height=\"18\">\
+         {labels}</svg><span class=\"unit\">{unit}</span></li>"
     )
 }
 
@@ -206,6 +248,51 @@ mod tests {
             ticks(&[97.0, 100.0], (0.0, 100.0)),
             [97.0, 98.0, 99.0, 100.0]
         );
+    }
+
+    #[test]
+    fn aligned_axes_have_one_length_and_hold_their_values() {
+        let panel = |values: &[f64]| {
+            Panel {
+                title: String::new(),
+                rows: Vec::new(),
+                reference: None,
+            }
+            .with(values)
+        };
+        let panels = [
+            panel(&[55.0, 68.0]),
+            panel(&[90.0, 98.5]),
+            panel(&[1.0, 2.0]),
+        ];
+        let axes = aligned_axes(&panels, (0.0, 100.0));
+        for (axis, panel) in axes.iter().zip(&panels) {
+            assert_eq!(axis.high - axis.low, axes[0].high - axes[0].low);
+            assert!(
+                (0.0..=100.0).contains(&axis.low) && axis.high <= 100.0,
+                "{axis:?}"
+            );
+            assert!(
+                values(panel).all(|v| axis.low <= v && v <= axis.high),
+                "{axis:?}"
+            );
+        }
+    }
+
+    impl Panel {
+        fn with(mut self, means: &[f64]) -> Self {
+            let row = |mean: &f64| Row {
+                label: String::new(),
+                kind: ModelKind::Base,
+                mean: *mean,
+                low: *mean,
+                high: *mean,
+                value: String::new(),
+                best: false,
+            };
+            self.rows = means.iter().map(row).collect();
+            self
+        }
     }
 
     #[test]

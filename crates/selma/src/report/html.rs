@@ -12,6 +12,9 @@ use super::{
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
 
+/// Between what scores lie, in percent.
+const SCORES: (f64, f64) = (0.0, 100.0);
+
 /// A part of the page with a heading.
 struct Section {
     id: &'static str,
@@ -95,8 +98,8 @@ fn sections(report: &Report) -> Vec<Section> {
         "categories",
         "By category and skill",
         format!(
-            "Means with their {level} intervals. The dashed line is the base model. Intervals of two models may overlap \
-             although their paired difference is clear."
+            "Means with their {level} intervals. The dashed line is the base model. Charts beside one another have the same \
+             scale but not the same origin. Intervals of two models may overlap although their paired difference is clear."
         ),
         charts,
     );
@@ -153,29 +156,19 @@ fn charts(report: &Report) -> String {
     let mut top = panels(table::Group::Overall);
     let categories = panels(table::Group::Category);
     let skills = panels(table::Group::Skill);
-    let all: Vec<Panel> = [&top, &categories, &skills]
-        .into_iter()
-        .flatten()
-        .cloned()
-        .collect();
-    let axis = chart::common_axis(&all, (0.0, 100.0));
     let mut html = legend(report);
     for panel in &mut top {
         "Overall".clone_into(&mut panel.title);
     }
-    let overall = chart::panels(&top, &axis, "%");
+    let overall = chart::panels(&top, SCORES, "%");
     let differences = difference_panel(report).map_or_else(String::new, |panel| {
-        let panels = [panel];
-        let axis = chart::common_axis(&panels, (-100.0, 100.0));
-        chart::panels(&panels, &axis, "pts")
+        chart::panels(&[panel], (-100.0, 100.0), "pts")
     });
     html.push_str(&format!("<div class=\"pair\">{overall}{differences}</div>"));
     for (title, panels) in [("Categories of questions", categories), ("Skills", skills)] {
         if !panels.is_empty() {
-            html.push_str(&format!(
-                "<h3>{title}</h3>{}",
-                chart::panels(&panels, &axis, "%")
-            ));
+            let panels = chart::panels(&panels, SCORES, "%");
+            html.push_str(&format!("<h3>{title}</h3>{panels}"));
         }
     }
     html

@@ -11,6 +11,10 @@ pub(super) fn document(report: &Report) -> String {
     if !report.models.is_empty() {
         parts.push("## Faithfulness".to_owned());
         parts.push(scores(report));
+        if let Some(skills) = skills(report) {
+            parts.push("By skill:".to_owned());
+            parts.push(skills);
+        }
         parts.push(format!(
             "Percent, with the {} interval over prompts. Bold: best of its column.",
             table::level(report)
@@ -42,18 +46,10 @@ pub(super) fn document(report: &Report) -> String {
     parts.join("\n\n").trim_end().to_owned() + "\n"
 }
 
+/// Overall and by category.
 fn scores(report: &Report) -> String {
-    let columns = table::columns(&report.models);
-    let mut head = vec!["model".to_owned(), "guidance".to_owned()];
-    head.extend(columns.iter().map(|column| escape::markdown(column.name)));
-    head.push("vs base".to_owned());
-    let rows = report.models.iter().enumerate().map(|(index, model)| {
-        let mut row = vec![escape::markdown(&model.name), number::plain(model.guidance)];
-        row.extend(columns.iter().map(|column| {
-            let cell = column.cells.get(index);
-            cell.map_or_else(String::new, |cell| score(*cell))
-        }));
-        row.push(model.difference_to_base.map_or_else(String::new, |paired| {
+    let differences = report.models.iter().map(|model| {
+        model.difference_to_base.map_or_else(String::new, |paired| {
             format!(
                 "{} ({} to {}, {})",
                 number::points(paired.difference),
@@ -61,8 +57,47 @@ fn scores(report: &Report) -> String {
                 number::points(paired.high),
                 escape::markdown(&number::p_value(paired.p))
             )
-        }));
-        row
+        })
+    });
+    let guidance = report.models.iter().map(|m| number::plain(m.guidance));
+    let columns = table::columns(&report.models);
+    let mut all = vec![("guidance".to_owned(), guidance.collect())];
+    all.extend(score_columns(&columns, table::Group::Overall));
+    all.push(("vs base".to_owned(), differences.collect()));
+    all.extend(score_columns(&columns, table::Group::Category));
+    by_model(report, &all)
+}
+
+/// By skill; `None` without skills.
+fn skills(report: &Report) -> Option<String> {
+    let columns = table::columns(&report.models);
+    let skills = score_columns(&columns, table::Group::Skill);
+    (!skills.is_empty()).then(|| by_model(report, &skills))
+}
+
+/// A name and one cell for each model.
+type MarkdownColumn = (String, Vec<String>);
+
+fn score_columns(columns: &[table::Column<'_>], group: table::Group) -> Vec<MarkdownColumn> {
+    let of_group = columns.iter().filter(|column| column.group == group);
+    let column = |column: &table::Column<'_>| {
+        let cells = column.cells.iter().map(|cell| score(*cell)).collect();
+        (escape::markdown(column.name), cells)
+    };
+    of_group.map(column).collect()
+}
+
+fn by_model(report: &Report, columns: &[MarkdownColumn]) -> String {
+    let head: Vec<String> = std::iter::once("model".to_owned())
+        .chain(columns.iter().map(|(name, _)| name.clone()))
+        .collect();
+    let rows = report.models.iter().enumerate().map(|(index, model)| {
+        let cells = columns
+            .iter()
+            .map(|(_, cells)| cells.get(index).cloned().unwrap_or_default());
+        std::iter::once(escape::markdown(&model.name))
+            .chain(cells)
+            .collect()
     });
     rows_of(&head, rows)
 }

@@ -27,14 +27,14 @@ pub(super) fn points(difference: f64) -> String {
     }
 }
 
-/// A p-value: "p = 0.012", "p < 0.001".
+/// A p-value that no line breaks: "p = 0.012", "p < 0.001".
 pub(super) fn p_value(p: f64) -> String {
     if !p.is_finite() {
         format!("p {NONE}")
     } else if p < 0.001 {
-        "p < 0.001".to_owned()
+        "p\u{a0}<\u{a0}0.001".to_owned()
     } else {
-        format!("p = {p:.3}")
+        format!("p\u{a0}=\u{a0}{p:.3}")
     }
 }
 
@@ -62,7 +62,7 @@ pub(super) fn count(value: usize) -> String {
     let digits = value.to_string();
     let mut grouped = String::with_capacity(digits.len() + digits.len() / 3);
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             grouped.push('\u{202f}');
         }
         grouped.push(digit);
@@ -82,8 +82,8 @@ mod tests {
         assert_eq!(points(0.034), "+3.4");
         assert_eq!(points(-0.0001), "0.0");
         assert_eq!(points(-0.02), "-2.0");
-        assert_eq!(p_value(0.0004), "p < 0.001");
-        assert_eq!(p_value(0.0123), "p = 0.012");
+        assert_eq!(p_value(0.0004), "p\u{a0}<\u{a0}0.001");
+        assert_eq!(p_value(0.0123), "p\u{a0}=\u{a0}0.012");
         assert_eq!(plain(4.0), "4");
         assert_eq!(plain(2.5), "2.5");
         assert_eq!(svg(-0.001), "0");

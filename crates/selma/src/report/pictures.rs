@@ -158,7 +158,11 @@ fn row(
 
 fn picture(image: &SampleImage, number: usize, thumbnail: Option<&Thumbnail>) -> String {
     let score = number::percent(image.score);
-    let shown = score.strip_suffix(".0").unwrap_or(&score);
+    let shown = if image.score.is_finite() {
+        (image.score * 100.0).round().to_string()
+    } else {
+        "?".to_owned()
+    };
     let whole = if image.score >= 1.0 { " full" } else { "" };
     let model = escape::html(&image.model);
     let badge = format!("<span class=\"badge{whole}\" aria-hidden=\"true\">{shown}</span>");
@@ -227,6 +231,6 @@ const WINDOW: &str = "<dialog id=\"window\" aria-labelledby=\"window-model\"><di
 <div class=\"stage\"><img id=\"window-image\" alt=\"\"></div><div class=\"details\"><div class=\"window-head\">\
 <h3 id=\"window-model\"></h3><span class=\"badge\" id=\"window-score\"></span></div>\
 <p id=\"window-prompt\" dir=\"auto\"></p><ol id=\"window-answers\"></ol></div></div><div class=\"window-bar\">\
-<button type=\"button\" id=\"previous\">\u{2190} previous model</button>\
-<button type=\"button\" id=\"next\">next model \u{2192}</button><button type=\"button\" id=\"close\">Close</button>\
+<button type=\"button\" id=\"previous\" aria-label=\"previous model\">\u{2190} previous</button>\
+<button type=\"button\" id=\"next\" aria-label=\"next model\" autofocus>next \u{2192}</button><button type=\"button\" id=\"close\">Close</button>\
 </div></dialog>";

@@ -23,7 +23,7 @@ pub(super) fn verdict(report: &Report) -> Option<Verdict> {
         "around zero: no difference is shown"
     };
     let sentence = format!(
-        "{} scores {} and {} {}. The difference is {} points; its {} interval, {} to {} ({}), lies {judgement}.",
+        "The merged model \u{201c}{}\u{201d} scores {}, the base model \u{201c}{}\u{201d} {}. The difference is {} points; its {} interval, {} to {} ({}), lies {judgement}.",
         merged.name,
         number::percent(merged.overall.mean),
         base.name,
@@ -118,7 +118,11 @@ pub(super) fn scores(report: &Report) -> String {
         .iter()
         .filter(|column| column.group != table::Group::Overall)
         .map(|c| {
-            let start = starts_group(&columns, c);
+            let start = if starts_group(&columns, c) {
+                " class=\"start\""
+            } else {
+                ""
+            };
             format!("<th scope=\"col\"{start}>{}</th>", escape::html(c.name))
         })
         .collect();
@@ -135,14 +139,10 @@ pub(super) fn scores(report: &Report) -> String {
     )
 }
 
-/// A line before the first column of a group.
-fn starts_group(columns: &[table::Column<'_>], column: &table::Column<'_>) -> &'static str {
+/// Whether a line stands before a column.
+fn starts_group(columns: &[table::Column<'_>], column: &table::Column<'_>) -> bool {
     let first = columns.iter().find(|c| c.group == column.group);
-    if first.is_some_and(|first| first.name == column.name) {
-        " class=\"start\""
-    } else {
-        ""
-    }
+    column.group != table::Group::Overall && first.is_some_and(|first| first.name == column.name)
 }
 
 fn score_row(
@@ -160,10 +160,7 @@ fn score_row(
     for column in columns {
         let cell = column.cells.get(index);
         cells.push_str(&cell.map_or_else(String::new, |cell| {
-            score_cell(
-                *cell,
-                starts_group(columns, column) != "" && column.group != table::Group::Overall,
-            )
+            score_cell(*cell, starts_group(columns, column))
         }));
         if column.group == table::Group::Overall && differences {
             cells.push_str(&difference_cell(model));

@@ -35,22 +35,22 @@ pub(super) struct Cell<'a> {
 
 /// Overall, the categories, the skills. A category that some models lack is there all the same.
 pub(super) fn columns(models: &[ModelRow]) -> Vec<Column<'_>> {
-    let overall = models.iter().map(|model| Some(&model.overall)).collect();
-    let mut columns = vec![column(Group::Overall, "overall", overall)];
+    let overall: Vec<_> = models.iter().map(|model| Some(&model.overall)).collect();
+    let mut columns = vec![column(Group::Overall, "overall", &overall)];
     let categories: BTreeSet<&String> = models.iter().flat_map(|m| m.by_category.keys()).collect();
     for name in categories {
-        let estimates = models.iter().map(|m| m.by_category.get(name)).collect();
-        columns.push(column(Group::Category, name, estimates));
+        let estimates: Vec<_> = models.iter().map(|m| m.by_category.get(name)).collect();
+        columns.push(column(Group::Category, name, &estimates));
     }
     let skills: BTreeSet<&String> = models.iter().flat_map(|m| m.by_skill.keys()).collect();
     for name in skills {
-        let estimates = models.iter().map(|m| m.by_skill.get(name)).collect();
-        columns.push(column(Group::Skill, name, estimates));
+        let estimates: Vec<_> = models.iter().map(|m| m.by_skill.get(name)).collect();
+        columns.push(column(Group::Skill, name, &estimates));
     }
     columns
 }
 
-fn column<'a>(group: Group, name: &'a str, estimates: Vec<Option<&'a Estimate>>) -> Column<'a> {
+fn column<'a>(group: Group, name: &'a str, estimates: &[Option<&'a Estimate>]) -> Column<'a> {
     let means = || {
         estimates
             .iter()
@@ -79,7 +79,7 @@ pub(super) fn plain(report: &Report) -> String {
         return "No model has been measured.\n".to_owned();
     }
     let columns = columns(&report.models);
-    let mut first = block_head(report);
+    let mut first = block_head(report, "model");
     first.push(guidance_column(report));
     first.extend(score_columns(&columns, Group::Overall));
     first.extend(difference_column(report));
@@ -87,7 +87,7 @@ pub(super) fn plain(report: &Report) -> String {
     let mut text = align(&first);
     let skills = score_columns(&columns, Group::Skill);
     if !skills.is_empty() {
-        let mut second = block_head(report);
+        let mut second = block_head(report, "by skill");
         second.extend(skills);
         text.push('\n');
         text.push_str(&align(&second));
@@ -107,12 +107,9 @@ pub(super) fn level(report: &Report) -> String {
 /// A column of the terminal's table: its name, then two lines for each model.
 type TextColumn = Vec<String>;
 
-fn block_head(report: &Report) -> Vec<TextColumn> {
+fn block_head(report: &Report, name: &str) -> Vec<TextColumn> {
     let names = report.models.iter().map(|m| escape::one_line(&m.name));
-    vec![text_column(
-        "model",
-        names.map(|name| [name, String::new()]),
-    )]
+    vec![text_column(name, names.map(|name| [name, String::new()]))]
 }
 
 fn guidance_column(report: &Report) -> TextColumn {

@@ -4,6 +4,7 @@ use std::io::Cursor;
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use image::{DynamicImage, ImageFormat, codecs::jpeg::JpegEncoder};
+use rayon::prelude::*;
 
 /// Bytes of all pictures before base64, which makes 4 of 3: with the text of 300 prompts the page stays below 25 MB.
 const BUDGET: usize = 15_000_000;
@@ -71,7 +72,7 @@ fn within(pngs: &[&[u8]], budget: usize) -> Vec<Option<Thumbnail>> {
         if !last && probes.saturating_mul(step) > budget.saturating_add(budget / 8) {
             continue;
         }
-        smallest = pngs.iter().map(|png| encode(png, form)).collect();
+        smallest = pngs.par_iter().map(|png| encode(png, form)).collect();
         let total: usize = smallest.iter().flatten().map(|p| p.bytes.len()).sum();
         if total <= budget {
             break;
