@@ -1,0 +1,129 @@
+//! `selma merge`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use anyhow::ensure;
+use indicatif::{HumanBytes, HumanCount};
+use selma_lora::{Adapter, Dtype, Format, Merge, MergeReport, Method, Weighted};
+
+use super::values::{WeightedFile, named, weighted_file};
+use crate::output::{Output, same_file};
+use crate::terminal::say;
+
+/// Merge LoRA adapters into one.
+///
+/// Every adapter adds an update dW = alpha / rank * B A to the layers of a model. "mean" and "sum" merge these updates
+/// exactly, at a rank that is the sum of the ranks; "svd" is the best approximation of the mean at a smaller rank;
+/// "factor_mean" averages the factors A and B themselves, as the paper writes it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  selma merge --method mean --out merged.safetensors coco.safetensors whoops.safetensors
+  selma merge --method svd --rank 16 --dtype f16 --out merged.safetensors coco.safetensors whoops.safetensors=0.5")]
+pub struct Args {
+    /// How the updates become one.
+    #[arg(long, value_name = "NAME", value_parser = named::<Method>(["mean", "sum", "svd", "factor_mean"]))]
+    method: Method,
+    /// Largest rank of the result; "svd" takes the largest rank of the inputs without it, the others keep all.
+    #[arg(long, value_name = "R")]
+    rank: Option<NonZeroUsize>,
+    /// Names of the tensors in the file: kohya is read by most programs, diffusers by PEFT and diffusers.
+    #[arg(long, value_name = "NAME", default_value = "kohya", value_parser = named::<Format>(["kohya", "diffusers"]))]
+    format: Format,
+    /// Number type of the file.
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = named::<Dtype>(["f32", "f16", "bf16"]))]
+    dtype: Dtype,
+    /// The merged adapter.
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// Also write what the merge did to every layer, as JSON.
+    #[arg(long, value_name = "FILE.json")]
+    report: Option<PathBuf>,
+    /// Adapters, in any format and of any ranks. A weight multiplies an adapter's update; it is 1 if none is given.
+    #[arg(required = true, value_name = "FILE[=WEIGHT]", value_parser = weighted_file())]
+    adapters: Vec<WeightedFile>,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    for adapter in &args.adapters {
+        for output in [Some(&args.out), args.report.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            ensure!(
+                !same_file(&adapter.path, output),
+                "{} is one of the adapters; write to another file",
+                output.display()
+            );
+        }
+    }
+    let mut out = Output::create(&args.out)?;
+    let mut report_out = args.report.as_deref().map(Output::create).transpose()?;
+    let loaded = args
+        .adapters
+        .iter()
+        .map(|file| Ok((Adapter::load(&file.path)?, file.weight)))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let inputs: Vec<Weighted<'_>> = loaded
+        .iter()
+        .map(|(adapter, weight)| Weighted {
+            adapter,
+            weight: *weight,
+        })
+        .collect();
+    let merge = Merge {
+        method: args.method,
+        rank: args.rank.map(NonZeroUsize::get),
+    };
+    let (merged, report) = merge.run(&inputs)?;
+    let bytes = merged.to_bytes(args.format, args.dtype)?;
+    out.write(&bytes)?;
+    if let Some(output) = &mut report_out {
+        let mut json = serde_json::to_vec_pretty(&report)?;
+        json.push(b'\n');
+        output.write(&json)?;
+    }
+    out.finish()?;
+    if let Some(output) = report_out {
+        output.finish()?;
+    }
+    say(format_args!(
+        "merged {} adapters by {} into {} ({}, {} {})",
+        inputs.len(),
+        args.method,
+        args.out.display(),
+        HumanBytes(bytes.len() as u64),
+        args.format,
+        args.dtype_name(),
+    ));
+    say(describe(&report));
+    Ok(())
+}
+
+impl Args {
+    fn dtype_name(&self) -> &'static str {
+        match self.dtype {
+            Dtype::F32 => "f32",
+            Dtype::F16 => "f16",
+            Dtype::BF16 => "bf16",
+        }
+    }
+}
+
+fn describe(report: &MergeReport) -> String {
+    let ranks = || report.modules.iter().map(|module| module.rank);
+    let (least, most) = (ranks().min().unwrap_or(0), ranks().max().unwrap_or(0));
+    let rank = if least == most {
+        format!("rank {most}")
+    } else {
+        format!("ranks {least} to {most}")
+    };
+    format!(
+        "{} modules of {rank}, norm {:.4}, truncation error {:.2e}, self-check {:.1e}",
+        HumanCount(report.modules.len() as u64),
+        report.norm,
+        report.truncation_error,
+        report.self_check,
+    )
+}

@@ -1,0 +1,58 @@
+//! Text in columns.
+
+/// Lines of a label and a value, the values one below the other.
+pub fn pairs(rows: &[(&str, String)]) -> String {
+    let width = rows
+        .iter()
+        .map(|(label, _)| label.chars().count())
+        .max()
+        .unwrap_or(0);
+    let line = |(label, value): &(&str, String)| format!("{label:width$}  {value}");
+    rows.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Rows of cells below a heading; the first column is flush left, the others flush right.
+pub fn columns<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
+    let mut widths = heading.map(|cell| cell.chars().count());
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: [&str; N]| {
+        let mut line = String::new();
+        for (index, (cell, width)) in cells.iter().zip(widths).enumerate() {
+            line += &if index == 0 {
+                format!("{cell:width$}")
+            } else {
+                format!("  {cell:>width$}")
+            };
+        }
+        line.trim_end().to_owned()
+    };
+    let rows = rows
+        .iter()
+        .map(|row| line(row.each_ref().map(String::as_str)));
+    std::iter::once(line(heading))
+        .chain(rows)
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_their_widest_cell() {
+        let rows = [
+            ["a".to_owned(), "10".to_owned()],
+            ["bcd".to_owned(), "7".to_owned()],
+        ];
+        assert_eq!(columns(["x", "n"], &rows), "x     n\na    10\nbcd   7");
+        assert_eq!(
+            pairs(&[("a", "1".to_owned()), ("bc", "2".to_owned())]),
+            "a   1\nbc  2"
+        );
+    }
+}

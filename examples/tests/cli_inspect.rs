@@ -1,0 +1,165 @@
+//! `selma inspect`, and what all sub-commands have in common.
+
+mod common;
+
+use std::fs;
+use std::process::Stdio;
+
+use common::{Selma, expert, tiny_sd};
+use image::RgbImage;
+use selma_dataset::{DatasetWriter, Provenance};
+use serde_json::Value;
+
+fn json(selma: &Selma, path: &str) -> Value {
+    let ended = selma.run_with("inspect --json", &[path]).ok();
+    serde_json::from_slice(&ended.stdout).unwrap()
+}
+
+#[test]
+fn an_adapter_is_described() {
+    let selma = Selma::new();
+    let ended = selma.run_with("inspect", &[&expert('a')]).ok();
+    for part in [
+        "expert_a.safetensors",
+        "format",
+        "ranks",
+        "alphas",
+        "f32",
+        "norm of dW",
+        "unet.",
+    ] {
+        assert!(ended.text().contains(part), "{part}: {}", ended.text());
+    }
+    let found = json(&selma, &expert('a'));
+    let modules = found["modules"].as_array().unwrap();
+    assert!(!modules.is_empty());
+    let parameters: u64 = modules
+        .iter()
+        .map(|module| module["parameters"].as_u64().unwrap())
+        .sum();
+    assert_eq!(found["parameters"], parameters);
+}
+
+#[test]
+fn a_model_is_described() {
+    let selma = Selma::new();
+    let ended = selma.run_with("inspect", &[&tiny_sd()]).ok();
+    for part in [
+        "text_encoder",
+        "unet",
+        "vae",
+        "predicts",
+        "epsilon",
+        "PNDMScheduler",
+    ] {
+        assert!(ended.text().contains(part), "{part}: {}", ended.text());
+    }
+    let found = json(&selma, &tiny_sd());
+    assert_eq!(found["prediction_type"], "epsilon");
+    assert_eq!(found["components"].as_array().unwrap().len(), 3);
+    assert!(found["parameters"].as_u64().unwrap() > 10_000);
+}
+
+#[test]
+fn a_dataset_is_described() {
+    let selma = Selma::new();
+    let mut writer = DatasetWriter::open(selma.path("data")).unwrap();
+    for (index, text) in ["a cat", "a cat", "a very red dog"].iter().enumerate() {
+        let provenance = Provenance {
+            skill: "coco".to_owned(),
+            ..Provenance::default()
+        };
+        let name = format!("{index}.png");
+        writer
+            .push(&name, &RgbImage::new(8, 4), text, provenance)
+            .unwrap();
+    }
+    selma.run("inspect data").failed(&["data", "unfinished"]);
+    writer.finish().unwrap();
+    let ended = selma.run("inspect data").ok();
+    for part in ["8x4 (3)", "coco (3)", "2 distinct, 2 to 4 words"] {
+        assert!(ended.text().contains(part), "{part}: {}", ended.text());
+    }
+    assert_eq!(json(&selma, "data")["samples"], 3);
+    let rows = fs::read_to_string(selma.path("data/metadata.jsonl")).unwrap();
+    fs::write(
+        selma.path("data/metadata.jsonl"),
+        rows.replace("1.png", "../1.png"),
+    )
+    .unwrap();
+    selma
+        .run("inspect data")
+        .failed(&["data/metadata.jsonl, line 2", "../1.png"]);
+}
+
+#[test]
+fn what_is_none_of_these_is_an_error() {
+    let selma = Selma::new();
+    selma.write("text", "hello");
+    fs::create_dir(selma.path("empty")).unwrap();
+    selma
+        .run("inspect no")
+        .failed(&["cannot read no", "No such file"]);
+    selma
+        .run("inspect text")
+        .failed(&["text", "not a readable safetensors file"]);
+    selma
+        .run("inspect empty")
+        .failed(&["empty", "model_index.json", "metadata.jsonl"]);
+    selma.run("inspect").misused(&["FILE|DIR"]);
+}
+
+#[test]
+fn every_sub_command_explains_itself_with_an_example() {
+    let selma = Selma::new();
+    let all = selma.run("--help").ok();
+    for command in [
+        "prompts", "filter", "generate", "merge", "inspect", "eval dsg",
+    ] {
+        let name = command.split(' ').next().unwrap();
+        assert!(all.text().contains(&format!("  {name}")), "{name}");
+        let help = selma.run(&format!("{command} --help")).ok();
+        assert!(
+            help.text().contains(&format!("selma {command} ")),
+            "{}",
+            help.text()
+        );
+        assert!(help.text().contains("Example"), "{}", help.text());
+    }
+    selma.run("").misused(&["Usage"]);
+    selma.run("frobnicate").misused(&["frobnicate"]);
+    assert!(selma.run("--version").ok().text().starts_with("selma "));
+}
+
+/// As with `selma inspect FILE | head -0`.
+#[test]
+fn a_reader_that_has_gone_is_no_failure() {
+    let selma = Selma::new();
+    let mut child = selma
+        .command("inspect")
+        .arg(expert('a'))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let ended = common::Ended::of(child.wait_with_output().unwrap()).ok();
+    assert_eq!(ended.stderr, "");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_a_failure() {
+    let selma = Selma::new();
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let output = selma
+        .command("inspect")
+        .arg(expert('a'))
+        .stdout(full)
+        .output()
+        .unwrap();
+    common::Ended::of(output).failed(&["standard output", "No space"]);
+}

@@ -1,0 +1,178 @@
+//! `selma merge`.
+
+mod common;
+
+use std::fs;
+
+use common::{Selma, expert};
+use selma_lora::{Adapter, Dtype, Format, Merge, Method, Weighted};
+use serde_json::Value;
+
+#[test]
+fn a_merge_is_that_of_the_library() {
+    let selma = Selma::new();
+    let (a, b) = (expert('a'), expert('b'));
+    let load = |path: &String| Adapter::load(path).unwrap();
+    for (method, name) in [
+        (Method::Mean, "mean"),
+        (Method::Sum, "sum"),
+        (Method::Svd, "svd"),
+    ] {
+        selma
+            .run_with(
+                &format!("merge --method {name} --out {name}.safetensors"),
+                &[&a, &format!("{b}=-0.5")],
+            )
+            .ok();
+        let (adapter_a, adapter_b) = (load(&a), load(&b));
+        let inputs = [
+            Weighted {
+                adapter: &adapter_a,
+                weight: 1.0,
+            },
+            Weighted {
+                adapter: &adapter_b,
+                weight: -0.5,
+            },
+        ];
+        let (expected, _) = Merge::new(method).run(&inputs).unwrap();
+        let expected = expected.to_bytes(Format::Kohya, Dtype::F32).unwrap();
+        assert_eq!(
+            selma.read(&format!("{name}.safetensors")),
+            expected,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn format_type_rank_and_report_are_chosen() {
+    let selma = Selma::new();
+    let ended = selma
+        .run_with(
+            "merge --method svd --rank 2 --format diffusers --dtype bf16 --out m.safetensors --report m.json",
+            &[&expert('a'), &expert('b'), &expert('c')],
+        )
+        .ok();
+    assert!(
+        ended.stderr.contains("truncation error"),
+        "{}",
+        ended.stderr
+    );
+    let merged = Adapter::load(selma.path("m.safetensors")).unwrap();
+    assert!(merged.modules.values().all(|module| module.rank() <= 2));
+    let source = merged.source.unwrap();
+    assert_eq!(
+        (source.format, source.dtypes),
+        (Format::Diffusers, [Dtype::BF16].into())
+    );
+    let report: Value = serde_json::from_slice(&selma.read("m.json")).unwrap();
+    assert_eq!(report["merge"]["method"], "svd");
+    assert_eq!(report["inputs"].as_array().unwrap().len(), 3);
+    assert_eq!(
+        report["modules"].as_array().unwrap().len(),
+        merged.modules.len()
+    );
+}
+
+#[test]
+fn a_name_may_hold_an_equals_sign() {
+    let selma = Selma::new();
+    fs::copy(expert('a'), selma.path("rank=8.safetensors")).unwrap();
+    fs::copy(expert('a'), selma.path("x=1")).unwrap();
+    selma
+        .run("merge --method sum --out one rank=8.safetensors")
+        .ok();
+    selma
+        .run("merge --method sum --out two rank=8.safetensors=1")
+        .ok();
+    selma.run("merge --method sum --out three x=1=1").ok();
+    assert_eq!(selma.read("one"), selma.read("two"));
+    assert_eq!(selma.read("one"), selma.read("three"));
+}
+
+#[test]
+fn what_cannot_be_merged_is_named_and_nothing_is_written() {
+    let selma = Selma::new();
+    let whole = fs::read(expert('a')).unwrap();
+    selma.write("torn.safetensors", &whole[..whole.len() / 2]);
+    selma.write("text.safetensors", "not tensors");
+    let before = selma.names();
+    let merge = "merge --method mean --out m.safetensors --report m.json";
+    for (file, cause) in [
+        ("torn.safetensors", "not a readable safetensors file"),
+        ("text.safetensors", "not a readable safetensors file"),
+        ("no.safetensors", "No such file"),
+        (".", "directory"),
+    ] {
+        selma
+            .run_with(merge, &[&expert('a'), file])
+            .failed(&[file, cause]);
+    }
+    let latents = common::fixture(
+        "selma-diffusion/tests/fixtures/tiny-sd/unet/diffusion_pytorch_model.safetensors",
+    );
+    selma
+        .run_with(merge, &[&latents])
+        .failed(&["diffusion_pytorch_model.safetensors", "no known naming"]);
+    selma
+        .run_with(
+            "merge --method factor_mean --out m.safetensors",
+            &[&expert('a'), &expert('b')],
+        )
+        .failed(&["rank"]);
+    assert_eq!(selma.names(), before);
+}
+
+#[test]
+fn places_that_cannot_be_written_are_named() {
+    let selma = Selma::new();
+    fs::copy(expert('a'), selma.path("a.safetensors")).unwrap();
+    let whole = selma.read("a.safetensors");
+    selma
+        .run("merge --method mean --out a.safetensors a.safetensors")
+        .failed(&["a.safetensors", "one of the adapters"]);
+    selma
+        .run("merge --method mean --out no/m a.safetensors")
+        .failed(&["cannot write no/m"]);
+    selma
+        .run("merge --method mean --out . a.safetensors")
+        .failed(&["cannot write .", "folder"]);
+    selma
+        .run("merge --method mean --out m --report no/m.json a.safetensors")
+        .failed(&["cannot write no/m.json"]);
+    #[cfg(target_os = "linux")]
+    selma
+        .run("merge --method mean --out /dev/full a.safetensors")
+        .failed(&["/dev/full", "No space"]);
+    assert_eq!(selma.names(), ["a.safetensors"]);
+    assert_eq!(selma.read("a.safetensors"), whole);
+}
+
+#[test]
+fn wrong_flags_are_explained() {
+    let selma = Selma::new();
+    let a = expert('a');
+    selma
+        .run("merge --method mean --out m")
+        .misused(&["FILE[=WEIGHT]"]);
+    selma
+        .run_with("merge --out m", &[&a])
+        .misused(&["--method"]);
+    selma
+        .run_with("merge --method median --out m", &[&a])
+        .misused(&["mean, sum, svd, factor_mean"]);
+    selma
+        .run_with("merge --method svd --rank 0 --out m", &[&a])
+        .misused(&["--rank"]);
+    selma
+        .run_with("merge --method mean --dtype f64 --out m", &[&a])
+        .misused(&["f32, f16, bf16"]);
+    selma
+        .run_with("merge --method mean --format peft --out m", &[&a])
+        .misused(&["kohya, diffusers"]);
+    selma
+        .run_with("merge --method mean --out m", &[&format!("{a}=nan")])
+        .misused(&["finite"]);
+    assert!(selma.names().is_empty());
+}

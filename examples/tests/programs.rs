@@ -1,0 +1,132 @@
+//! The short programs, each on the files of those before it.
+
+mod common;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::{Ended, expert, tiny_sd};
+
+fn run(program: &str, folder: &Path, args: &[&str]) -> Ended {
+    Ended::of(
+        Command::new(program)
+            .args(args)
+            .current_dir(folder)
+            .output()
+            .unwrap(),
+    )
+}
+
+#[test]
+fn the_filter_says_what_it_drops() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_rouge_filter"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let prompts = b"a red cat on a mat\na red cat on the mat\ntwo dogs\n";
+    child.stdin.take().unwrap().write_all(prompts).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("drop  a red cat on the mat") && text.ends_with("2 kept\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn prompts_are_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let ended = run(
+        env!("CARGO_BIN_EXE_write_prompts"),
+        folder.path(),
+        &["p.jsonl"],
+    )
+    .ok();
+    assert!(ended.text().contains("20 prompts from"), "{}", ended.text());
+    assert_eq!(
+        selma_llm::read_prompts(&folder.path().join("p.jsonl"))
+            .unwrap()
+            .len(),
+        20
+    );
+}
+
+#[test]
+fn an_expert_is_trained_on_a_dataset_and_draws() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let ended = run(env!("CARGO_BIN_EXE_make_dataset"), folder, &["data"]).ok();
+    assert!(ended.text().contains("32 pictures"), "{}", ended.text());
+    let model = tiny_sd();
+    let ended = run(
+        env!("CARGO_BIN_EXE_train_expert"),
+        folder,
+        &[&model, "data", "e.safetensors", "2"],
+    )
+    .ok();
+    assert!(
+        ended.text().contains("step 2 of 2: loss"),
+        "{}",
+        ended.text()
+    );
+    let draw = env!("CARGO_BIN_EXE_text_to_image");
+    run(
+        draw,
+        folder,
+        &[&model, "a red circle", "with.png", "e.safetensors"],
+    )
+    .ok();
+    run(draw, folder, &[&model, "a red circle", "without.png"]).ok();
+    assert!(folder.join("with.png").is_file() && folder.join("without.png").is_file());
+}
+
+#[test]
+fn adapters_are_merged() {
+    let folder = tempfile::tempdir().unwrap();
+    let args = ["m.safetensors", &expert('a'), &expert('b')];
+    let ended = run(env!("CARGO_BIN_EXE_merge_adapters"), folder.path(), &args).ok();
+    assert!(
+        ended.text().contains("modules, off from the formula by"),
+        "{}",
+        ended.text()
+    );
+    selma_lora::Adapter::load(folder.path().join("m.safetensors")).unwrap();
+}
+
+#[test]
+fn pictures_of_the_miniature_world_are_scored() {
+    let folder = tempfile::tempdir().unwrap();
+    let ended = run(env!("CARGO_BIN_EXE_mini_world"), folder.path(), &["world"]).ok();
+    assert!(ended.text().contains("objects seen"), "{}", ended.text());
+    let args = ["world", "world/questions.csv"];
+    let ended = run(env!("CARGO_BIN_EXE_score_images"), folder.path(), &args).ok();
+    assert!(
+        ended.text().starts_with("all") && ended.text().contains("20 prompts"),
+        "{}",
+        ended.text()
+    );
+}
+
+#[test]
+fn without_arguments_they_say_how_they_are_used() {
+    let folder = tempfile::tempdir().unwrap();
+    for program in [
+        env!("CARGO_BIN_EXE_write_prompts"),
+        env!("CARGO_BIN_EXE_make_dataset"),
+        env!("CARGO_BIN_EXE_merge_adapters"),
+        env!("CARGO_BIN_EXE_text_to_image"),
+        env!("CARGO_BIN_EXE_train_expert"),
+        env!("CARGO_BIN_EXE_score_images"),
+        env!("CARGO_BIN_EXE_mini_world"),
+    ] {
+        let ended = run(program, folder.path(), &[]);
+        assert_eq!(ended.code, Some(1), "{program}");
+        assert!(
+            ended.stderr.contains("usage: "),
+            "{program}: {}",
+            ended.stderr
+        );
+    }
+}
