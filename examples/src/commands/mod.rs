@@ -10,20 +10,14 @@ mod values;
 
 use clap::Subcommand;
 
-/// What can be done.
+/// What can be done. The help of each comes from its own `Args`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Write prompts with a language model, one file a skill.
     Prompts(prompts::Args),
-    /// Keep prompts that differ from each other, drop near copies.
     Filter(filter::Args),
-    /// Draw pictures of prompts with a Stable Diffusion model.
     Generate(generate::Args),
-    /// Merge LoRA adapters into one.
     Merge(merge::Args),
-    /// Show what is in an adapter, a model folder or a dataset.
     Inspect(inspect::Args),
-    /// Measure how faithful pictures are to their prompts.
     Eval(eval::Args),
 }
 

@@ -1,6 +1,10 @@
 //! Running the programs, and what all their failures have in common.
 
-#![allow(dead_code, reason = "each test program uses a part of this")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test program uses a part of this"
+)]
 
 use std::fs;
 use std::io::Write;
