@@ -4,7 +4,8 @@ use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig};
 use burn::tensor::module::attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{Device, Tensor};
+use selma_kernels::geglu;
 use selma_lora::lora_layers;
 use selma_lora::nn::{LoraLayerMut, LoraLayers, LoraLinear, LoraLinearConfig};
 
@@ -148,11 +149,7 @@ impl Geglu {
     /// - output: `[batch, length, inner width]`
     #[must_use]
     pub fn forward(&self, input: Tensor<3>) -> Tensor<3> {
-        let projected = self.proj.forward(input);
-        let inner = projected.dims()[2] / 2;
-        let value = projected.clone().narrow(2, 0, inner);
-        let gate = projected.narrow(2, inner, inner);
-        value * activation::gelu(gate)
+        geglu(self.proj.forward(input))
     }
 }
 

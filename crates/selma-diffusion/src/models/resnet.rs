@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor};
 use selma_lora::lora_layers;
 use selma_lora::nn::{LoraConv2d, LoraConv2dConfig, LoraLinear, LoraLinearConfig};
 
-use crate::nn::{Activation, GroupNorm};
+use crate::nn::GroupNorm;
 
 /// Configuration of a [`ResnetBlock2D`].
 #[derive(Debug, Clone, Copy)]
@@ -76,14 +76,14 @@ impl ResnetBlock2D {
     /// - output: `[batch, out_channels, height, width]`
     #[must_use]
     pub fn forward(&self, input: Tensor<4>, temb: Option<&Tensor<2>>) -> Tensor<4> {
-        let hidden = Activation::Silu.forward(self.norm1.forward(input.clone()));
+        let hidden = self.norm1.forward_silu(input.clone());
         let mut hidden = self.conv1.forward(hidden);
         if let (Some(project), Some(temb)) = (&self.time_emb_proj, temb) {
             let shift = project.forward(temb.clone());
             let [batch, channels] = shift.dims();
             hidden = hidden + shift.reshape([batch, channels, 1, 1]);
         }
-        let hidden = Activation::Silu.forward(self.norm2.forward(hidden));
+        let hidden = self.norm2.forward_silu(hidden);
         let hidden = self.conv2.forward(hidden);
         let shortcut = match &self.conv_shortcut {
             Some(conv) => conv.forward(input),

@@ -403,6 +403,6 @@ impl UNet2DConditionModel {
             hidden = block.forward(hidden, &temb, context, &mut skips);
         }
         self.conv_out
-            .forward(Activation::Silu.forward(self.conv_norm_out.forward(hidden)))
+            .forward(self.conv_norm_out.forward_silu(hidden))
     }
 }

@@ -8,7 +8,7 @@ use selma_lora::nn::{LoraConv2d, LoraConv2dConfig};
 use super::{
     Attention, AttentionConfig, Downsample2D, ResnetBlock2D, ResnetBlock2DConfig, Upsample2D,
 };
-use crate::nn::{Activation, GroupNorm};
+use crate::nn::GroupNorm;
 
 /// diffusers' epsilon for all normalisations of the VAE.
 const EPS: f64 = 1e-6;
@@ -194,7 +194,7 @@ impl Encoder {
         }
         hidden = self.mid_block.forward(hidden);
         self.conv_out
-            .forward(Activation::Silu.forward(self.conv_norm_out.forward(hidden)))
+            .forward(self.conv_norm_out.forward_silu(hidden))
     }
 }
 
@@ -276,6 +276,6 @@ impl Decoder {
             }
         }
         self.conv_out
-            .forward(Activation::Silu.forward(self.conv_norm_out.forward(hidden)))
+            .forward(self.conv_norm_out.forward_silu(hidden))
     }
 }

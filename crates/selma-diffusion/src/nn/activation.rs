@@ -22,8 +22,8 @@ impl Activation {
     #[must_use]
     pub fn forward<const D: usize>(self, input: Tensor<D>) -> Tensor<D> {
         match self {
-            Self::Silu => activation::silu(input),
-            Self::Gelu => activation::gelu(input),
+            Self::Silu => selma_kernels::silu(input),
+            Self::Gelu => selma_kernels::gelu(input),
             Self::QuickGelu => {
                 let gate = activation::sigmoid(input.clone().mul_scalar(1.702));
                 input * gate

@@ -3,6 +3,7 @@
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::layer_norm;
 use burn::tensor::{Device, Tensor};
+use selma_kernels::group_norm;
 
 /// Group normalisation (arXiv 1803.08494) over `[batch, channels, ..]`.
 #[derive(Module, Debug)]
@@ -40,16 +41,26 @@ impl GroupNorm {
     /// If the number of groups does not divide the channels of the input.
     #[must_use]
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let shape = input.dims();
-        let [batch, channels, height, width] = shape;
-        let group = channels / self.num_groups * height * width;
-        let grouped = input.reshape([batch, self.num_groups, group]);
-        let centred = grouped.clone() - grouped.mean_dim(2);
-        let variance = centred.clone().square().mean_dim(2);
-        let normalised = centred / variance.add_scalar(self.eps).sqrt();
-        let weight = self.weight.val().reshape([1, channels, 1, 1]);
-        let bias = self.bias.val().reshape([1, channels, 1, 1]);
-        normalised.reshape(shape) * weight + bias
+        self.normalise(input, false)
+    }
+
+    /// [`forward`](Self::forward), then SiLU, in one pass on the CPU.
+    ///
+    /// # Shapes
+    ///
+    /// - input and output: `[batch, channels, height, width]`
+    ///
+    /// # Panics
+    ///
+    /// If the number of groups does not divide the channels of the input.
+    #[must_use]
+    pub fn forward_silu(&self, input: Tensor<4>) -> Tensor<4> {
+        self.normalise(input, true)
+    }
+
+    fn normalise(&self, input: Tensor<4>, activation: bool) -> Tensor<4> {
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        group_norm(input, weight, bias, self.num_groups, self.eps, activation)
     }
 }
 

@@ -1,0 +1,101 @@
+//! What can go wrong in a run.
+
+use std::path::PathBuf;
+
+use selma_dataset::DatasetError;
+use selma_diffusion::DiffusionError;
+use selma_eval::EvalError;
+use selma_llm::LlmError;
+use selma_lora::LoraError;
+use selma_mini::MiniError;
+use selma_train::TrainError;
+use thiserror::Error;
+
+/// An error of a run.
+#[derive(Debug, Error)]
+pub enum SelmaError {
+    /// A file cannot be read or written.
+    #[error("cannot {action} {path}")]
+    Io {
+        /// `read`, `write`, ..
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A recipe with an unknown, missing or mistyped key.
+    #[error("{path} is not a valid recipe")]
+    Recipe {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<toml::de::Error>,
+    },
+    /// A setting of a recipe that cannot be used.
+    #[error("recipe setting {field}: expected {expected}, found {found}")]
+    Setting {
+        /// The setting.
+        field: String,
+        /// What would be right.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// A folder that another recipe has made.
+    #[error("{path} was made by another recipe; choose another folder, or remove it")]
+    OtherRecipe {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A stage needs what an earlier one makes.
+    #[error("{path} is missing: run the stage `{stage}` first")]
+    MissingStage {
+        /// The file that is needed.
+        path: PathBuf,
+        /// The stage that makes it.
+        stage: &'static str,
+    },
+    /// A file of the run is not as it was written.
+    #[error("{path}: {reason}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Values that cannot be written as JSON.
+    #[error("cannot write JSON")]
+    Json(#[source] serde_json::Error),
+    /// The observer asked to stop.
+    #[error("interrupted; the same command continues where it was")]
+    Cancelled,
+    /// The data set failed.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// The diffusion model failed.
+    #[error(transparent)]
+    Diffusion(#[from] DiffusionError),
+    /// The evaluation failed.
+    #[error(transparent)]
+    Eval(#[from] EvalError),
+    /// The language model failed.
+    #[error(transparent)]
+    Llm(#[from] LlmError),
+    /// An adapter failed.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
+    /// The miniature world failed.
+    #[error(transparent)]
+    Mini(#[from] MiniError),
+    /// A training failed.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+}
+
+impl SelmaError {
+    /// Wraps an error of serialisation.
+    pub(crate) fn json(source: serde_json::Error) -> Self {
+        Self::Json(source)
+    }
+}

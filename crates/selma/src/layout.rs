@@ -1,0 +1,77 @@
+//! Where things lie in the folder of a run.
+
+use std::path::{Path, PathBuf};
+
+/// The folder of a run.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    root: PathBuf,
+}
+
+impl Layout {
+    /// The layout of a folder.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The recipe as it was when the run began.
+    #[must_use]
+    pub fn recipe(&self) -> PathBuf {
+        self.root.join("recipe.json")
+    }
+
+    /// Folder of the prompts.
+    #[must_use]
+    pub fn prompts(&self) -> PathBuf {
+        self.root.join("prompts")
+    }
+
+    /// Prompts of a skill.
+    #[must_use]
+    pub fn prompts_of(&self, skill: &str) -> PathBuf {
+        self.prompts().join(format!("{skill}.jsonl"))
+    }
+
+    /// Data set of a skill's pictures.
+    #[must_use]
+    pub fn images_of(&self, skill: &str) -> PathBuf {
+        self.root.join("images").join(skill)
+    }
+
+    /// Folder of a trained adapter.
+    #[must_use]
+    pub fn expert(&self, name: &str) -> PathBuf {
+        self.root.join("experts").join(name)
+    }
+
+    /// A trained adapter.
+    #[must_use]
+    pub fn adapter_of(&self, name: &str) -> PathBuf {
+        self.expert(name).join("adapter.safetensors")
+    }
+
+    /// A merged adapter.
+    #[must_use]
+    pub fn merged(&self, name: &str) -> PathBuf {
+        self.root.join("merged").join(format!("{name}.safetensors"))
+    }
+
+    /// Folder of a model's evaluation.
+    #[must_use]
+    pub fn eval_of(&self, model: &str) -> PathBuf {
+        self.root.join("eval").join(model)
+    }
+
+    /// Folder of the report.
+    #[must_use]
+    pub fn report(&self) -> PathBuf {
+        self.root.join("report")
+    }
+}

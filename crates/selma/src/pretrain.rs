@@ -1,0 +1,240 @@
+//! Making the bundled miniature model: a small Stable Diffusion, trained on rendered scenes alone.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use burn::tensor::Device;
+use image::RgbImage;
+use selma_dataset::durable::{atomic_write, create_folder};
+use selma_diffusion::Checkpoint;
+use selma_diffusion::models::AutoencoderKL;
+use selma_diffusion::schedulers::{PredictionType, SchedulerConfig};
+use selma_diffusion::weights::{Dtype, save};
+use selma_mini::{TrainingWorld, render, vocabulary};
+use selma_train::TrainError;
+use selma_train::pretrain::{
+    PairSource, PretrainConfig, pretrain_denoiser, pretrain_vae, write_tokenizer,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::SelmaError;
+
+/// Marks that a folder is being made by this recipe, and holds it.
+const RECIPE_FILE: &str = "pretrain.json";
+/// One line a reported step.
+const LOG_FILE: &str = "pretrain.jsonl";
+
+/// A pretraining: the world that is shown, and the networks that are trained on it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PretrainRecipe {
+    /// Scenes and captions.
+    pub world: TrainingWorld,
+    /// Networks and how they are trained.
+    pub model: PretrainConfig,
+}
+
+/// What the pretraining is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PretrainStage {
+    /// Training the VAE.
+    Vae,
+    /// Training text encoder and UNet.
+    Denoiser,
+}
+
+impl PretrainRecipe {
+    /// Reads a recipe from TOML.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or has an unknown, missing or mistyped key.
+    pub fn load(path: &Path) -> Result<Self, SelmaError> {
+        crate::files::read_toml(path)
+    }
+
+    /// Trains everything and writes a folder in diffusers' layout, with weights in half precision.
+    ///
+    /// A folder in which the VAE is finished is continued: only text encoder and UNet are trained then.
+    ///
+    /// # Errors
+    ///
+    /// If the folder belongs to another recipe, cannot be written, or a training fails.
+    pub fn run(
+        &self,
+        out: &Path,
+        device: &Device,
+        observer: &mut dyn FnMut(PretrainStage, selma_train::Progress) -> ControlFlow<()>,
+    ) -> Result<(), SelmaError> {
+        create_folder(out)?;
+        let recipe_path = out.join(RECIPE_FILE);
+        let text = to_json(self)?;
+        match std::fs::read_to_string(&recipe_path) {
+            Ok(found) if found == text => {}
+            Ok(_) => {
+                return Err(SelmaError::OtherRecipe {
+                    path: out.to_owned(),
+                });
+            }
+            Err(_) => atomic_write(&recipe_path, text.as_bytes())?,
+        }
+        let source = WorldSource(self.world);
+        let mut config = self.model.clone();
+        let mut log = Log::default();
+
+        let tokenizer_dir = out.join("tokenizer");
+        let vocab_size = write_tokenizer(&tokenizer_dir, &vocabulary(), config.max_length)?;
+        config.text_encoder.vocab_size = vocab_size;
+        config.text_encoder.max_position_embeddings = config.max_length;
+        config.text_encoder.eos_token_id = Some(vocab_size as u32 - 1);
+        config.text_encoder.rest = class("CLIPTextModel", "architectures");
+        config.unet.rest = class("UNet2DConditionModel", "_class_name");
+        config.vae.rest = class("AutoencoderKL", "_class_name");
+        let scheduler = SchedulerConfig::stable_diffusion(PredictionType::Epsilon);
+        let mut scheduler_json = serde_json::to_value(&scheduler).map_err(SelmaError::json)?;
+        if let Some(fields) = scheduler_json.as_object_mut() {
+            fields.insert("_class_name".to_owned(), json!("DDIMScheduler"));
+        }
+        write_json(
+            &out.join("scheduler").join("scheduler_config.json"),
+            &scheduler_json,
+        )?;
+        write_json(&out.join("model_index.json"), &model_index())?;
+
+        let vae_weights = out.join("vae").join("diffusion_pytorch_model.safetensors");
+        if !vae_weights.is_file() {
+            let mut observe = |progress| {
+                log.push("vae", progress);
+                observer(PretrainStage::Vae, progress)
+            };
+            let (vae, scale) = pretrain_vae(&config, &source, device, &mut observe)?;
+            config.vae.scaling_factor = scale;
+            write_json(&out.join("vae").join("config.json"), &config.vae)?;
+            save(&vae, &vae_weights, Dtype::F16)?;
+            log.write(out)?;
+        }
+        // What is trained on is what will be loaded: the weights as they are in the file.
+        let checkpoint = Checkpoint::open(out)?;
+        let vae = checkpoint.vae(device)?;
+        let (model, scale): (AutoencoderKL, f64) = (vae.model, vae.config.scaling_factor);
+        let tokenizer = checkpoint.tokenizer()?;
+        let mut observe = |progress| {
+            log.push("denoiser", progress);
+            observer(PretrainStage::Denoiser, progress)
+        };
+        let (text_encoder, unet) = pretrain_denoiser(
+            &config,
+            &source,
+            &model,
+            scale,
+            &tokenizer,
+            &scheduler,
+            device,
+            &mut observe,
+        )?;
+        write_json(
+            &out.join("text_encoder").join("config.json"),
+            &config.text_encoder,
+        )?;
+        save(
+            &text_encoder,
+            &out.join("text_encoder").join("model.safetensors"),
+            Dtype::F16,
+        )?;
+        write_json(&out.join("unet").join("config.json"), &config.unet)?;
+        let weights = out.join("unet").join("diffusion_pytorch_model.safetensors");
+        save(&unet, &weights, Dtype::F16)?;
+        log.write(out)
+    }
+}
+
+/// Rendered scenes with their captions.
+struct WorldSource(TrainingWorld);
+
+impl PairSource for WorldSource {
+    fn pair(&self, index: u64) -> Result<(RgbImage, String), TrainError> {
+        let item = self.0.item(index).map_err(|source| TrainError::Example {
+            index,
+            source: Box::new(source),
+        })?;
+        Ok((render(&item.scene), item.caption))
+    }
+}
+
+/// The log: the mean loss of every fifty steps.
+#[derive(Default)]
+struct Log {
+    lines: String,
+    sum: f64,
+    count: usize,
+}
+
+impl Log {
+    fn push(&mut self, stage: &str, progress: selma_train::Progress) {
+        const EVERY: usize = 50;
+        self.sum += f64::from(progress.loss);
+        self.count += 1;
+        if progress.step.is_multiple_of(EVERY) || progress.step == progress.steps {
+            let loss = self.sum / self.count as f64;
+            let step = progress.step;
+            let rate = progress.learning_rate;
+            self.lines.push_str(&format!(
+                "{{\"stage\":\"{stage}\",\"step\":{step},\"loss\":{loss:.6},\"learning_rate\":{rate:.3e}}}\n"
+            ));
+            self.sum = 0.0;
+            self.count = 0;
+        }
+    }
+
+    /// Appends to what an earlier part of the pretraining logged.
+    fn write(&mut self, out: &Path) -> Result<(), SelmaError> {
+        let path = out.join(LOG_FILE);
+        let before = std::fs::read_to_string(&path).unwrap_or_default();
+        let lines = std::mem::take(&mut self.lines);
+        Ok(atomic_write(&path, format!("{before}{lines}").as_bytes())?)
+    }
+}
+
+fn class(name: &str, key: &str) -> Map<String, Value> {
+    let value = if key == "architectures" {
+        json!([name])
+    } else {
+        json!(name)
+    };
+    let mut fields = Map::new();
+    fields.insert(key.to_owned(), value);
+    if key == "architectures" {
+        fields.insert("model_type".to_owned(), json!("clip_text_model"));
+    }
+    fields
+}
+
+fn model_index() -> Value {
+    json!({
+        "_class_name": "StableDiffusionPipeline",
+        "_diffusers_version": "0.42.1",
+        "feature_extractor": [null, null],
+        "image_encoder": [null, null],
+        "requires_safety_checker": false,
+        "safety_checker": [null, null],
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"]
+    })
+}
+
+fn to_json(value: &impl Serialize) -> Result<String, SelmaError> {
+    let mut text = serde_json::to_string_pretty(value).map_err(SelmaError::json)?;
+    text.push('\n');
+    Ok(text)
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<(), SelmaError> {
+    if let Some(folder) = path.parent() {
+        create_folder(folder)?;
+    }
+    Ok(atomic_write(path, to_json(value)?.as_bytes())?)
+}

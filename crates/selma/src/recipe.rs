@@ -1,0 +1,230 @@
+//! What a run does, as a TOML file.
+
+use std::path::{Path, PathBuf};
+
+use selma_diffusion::schedulers::SchedulerKind;
+use selma_eval::Bootstrap;
+use selma_eval::dsg::Aggregation;
+use selma_llm::{OpenAiConfig, PromptConfig};
+use selma_lora::merge::Method;
+use selma_train::TrainConfig;
+use serde::{Deserialize, Serialize};
+
+use crate::SelmaError;
+use crate::files::read_toml;
+
+/// A run: everything that decides its results.
+///
+/// Paths are relative to the folder in which the program runs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// Name of the run, and of its folder below `runs/`.
+    pub name: String,
+    /// Seed of everything; prompts, pictures and trainings derive theirs from it.
+    pub seed: u64,
+    /// Folder of the base model, in diffusers' layout.
+    pub model: PathBuf,
+    /// Stage 1: prompts.
+    pub prompts: PromptStage,
+    /// Stage 2: pictures of the prompts by the model itself.
+    pub images: ImageStage,
+    /// Stage 3: one expert a skill, and one adapter on all data.
+    pub train: TrainStage,
+    /// Stage 4: merging the experts.
+    pub merge: MergeStage,
+    /// How all models are compared.
+    pub eval: EvalStage,
+}
+
+/// How prompts are written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromptStage {
+    /// Who writes.
+    pub writer: Writer,
+    /// Names of skills, or paths of skill files that end in `.toml`.
+    pub skills: Vec<String>,
+    /// How many prompts a skill and how they are filtered.
+    #[serde(flatten)]
+    pub settings: PromptConfig,
+}
+
+/// Who writes the prompts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Writer {
+    /// The miniature world's grammar, which acts as a language model. Skills are those of the miniature.
+    Mini,
+    /// A server with OpenAI's interface.
+    Openai(OpenAiConfig),
+}
+
+/// How pictures are drawn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageStage {
+    /// Denoising steps.
+    pub steps: usize,
+    /// Scale of classifier-free guidance.
+    pub guidance: f64,
+    /// The scheduler; the checkpoint's if none is given.
+    #[serde(default, with = "scheduler_name")]
+    pub scheduler: Option<SchedulerKind>,
+    /// Pictures drawn together. It does not change which noise a picture starts from.
+    pub batch_size: usize,
+}
+
+/// How experts are trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainStage {
+    /// Whether one adapter is also trained on the data of all skills, for as many steps as all experts together.
+    pub union: bool,
+    /// Whether a further set of experts is trained on those pictures alone that the judge finds faultless (as DreamSync,
+    /// arXiv 2311.17946, selects), and merged.
+    #[serde(default)]
+    pub filtered: bool,
+    /// Steps between checkpoints.
+    pub checkpoint_every: usize,
+    /// Settings of every training; the seed is replaced by one derived from the recipe's, the same for all experts.
+    #[serde(flatten)]
+    pub settings: TrainConfig,
+}
+
+/// How experts are merged.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MergeStage {
+    /// One merged model for each method.
+    pub methods: Vec<Method>,
+}
+
+/// How models are compared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalStage {
+    /// Test prompts a skill.
+    pub prompts: usize,
+    /// Validation prompts a skill, on which each model's guidance is chosen.
+    pub validation: usize,
+    /// Scales of guidance to choose from. With one scale nothing has to be chosen.
+    pub guidances: Vec<f64>,
+    /// Denoising steps.
+    pub steps: usize,
+    /// The scheduler; the checkpoint's if none is given.
+    #[serde(default, with = "scheduler_name")]
+    pub scheduler: Option<SchedulerKind>,
+    /// Pictures drawn together.
+    pub batch_size: usize,
+    /// Whether the test prompts are drawn at every scale, not only at the chosen one: the whole guidance curve.
+    #[serde(default)]
+    pub curve: bool,
+    /// How answers become a score.
+    pub aggregation: Aggregation,
+    /// How intervals are made.
+    #[serde(default)]
+    pub bootstrap: Bootstrap,
+}
+
+impl Recipe {
+    /// Reads and checks a recipe.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, has an unknown, missing or mistyped key, or a setting cannot be used.
+    pub fn load(path: &Path) -> Result<Self, SelmaError> {
+        let recipe: Self = read_toml(path)?;
+        recipe.validate()?;
+        Ok(recipe)
+    }
+
+    /// Checks all settings before anything expensive starts.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that cannot be used.
+    pub fn validate(&self) -> Result<(), SelmaError> {
+        let wrong = |field: &str, expected: &str, found: String| {
+            Err(SelmaError::Setting {
+                field: field.to_owned(),
+                expected: expected.to_owned(),
+                found,
+            })
+        };
+        let plain = |name: &str| {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+            !name.is_empty() && !name.starts_with('.') && name.chars().all(allowed)
+        };
+        if !plain(&self.name) {
+            return wrong(
+                "name",
+                "letters, digits, '-', '_' and '.'",
+                format!("{:?}", self.name),
+            );
+        }
+        if self.prompts.skills.is_empty() {
+            return wrong("prompts.skills", "at least one", "none".to_owned());
+        }
+        for (field, value) in [
+            ("images.steps", self.images.steps),
+            ("images.batch_size", self.images.batch_size),
+            ("train.checkpoint_every", self.train.checkpoint_every),
+            ("eval.prompts", self.eval.prompts),
+            ("eval.steps", self.eval.steps),
+            ("eval.batch_size", self.eval.batch_size),
+        ] {
+            if value == 0 {
+                return wrong(field, "at least 1", "0".to_owned());
+            }
+        }
+        if self.eval.guidances.is_empty() {
+            return wrong("eval.guidances", "at least one", "none".to_owned());
+        }
+        if self.eval.guidances.len() > 1 && self.eval.validation == 0 {
+            let expected = "at least 1, to choose from several guidances";
+            return wrong("eval.validation", expected, "0".to_owned());
+        }
+        for (field, values) in [
+            (
+                "images.guidance",
+                std::slice::from_ref(&self.images.guidance),
+            ),
+            ("eval.guidances", self.eval.guidances.as_slice()),
+        ] {
+            if let Some(bad) = values
+                .iter()
+                .find(|value| !(value.is_finite() && **value >= 1.0))
+            {
+                return wrong(field, "1 (none) or more", bad.to_string());
+            }
+        }
+        self.prompts.settings.validate()?;
+        self.train.settings.clone().validate()?;
+        self.eval.bootstrap.validate()?;
+        Ok(())
+    }
+}
+
+/// A scheduler by its short name.
+mod scheduler_name {
+    use selma_diffusion::schedulers::SchedulerKind;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde hands the field over by reference")]
+    pub(super) fn serialize<S: Serializer>(
+        kind: &Option<SchedulerKind>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        kind.map(SchedulerKind::name).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SchedulerKind>, D::Error> {
+        let name = Option::<String>::deserialize(deserializer)?;
+        name.map(|name| name.parse().map_err(D::Error::custom))
+            .transpose()
+    }
+}

@@ -1,0 +1,275 @@
+//! A run: its folder, its stages, its models.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use burn::tensor::Device;
+use selma_dataset::durable::{atomic_write, create_folder, remove_temporaries};
+use selma_diffusion::noise::derive_seed;
+use selma_llm::Skill;
+use selma_mini::Style;
+use serde::Serialize;
+
+use crate::report::{ModelKind, Report};
+use crate::stages;
+use crate::{Layout, Recipe, RunEvent, RunObserver, SelmaError, Writer};
+
+/// A part of a run. Each reads the files of those before it, and nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// A language model writes prompts, a filter keeps them diverse.
+    Prompts,
+    /// The model draws them.
+    Images,
+    /// One expert a skill is trained.
+    Train,
+    /// The experts are merged.
+    Merge,
+    /// All models are compared.
+    Eval,
+    /// The comparison is shown.
+    Report,
+}
+
+impl Stage {
+    /// All stages, in order.
+    pub const ALL: [Self; 6] = [
+        Self::Prompts,
+        Self::Images,
+        Self::Train,
+        Self::Merge,
+        Self::Eval,
+        Self::Report,
+    ];
+
+    /// The name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Prompts => "prompts",
+            Self::Images => "images",
+            Self::Train => "train",
+            Self::Merge => "merge",
+            Self::Eval => "eval",
+            Self::Report => "report",
+        }
+    }
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Stage {
+    type Err = SelmaError;
+
+    fn from_str(name: &str) -> Result<Self, SelmaError> {
+        let found = Self::ALL.into_iter().find(|stage| stage.name() == name);
+        found.ok_or_else(|| SelmaError::Setting {
+            field: "stage".to_owned(),
+            expected: Self::ALL.map(Self::name).join(", "),
+            found: name.to_owned(),
+        })
+    }
+}
+
+/// A model of the comparison: the base with at most one adapter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Model {
+    /// Its name in the report and of its folder.
+    pub name: String,
+    /// What kind of model it is.
+    pub kind: ModelKind,
+    /// The adapter on the base.
+    pub adapter: Option<PathBuf>,
+}
+
+/// Suffix of what is trained on faultless pictures alone.
+pub(crate) const FILTERED: &str = "-filtered";
+/// Name of the adapter on the data of all skills.
+pub(crate) const UNION: &str = "union";
+
+/// A run and its folder.
+#[derive(Debug)]
+pub struct Run {
+    /// What it does.
+    pub recipe: Recipe,
+    /// Where things lie.
+    pub layout: Layout,
+    /// The skills, in the recipe's order.
+    pub skills: Vec<Skill>,
+    /// What the networks compute on.
+    pub device: Device,
+}
+
+impl Run {
+    /// Opens the folder of a run; a new one is made, and one of the same recipe is continued.
+    ///
+    /// # Errors
+    ///
+    /// [`SelmaError::OtherRecipe`] if the folder belongs to another recipe; errors of skills that do not exist, and of a
+    /// folder that cannot be written.
+    pub fn open(recipe: Recipe, folder: &Path, device: &Device) -> Result<Self, SelmaError> {
+        recipe.validate()?;
+        let skills = recipe
+            .prompts
+            .skills
+            .iter()
+            .map(|name| load_skill(&recipe, name));
+        let skills: Vec<Skill> = skills.collect::<Result<_, _>>()?;
+        let layout = Layout::new(folder);
+        let text = to_json(&recipe)?;
+        match std::fs::read_to_string(layout.recipe()) {
+            Ok(found) if found == text => {}
+            Ok(_) => {
+                return Err(SelmaError::OtherRecipe {
+                    path: folder.to_owned(),
+                });
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let occupied =
+                    std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some());
+                if occupied {
+                    return Err(SelmaError::Damaged {
+                        path: folder.to_owned(),
+                        reason: "the folder is not empty and is no run".to_owned(),
+                    });
+                }
+                create_folder(folder)?;
+                atomic_write(&layout.recipe(), text.as_bytes())?;
+            }
+            Err(source) => {
+                return Err(SelmaError::Io {
+                    action: "read",
+                    path: layout.recipe(),
+                    source,
+                });
+            }
+        }
+        remove_temporaries(folder)?;
+        Ok(Self {
+            recipe,
+            layout,
+            skills,
+            device: device.clone(),
+        })
+    }
+
+    /// Runs all stages; what is finished is not done again.
+    ///
+    /// # Errors
+    ///
+    /// The first error of a stage. [`SelmaError::Cancelled`] if the observer stops; nothing finished is lost.
+    pub fn run(&self, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
+        Stage::ALL
+            .into_iter()
+            .try_for_each(|stage| self.stage(stage, observer))
+    }
+
+    /// Runs one stage, on the files that the stages before it have left.
+    ///
+    /// # Errors
+    ///
+    /// [`SelmaError::MissingStage`] if they are not there; else as [`run`](Self::run).
+    pub fn stage(&self, stage: Stage, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
+        if observer(RunEvent::Stage(stage)).is_break() {
+            return Err(SelmaError::Cancelled);
+        }
+        match stage {
+            Stage::Prompts => stages::prompts::run(self, observer),
+            Stage::Images => stages::images::run(self, observer),
+            Stage::Train => stages::train::run(self, observer),
+            Stage::Merge => stages::merge::run(self, observer),
+            Stage::Eval => stages::eval::run(self, observer),
+            Stage::Report => stages::report::run(self),
+        }
+    }
+
+    /// The report on what the stages have measured.
+    ///
+    /// # Errors
+    ///
+    /// [`SelmaError::MissingStage`] if the evaluation is not finished.
+    pub fn report(&self) -> Result<Report, SelmaError> {
+        stages::report::make(self)
+    }
+
+    /// All models of the comparison, in the order of the report.
+    #[must_use]
+    pub fn models(&self) -> Vec<Model> {
+        let mut models = vec![Model {
+            name: "base".to_owned(),
+            kind: ModelKind::Base,
+            adapter: None,
+        }];
+        let train = &self.recipe.train;
+        for skill in &self.skills {
+            models.push(Model {
+                name: skill.name.clone(),
+                kind: ModelKind::Expert,
+                adapter: Some(self.layout.adapter_of(&skill.name)),
+            });
+        }
+        if train.union {
+            models.push(Model {
+                name: UNION.to_owned(),
+                kind: ModelKind::Union,
+                adapter: Some(self.layout.adapter_of(UNION)),
+            });
+        }
+        let arms = if train.filtered {
+            &["", FILTERED][..]
+        } else {
+            &[""][..]
+        };
+        for arm in arms {
+            for method in &self.recipe.merge.methods {
+                let name = format!("merged-{method}{arm}");
+                models.push(Model {
+                    adapter: Some(self.layout.merged(&format!("{method}{arm}"))),
+                    name,
+                    kind: ModelKind::Merged,
+                });
+            }
+        }
+        models
+    }
+
+    /// A seed for one purpose, derived from the recipe's.
+    pub(crate) fn seed(&self, purpose: &str, indices: &[u64]) -> u64 {
+        derive_seed(self.recipe.seed, purpose, indices)
+    }
+}
+
+fn load_skill(recipe: &Recipe, name: &str) -> Result<Skill, SelmaError> {
+    if name.ends_with(".toml") {
+        return Ok(Skill::load(Path::new(name))?);
+    }
+    Ok(match recipe.prompts.writer {
+        Writer::Mini => selma_mini::skill(mini_style(name)?)?,
+        Writer::Openai(_) => Skill::builtin(name)?,
+    })
+}
+
+/// The style of the miniature world that a skill is about.
+fn mini_style(name: &str) -> Result<Style, SelmaError> {
+    let found = Style::ALL.iter().find(|style| style.name() == name);
+    found.copied().ok_or_else(|| SelmaError::Setting {
+        field: "prompts.skills".to_owned(),
+        expected: Style::ALL
+            .iter()
+            .map(|style| style.name())
+            .collect::<Vec<_>>()
+            .join(", "),
+        found: name.to_owned(),
+    })
+}
+
+/// Indented JSON with a newline at the end.
+pub(crate) fn to_json(value: &impl Serialize) -> Result<String, SelmaError> {
+    let mut text = serde_json::to_string_pretty(value).map_err(SelmaError::Json)?;
+    text.push('\n');
+    Ok(text)
+}

@@ -1,0 +1,126 @@
+//! Drawing many prompts into a data set, batch by batch.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use selma_dataset::{DatasetWriter, Provenance};
+use selma_diffusion::schedulers::SchedulerKind;
+use selma_diffusion::{DiffusionError, StableDiffusion, TextToImage};
+
+use crate::{RunEvent, RunObserver, SelmaError};
+
+/// A prompt to draw.
+#[derive(Debug, Clone)]
+pub(super) struct Drawing<'a> {
+    /// Identifier, and name of the file.
+    pub(super) id: &'a str,
+    /// The skill it belongs to.
+    pub(super) skill: &'a str,
+    /// The prompt.
+    pub(super) text: &'a str,
+    /// Seed of the noise.
+    pub(super) seed: u64,
+}
+
+/// How to draw.
+#[derive(Debug, Clone)]
+pub(super) struct Style<'a> {
+    pub(super) steps: usize,
+    pub(super) guidance: f64,
+    pub(super) scheduler: Option<SchedulerKind>,
+    pub(super) batch_size: usize,
+    /// Name of the model for the provenance.
+    pub(super) model: &'a str,
+    /// Hash of the base's weights.
+    pub(super) model_hash: &'a str,
+    /// Hash of the adapter, if there is one.
+    pub(super) adapter: Option<&'a str>,
+}
+
+/// Name of the picture of a prompt.
+pub(super) fn file_name(id: &str) -> String {
+    format!("{id}.png")
+}
+
+/// Draws all prompts that a data set does not have yet, and finishes it.
+///
+/// Batches are cut by position, not by what is missing, so that an interrupted run draws the same batches again as an
+/// uninterrupted one: sums in another order would change the last bit of a picture.
+pub(super) fn draw(
+    pipeline: &StableDiffusion,
+    drawings: &[Drawing<'_>],
+    style: &Style<'_>,
+    folder: &Path,
+    task: &str,
+    observer: &mut RunObserver<'_>,
+) -> Result<(), SelmaError> {
+    let mut writer = DatasetWriter::open(folder)?;
+    let total = drawings.len();
+    for batch in drawings.chunks(style.batch_size) {
+        if batch
+            .iter()
+            .all(|drawing| writer.contains(&file_name(drawing.id)))
+        {
+            continue;
+        }
+        let prompts = batch
+            .iter()
+            .map(|drawing| drawing.text.to_owned())
+            .collect();
+        let mut request = TextToImage::new(prompts, batch.iter().map(|d| d.seed).collect());
+        request.steps = style.steps;
+        request.guidance = style.guidance;
+        request.scheduler = style.scheduler;
+        let done = writer.len();
+        let mut observe = |_: selma_diffusion::pipeline::Denoising<'_>| -> ControlFlow<()> {
+            observer(RunEvent::Progress {
+                task,
+                done,
+                total,
+                unit: "images",
+                note: None,
+            })
+        };
+        let generated = pipeline.generate(&request, &mut observe);
+        let generated = generated.map_err(|error| match error {
+            DiffusionError::Cancelled => SelmaError::Cancelled,
+            other => other.into(),
+        })?;
+        for (drawing, image) in batch.iter().zip(&generated.images) {
+            let name = file_name(drawing.id);
+            if writer.contains(&name) {
+                continue;
+            }
+            let provenance = Provenance {
+                skill: drawing.skill.to_owned(),
+                prompt_id: drawing.id.to_owned(),
+                model: style.model.to_owned(),
+                model_hash: style.model_hash.to_owned(),
+                seed: drawing.seed,
+                scheduler: style
+                    .scheduler
+                    .unwrap_or(pipeline.scheduler)
+                    .name()
+                    .to_owned(),
+                steps: style.steps as u32,
+                guidance: style.guidance,
+                width: image.width(),
+                height: image.height(),
+                negative_prompt: None,
+                adapters: style.adapter.map(str::to_owned).into_iter().collect(),
+            };
+            writer.push(&name, image, drawing.text, provenance)?;
+        }
+        let progress = RunEvent::Progress {
+            task,
+            done: writer.len(),
+            total,
+            unit: "images",
+            note: None,
+        };
+        if observer(progress).is_break() {
+            return Err(SelmaError::Cancelled);
+        }
+    }
+    Ok(writer.finish()?)
+}

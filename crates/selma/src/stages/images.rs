@@ -1,0 +1,66 @@
+//! Stage 2: the model draws the prompts.
+
+use selma_dataset::METADATA_FILE;
+use selma_diffusion::{Checkpoint, StableDiffusion};
+use selma_llm::read_prompts;
+
+use super::draw::{Drawing, Style, draw};
+use super::prompts::finished;
+use crate::{Run, RunObserver, SelmaError};
+
+/// Draws the prompts of every skill.
+pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
+    let stage = &run.recipe.images;
+    let hash = Checkpoint::open(&run.recipe.model)?.sha256()?;
+    let mut pipeline = None;
+    for skill in &run.skills {
+        let folder = run.layout.images_of(&skill.name);
+        let before = folder.join(METADATA_FILE).is_file();
+        if !before {
+            let path = run.layout.prompts_of(&skill.name);
+            if !path.is_file() {
+                return Err(SelmaError::MissingStage {
+                    path,
+                    stage: "prompts",
+                });
+            }
+            let prompts = read_prompts(&path)?;
+            let drawings: Vec<Drawing<'_>> = prompts
+                .iter()
+                .zip(0..)
+                .map(|(prompt, number)| Drawing {
+                    id: &prompt.id,
+                    skill: &skill.name,
+                    text: &prompt.text,
+                    seed: run.seed(&format!("image {}", skill.name), &[number]),
+                })
+                .collect();
+            let pipeline = load_once(&mut pipeline, run)?;
+            let model = run.recipe.model.to_string_lossy();
+            let style = Style {
+                steps: stage.steps,
+                guidance: stage.guidance,
+                scheduler: stage.scheduler,
+                batch_size: stage.batch_size,
+                model: &model,
+                model_hash: &hash,
+                adapter: None,
+            };
+            draw(pipeline, &drawings, &style, &folder, &skill.name, observer)?;
+        }
+        finished(observer, &skill.name, before)?;
+    }
+    Ok(())
+}
+
+/// Loads the base model when it is first needed.
+pub(super) fn load_once<'a>(
+    slot: &'a mut Option<StableDiffusion>,
+    run: &Run,
+) -> Result<&'a mut StableDiffusion, SelmaError> {
+    let loaded = match slot.take() {
+        Some(pipeline) => pipeline,
+        None => StableDiffusion::load(&run.recipe.model, &run.device)?,
+    };
+    Ok(slot.insert(loaded))
+}

@@ -1,0 +1,61 @@
+//! Stage 4: the experts are merged.
+
+use selma_dataset::durable::{atomic_write, create_folder};
+use selma_lora::merge::{Merge, Weighted};
+use selma_lora::{Adapter, Dtype, Format};
+
+use super::prompts::finished;
+use crate::run::{FILTERED, to_json};
+use crate::{Run, RunObserver, SelmaError};
+
+/// Merges the experts by every method.
+pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
+    let arms = if run.recipe.train.filtered {
+        &["", FILTERED][..]
+    } else {
+        &[""][..]
+    };
+    for arm in arms {
+        let mut experts: Option<Vec<Adapter>> = None;
+        for &method in &run.recipe.merge.methods {
+            let name = format!("{method}{arm}");
+            let path = run.layout.merged(&name);
+            let before = path.is_file();
+            if !before {
+                if let Some(folder) = path.parent() {
+                    create_folder(folder)?;
+                }
+                let loaded = match experts.take() {
+                    Some(loaded) => loaded,
+                    None => load(run, arm)?,
+                };
+                let inputs = loaded.iter().map(|adapter| Weighted {
+                    adapter,
+                    weight: 1.0,
+                });
+                let inputs: Vec<Weighted<'_>> = inputs.collect();
+                let (merged, report) = Merge::new(method).run(&inputs)?;
+                atomic_write(&path.with_extension("json"), to_json(&report)?.as_bytes())?;
+                merged.save(&path, Format::Diffusers, Dtype::F32)?;
+                experts = Some(loaded);
+            }
+            finished(observer, &name, before)?;
+        }
+    }
+    Ok(())
+}
+
+fn load(run: &Run, arm: &str) -> Result<Vec<Adapter>, SelmaError> {
+    let mut experts = Vec::with_capacity(run.skills.len());
+    for skill in &run.skills {
+        let path = run.layout.adapter_of(&format!("{}{arm}", skill.name));
+        if !path.is_file() {
+            return Err(SelmaError::MissingStage {
+                path,
+                stage: "train",
+            });
+        }
+        experts.push(Adapter::load(&path)?);
+    }
+    Ok(experts)
+}

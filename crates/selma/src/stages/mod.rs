@@ -1,0 +1,9 @@
+//! The stages of a run, one file each.
+
+mod draw;
+pub(crate) mod eval;
+pub(crate) mod images;
+pub(crate) mod merge;
+pub(crate) mod prompts;
+pub(crate) mod report;
+pub(crate) mod train;

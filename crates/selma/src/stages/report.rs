@@ -1,0 +1,204 @@
+//! Stage 6: the comparison is shown.
+
+use std::collections::BTreeMap;
+
+use selma_dataset::Dataset;
+use selma_diffusion::Checkpoint;
+use selma_eval::{EvalResult, compare};
+
+use super::draw::file_name;
+use super::eval::{chosen_guidance, image_folder, load};
+use super::prompts::generation_report;
+use crate::report::{Answer, FunnelRow, GuidanceCurve, ModelRow, Report, SampleImage, SampleRow};
+use crate::{Model, Run, SelmaError};
+
+/// Writes the report.
+pub(crate) fn run(run: &Run) -> Result<(), SelmaError> {
+    Ok(make(run)?.write(&run.layout.report())?)
+}
+
+/// Collects what the stages have measured.
+pub(crate) fn make(run: &Run) -> Result<Report, SelmaError> {
+    let mut results = Vec::new();
+    for model in run.models() {
+        let guidance = chosen_guidance(run, &model)?;
+        let result = load(run, &model, "test", guidance)?;
+        results.push((model, guidance, result));
+    }
+    let base = results.first().map(|(_, _, result)| result);
+    let models = results
+        .iter()
+        .enumerate()
+        .map(|(index, (model, guidance, result))| {
+            let difference_to_base = match base {
+                Some(base) if index > 0 => Some(compare(result, base)?),
+                _ => None,
+            };
+            Ok(ModelRow {
+                name: model.name.clone(),
+                kind: model.kind,
+                guidance: *guidance,
+                overall: result.overall,
+                by_skill: result.by_group.clone(),
+                by_category: result.by_detailed.clone(),
+                difference_to_base,
+            })
+        })
+        .collect::<Result<Vec<_>, SelmaError>>()?;
+    let recipe = &run.recipe;
+    Ok(Report {
+        title: format!("SELMA: {}", recipe.name),
+        summary: summary(run),
+        confidence: recipe.eval.bootstrap.confidence,
+        models,
+        samples: samples(run, &results)?,
+        funnel: funnel(run)?,
+        curves: curves(run, &results)?,
+        settings: settings(run)?,
+        notes: notes(run),
+    })
+}
+
+fn summary(run: &Run) -> String {
+    let recipe = &run.recipe;
+    let count = recipe.prompts.settings.count;
+    let skills = run.skills.len();
+    format!(
+        "A text-to-image model teaches itself: {count} prompts for each of {skills} skills were written and filtered, \
+         the model drew them itself at guidance {}, one LoRA expert was trained on each skill's pictures, and the \
+         experts were merged. All models then drew {} prompts a skill that none was trained on, from the same noise, \
+         and every picture was asked the questions that its prompt implies. A score is the share of questions \
+         answered yes.",
+        recipe.images.guidance, recipe.eval.prompts
+    )
+}
+
+fn notes(run: &Run) -> Vec<String> {
+    let mut notes = vec![
+        "Intervals are bootstrap intervals clustered by prompt; differences are paired by prompt."
+            .to_owned(),
+    ];
+    if run.recipe.eval.guidances.len() > 1 {
+        notes.push(format!(
+            "Each model's guidance was chosen among {:?} on {} validation prompts a skill that are not among the test \
+             prompts.",
+            run.recipe.eval.guidances, run.recipe.eval.validation
+        ));
+    }
+    if run.recipe.train.filtered {
+        notes.push(
+            "Models called filtered were trained on those pictures alone in which the judge found no fault, as \
+             DreamSync selects its data; the others on all pictures, as SELMA does."
+                .to_owned(),
+        );
+    }
+    notes
+}
+
+fn funnel(run: &Run) -> Result<Vec<FunnelRow>, SelmaError> {
+    let rows = run.skills.iter().map(|skill| {
+        let report = generation_report(run, skill)?;
+        Ok(FunnelRow {
+            skill: skill.name.clone(),
+            requests: usize::try_from(report.requests).unwrap_or(usize::MAX),
+            parsed: report.parsed,
+            kept: report.kept,
+            images: Dataset::open(run.layout.images_of(&skill.name))?.len(),
+        })
+    });
+    rows.collect()
+}
+
+fn curves(
+    run: &Run,
+    results: &[(Model, f64, EvalResult)],
+) -> Result<Vec<GuidanceCurve>, SelmaError> {
+    let guidances = &run.recipe.eval.guidances;
+    if guidances.len() < 2 {
+        return Ok(Vec::new());
+    }
+    let set = if run.recipe.eval.curve {
+        "test"
+    } else {
+        "validation"
+    };
+    let curves = results.iter().map(|(model, chosen, _)| {
+        let points = guidances
+            .iter()
+            .map(|&guidance| Ok((guidance, load(run, model, set, guidance)?.overall)));
+        Ok(GuidanceCurve {
+            model: model.name.clone(),
+            points: points.collect::<Result<_, SelmaError>>()?,
+            chosen: Some(*chosen),
+        })
+    });
+    curves.collect()
+}
+
+fn samples(run: &Run, results: &[(Model, f64, EvalResult)]) -> Result<Vec<SampleRow>, SelmaError> {
+    let mut rows: BTreeMap<String, SampleRow> = BTreeMap::new();
+    let mut order = Vec::new();
+    for (model, guidance, result) in results {
+        let folder = image_folder(run, model, "test", *guidance);
+        for item in &result.items {
+            let path = folder.join(file_name(&item.item_id));
+            let png = std::fs::read(&path).map_err(|source| SelmaError::Io {
+                action: "read",
+                path: path.clone(),
+                source,
+            })?;
+            let answers = item.questions.iter().map(|question| Answer {
+                question: question.question.clone(),
+                answer: question.answer.clone(),
+                ok: question.score > 0.0,
+            });
+            let image = SampleImage {
+                model: model.name.clone(),
+                png,
+                score: item.score,
+                answers: answers.collect(),
+            };
+            let row = rows.entry(item.item_id.clone()).or_insert_with(|| {
+                order.push(item.item_id.clone());
+                SampleRow {
+                    id: item.item_id.clone(),
+                    skill: item.group.clone(),
+                    prompt: item.text.clone(),
+                    images: Vec::new(),
+                }
+            });
+            row.images.push(image);
+        }
+    }
+    Ok(order.iter().filter_map(|id| rows.remove(id)).collect())
+}
+
+fn settings(run: &Run) -> Result<Vec<(String, String)>, SelmaError> {
+    let hash = Checkpoint::open(&run.recipe.model)?.sha256()?;
+    let mut settings = vec![
+        ("model".to_owned(), run.recipe.model.display().to_string()),
+        ("model sha256".to_owned(), hash),
+        ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    let recipe = serde_json::to_value(&run.recipe).map_err(SelmaError::Json)?;
+    flatten("", &recipe, &mut settings);
+    Ok(settings)
+}
+
+/// Turns nested settings into `section.key` and value.
+fn flatten(path: &str, value: &serde_json::Value, settings: &mut Vec<(String, String)>) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (key, value) in fields {
+                let path = if path.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{path}.{key}")
+                };
+                flatten(&path, value, settings);
+            }
+        }
+        serde_json::Value::String(text) => settings.push((path.to_owned(), text.clone())),
+        other => settings.push((path.to_owned(), other.to_string())),
+    }
+}
