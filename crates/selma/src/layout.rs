@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::Expert;
+
 /// The folder of a run.
 #[derive(Debug, Clone)]
 pub struct Layout {
@@ -54,7 +56,7 @@ impl Layout {
     /// A trained adapter.
     #[must_use]
     pub fn adapter_of(&self, name: &str) -> PathBuf {
-        self.expert(name).join("adapter.safetensors")
+        self.expert(name).join(Expert::ADAPTER)
     }
 
     /// A merged adapter.

@@ -1,7 +1,9 @@
 //! SELMA: recipes, runs, stages and the report, from prompts to a merged multi-skill model.
 
+pub mod draw;
 mod error;
 mod events;
+mod expert;
 mod files;
 mod layout;
 pub mod pretrain;
@@ -12,6 +14,7 @@ mod stages;
 
 pub use error::SelmaError;
 pub use events::{RunEvent, RunObserver};
+pub use expert::{Expert, Metrics};
 pub use layout::Layout;
 pub use recipe::{EvalStage, ImageStage, MergeStage, PromptStage, Recipe, TrainStage, Writer};
 pub use run::{Model, Run, Stage};

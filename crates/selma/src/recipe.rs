@@ -10,8 +10,8 @@ use selma_lora::merge::Method;
 use selma_train::TrainConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::SelmaError;
-use crate::files::read_toml;
+use crate::files::{read_json, read_toml};
+use crate::{Layout, SelmaError};
 
 /// A run: everything that decides its results.
 ///
@@ -137,6 +137,15 @@ impl Recipe {
         let recipe: Self = read_toml(path)?;
         recipe.validate()?;
         Ok(recipe)
+    }
+
+    /// The recipe that a run was begun with.
+    ///
+    /// # Errors
+    ///
+    /// If the folder is no run.
+    pub fn of_run(folder: &Path) -> Result<Self, SelmaError> {
+        read_json(&Layout::new(folder).recipe())
     }
 
     /// Checks all settings before anything expensive starts.

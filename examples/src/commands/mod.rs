@@ -1,11 +1,17 @@
 //! The sub-commands: each file turns the flags of one into the settings of a library, and runs it.
 
 mod eval;
+mod events;
 mod filter;
 mod generate;
+mod images;
 mod inspect;
 mod merge;
+mod pretrain;
 mod prompts;
+mod report;
+mod run;
+mod train;
 mod values;
 
 use clap::Subcommand;
@@ -13,18 +19,28 @@ use clap::Subcommand;
 /// What can be done. The help of each comes from its own `Args`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Run(run::Args),
+    Pretrain(pretrain::Args),
     Prompts(prompts::Args),
     Filter(filter::Args),
+    Images(images::Args),
     Generate(generate::Args),
+    Train(train::Args),
     Merge(merge::Args),
     Inspect(inspect::Args),
     Eval(eval::Args),
+    Report(report::Args),
 }
 
 impl Command {
     /// Does it.
     pub fn run(self) -> anyhow::Result<()> {
         match self {
+            Self::Run(args) => run::run(args),
+            Self::Pretrain(args) => pretrain::run(args),
+            Self::Images(args) => images::run(args),
+            Self::Train(args) => train::run(args),
+            Self::Report(args) => report::run(args),
             Self::Prompts(args) => prompts::run(args),
             Self::Filter(args) => filter::run(args),
             Self::Generate(args) => generate::run(args),

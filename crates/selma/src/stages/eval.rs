@@ -6,7 +6,7 @@ use selma_eval::{EvalOptions, EvalResult, ImageFolder, QuestionSet, evaluate};
 use selma_lora::Adapter;
 use selma_mini::{EvalItem, EvalSet, OracleVqa, Partition};
 
-use super::draw::{Drawing, Style, draw};
+use crate::draw::{Drawing, DrawingStyle, draw};
 use super::images::load_once;
 use super::prompts::finished;
 use crate::{Model, Run, RunEvent, RunObserver, SelmaError};
@@ -231,7 +231,7 @@ impl Judge<'_> {
             })
             .collect();
         let model = self.run.recipe.model.to_string_lossy();
-        let style = Style {
+        let style = DrawingStyle {
             steps: stage.steps,
             guidance,
             scheduler: stage.scheduler,

@@ -4,7 +4,7 @@ use selma_dataset::METADATA_FILE;
 use selma_diffusion::{Checkpoint, StableDiffusion};
 use selma_llm::read_prompts;
 
-use super::draw::{Drawing, Style, draw};
+use crate::draw::{Drawing, DrawingStyle, draw};
 use super::prompts::finished;
 use crate::{Run, RunObserver, SelmaError};
 
@@ -37,7 +37,7 @@ pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), Selma
                 .collect();
             let pipeline = load_once(&mut pipeline, run)?;
             let model = run.recipe.model.to_string_lossy();
-            let style = Style {
+            let style = DrawingStyle {
                 steps: stage.steps,
                 guidance: stage.guidance,
                 scheduler: stage.scheduler,

@@ -1,6 +1,5 @@
 //! The stages of a run, one file each.
 
-mod draw;
 pub(crate) mod eval;
 pub(crate) mod images;
 pub(crate) mod merge;

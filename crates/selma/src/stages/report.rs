@@ -6,7 +6,7 @@ use selma_dataset::Dataset;
 use selma_diffusion::Checkpoint;
 use selma_eval::{EvalResult, compare};
 
-use super::draw::file_name;
+use crate::draw::file_name;
 use super::eval::{chosen_guidance, image_folder, load};
 use super::prompts::generation_report;
 use crate::report::{Answer, FunnelRow, GuidanceCurve, ModelRow, Report, SampleImage, SampleRow};

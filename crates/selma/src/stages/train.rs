@@ -1,19 +1,14 @@
 //! Stage 3: one expert a skill, and one adapter on all data.
 
-use std::ops::ControlFlow;
-
 use image::RgbImage;
-use selma_dataset::durable::{Journal, create_folder};
 use selma_dataset::{Dataset, METADATA_FILE};
 use selma_diffusion::StableDiffusion;
-use selma_lora::{Dtype, Format};
-use selma_train::{Denoising, TrainConfig, TrainError, Trainer, TrainingSet, ValidTrainConfig};
-use serde::{Deserialize, Serialize};
+use selma_train::{TrainConfig, TrainError, TrainingSet, ValidTrainConfig};
 
 use super::images::load_once;
 use super::prompts::finished;
 use crate::run::{FILTERED, UNION};
-use crate::{Run, RunEvent, RunObserver, SelmaError};
+use crate::{Expert, Run, RunObserver, SelmaError};
 
 /// Trains every expert that is not finished.
 pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
@@ -77,83 +72,20 @@ fn jobs(run: &Run) -> Result<Vec<Job>, SelmaError> {
     Ok(jobs)
 }
 
-/// One line of `metrics.jsonl`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Metrics {
-    step: usize,
-    loss: f32,
-    grad_norm: Option<f32>,
-}
-
 fn train(
     run: &Run,
     job: &Job,
     pipeline: &StableDiffusion,
     observer: &mut RunObserver<'_>,
 ) -> Result<(), SelmaError> {
-    let folder = run.layout.expert(&job.name);
-    create_folder(&folder)?;
     let set = TrainingSet::encode(pipeline, samples(run, job)?)?;
-    let checkpoint = folder.join("checkpoint.safetensors");
-    let objective = Denoising::new(&pipeline.scheduler_config)?;
-    let unet = pipeline.unet.clone();
-    let (scheduler, config) = (&pipeline.scheduler_config, job.config.clone());
-    let device = pipeline.device();
-    let mut trainer = if checkpoint.is_file() {
-        Trainer::resume(unet, scheduler, objective, config, &checkpoint, device)?
-    } else {
-        Trainer::new(unet, scheduler, objective, config, device)?
+    let expert = Expert {
+        name: &job.name,
+        skills: &job.skills,
+        config: job.config.clone(),
+        checkpoint_every: run.recipe.train.checkpoint_every,
     };
-    let (mut metrics, _) = Journal::<Metrics>::open(folder.join("metrics.jsonl"))?;
-    let mut pending: Vec<Metrics> = Vec::new();
-    let every = run.recipe.train.checkpoint_every;
-    let mut failure = None;
-    let result = trainer.run(&set, Some((&checkpoint, every)), &mut |progress| {
-        pending.push(Metrics {
-            step: progress.step,
-            loss: progress.loss,
-            grad_norm: progress.grad_norm,
-        });
-        if progress.step.is_multiple_of(every) || progress.step == progress.steps {
-            if let Err(error) = metrics.append_all(&pending) {
-                failure = Some(error);
-                return ControlFlow::Break(());
-            }
-            pending.clear();
-        }
-        observer(RunEvent::Progress {
-            task: &job.name,
-            done: progress.step,
-            total: progress.steps,
-            unit: "steps",
-            note: Some(("loss", f64::from(progress.loss))),
-        })
-    });
-    if let Some(error) = failure {
-        return Err(error.into());
-    }
-    result.map_err(|error| match error {
-        TrainError::Cancelled { .. } => SelmaError::Cancelled,
-        other => other.into(),
-    })?;
-    let mut adapter = trainer.adapter()?;
-    adapter
-        .metadata
-        .insert("selma.skills".to_owned(), job.skills.join(","));
-    adapter
-        .metadata
-        .insert("selma.steps".to_owned(), trainer.step_count().to_string());
-    let path = run.layout.adapter_of(&job.name);
-    adapter.save(&path, Format::Diffusers, Dtype::F32)?;
-    if checkpoint.is_file() {
-        std::fs::remove_file(&checkpoint).map_err(|source| SelmaError::Io {
-            action: "remove",
-            path: checkpoint.clone(),
-            source,
-        })?;
-    }
-    Ok(())
+    expert.train(pipeline, &set, &run.layout.expert(&job.name), observer)
 }
 
 /// Pictures and captions of a job's skills.

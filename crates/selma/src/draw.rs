@@ -10,46 +10,55 @@ use selma_diffusion::{DiffusionError, StableDiffusion, TextToImage};
 use crate::{RunEvent, RunObserver, SelmaError};
 
 /// A prompt to draw.
-#[derive(Debug, Clone)]
-pub(super) struct Drawing<'a> {
+#[derive(Debug, Clone, Copy)]
+pub struct Drawing<'a> {
     /// Identifier, and name of the file.
-    pub(super) id: &'a str,
+    pub id: &'a str,
     /// The skill it belongs to.
-    pub(super) skill: &'a str,
+    pub skill: &'a str,
     /// The prompt.
-    pub(super) text: &'a str,
+    pub text: &'a str,
     /// Seed of the noise.
-    pub(super) seed: u64,
+    pub seed: u64,
 }
 
 /// How to draw.
-#[derive(Debug, Clone)]
-pub(super) struct Style<'a> {
-    pub(super) steps: usize,
-    pub(super) guidance: f64,
-    pub(super) scheduler: Option<SchedulerKind>,
-    pub(super) batch_size: usize,
+#[derive(Debug, Clone, Copy)]
+pub struct DrawingStyle<'a> {
+    /// Denoising steps.
+    pub steps: usize,
+    /// Scale of classifier-free guidance; none at 1.
+    pub guidance: f64,
+    /// The scheduler; the checkpoint's if none is given.
+    pub scheduler: Option<SchedulerKind>,
+    /// Pictures drawn together.
+    pub batch_size: usize,
     /// Name of the model for the provenance.
-    pub(super) model: &'a str,
+    pub model: &'a str,
     /// Hash of the base's weights.
-    pub(super) model_hash: &'a str,
+    pub model_hash: &'a str,
     /// Hash of the adapter, if there is one.
-    pub(super) adapter: Option<&'a str>,
+    pub adapter: Option<&'a str>,
 }
 
 /// Name of the picture of a prompt.
-pub(super) fn file_name(id: &str) -> String {
+#[must_use]
+pub fn file_name(id: &str) -> String {
     format!("{id}.png")
 }
 
 /// Draws all prompts that a data set does not have yet, and finishes it.
 ///
 /// Batches are cut by position, not by what is missing, so that an interrupted run draws the same batches again as an
-/// uninterrupted one: sums in another order would change the last bit of a picture.
-pub(super) fn draw(
+/// uninterrupted one: sums in another order would change the last bit of a picture. `task` is what the observer is told.
+///
+/// # Errors
+///
+/// [`SelmaError::Cancelled`] if the observer stops, and errors of drawing and writing; finished pictures are kept.
+pub fn draw(
     pipeline: &StableDiffusion,
     drawings: &[Drawing<'_>],
-    style: &Style<'_>,
+    style: &DrawingStyle<'_>,
     folder: &Path,
     task: &str,
     observer: &mut RunObserver<'_>,

@@ -1,0 +1,164 @@
+//! Training one adapter into a folder, to be continued where it was interrupted.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use selma_dataset::durable::{Journal, create_folder};
+use selma_diffusion::StableDiffusion;
+use selma_lora::{Dtype, Format};
+use selma_train::{Denoising, TrainError, Trainer, TrainingSet, ValidTrainConfig};
+use serde::{Deserialize, Serialize};
+
+use crate::{RunEvent, RunObserver, SelmaError};
+
+/// An adapter to train.
+#[derive(Debug, Clone)]
+pub struct Expert<'a> {
+    /// What the observer is told.
+    pub name: &'a str,
+    /// The skills whose data it sees, for the adapter's metadata.
+    pub skills: &'a [String],
+    /// How it is trained.
+    pub config: ValidTrainConfig,
+    /// Steps between checkpoints.
+    pub checkpoint_every: usize,
+}
+
+/// One line of `metrics.jsonl`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metrics {
+    /// Optimizer steps done.
+    pub step: usize,
+    /// Loss of the step.
+    pub loss: f32,
+    /// Norm of all gradients before clipping.
+    pub grad_norm: Option<f32>,
+}
+
+impl Expert<'_> {
+    /// Name of the finished adapter in its folder.
+    pub const ADAPTER: &'static str = "adapter.safetensors";
+
+    /// Trains until all steps are done and leaves `adapter.safetensors` and `metrics.jsonl`.
+    ///
+    /// While it goes on the folder has `checkpoint.safetensors`, from which the same call continues; the adapter is the
+    /// same bytes then.
+    ///
+    /// # Errors
+    ///
+    /// [`SelmaError::Cancelled`] if the observer stops, errors of training, and of writing.
+    pub fn train(
+        &self,
+        pipeline: &StableDiffusion,
+        set: &TrainingSet,
+        folder: &Path,
+        observer: &mut RunObserver<'_>,
+    ) -> Result<(), SelmaError> {
+        create_folder(folder)?;
+        let checkpoint = folder.join("checkpoint.safetensors");
+        let mut trainer = self.trainer(pipeline, &checkpoint)?;
+        let mut metrics = MetricsLog::open(folder.join("metrics.jsonl"), trainer.step_count())?;
+        let mut failure = None;
+        let every = self.checkpoint_every.max(1);
+        let result = trainer.run(set, Some((&checkpoint, every)), &mut |progress| {
+            metrics.push(Metrics {
+                step: progress.step,
+                loss: progress.loss,
+                grad_norm: progress.grad_norm,
+            });
+            if (progress.step.is_multiple_of(every) || progress.step == progress.steps)
+                && let Err(error) = metrics.write()
+            {
+                failure = Some(error);
+                return ControlFlow::Break(());
+            }
+            observer(RunEvent::Progress {
+                task: self.name,
+                done: progress.step,
+                total: progress.steps,
+                unit: "steps",
+                note: Some(("loss", f64::from(progress.loss))),
+            })
+        });
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        result.map_err(|error| match error {
+            TrainError::Cancelled { .. } => SelmaError::Cancelled,
+            other => other.into(),
+        })?;
+        let mut adapter = trainer.adapter()?;
+        let notes = [
+            ("selma.skills", self.skills.join(",")),
+            ("selma.steps", trainer.step_count().to_string()),
+            ("selma.seed", self.config.seed.to_string()),
+        ];
+        for (key, value) in notes {
+            adapter.metadata.insert(key.to_owned(), value);
+        }
+        adapter.save(folder.join(Self::ADAPTER), Format::Diffusers, Dtype::F32)?;
+        remove(&checkpoint)
+    }
+
+    fn trainer(
+        &self,
+        pipeline: &StableDiffusion,
+        checkpoint: &Path,
+    ) -> Result<Trainer<Denoising>, SelmaError> {
+        let scheduler = &pipeline.scheduler_config;
+        let objective = Denoising::new(scheduler)?;
+        let (unet, config) = (pipeline.unet.clone(), self.config.clone());
+        let device = pipeline.device();
+        Ok(if checkpoint.is_file() {
+            Trainer::resume(unet, scheduler, objective, config, checkpoint, device)?
+        } else {
+            Trainer::new(unet, scheduler, objective, config, device)?
+        })
+    }
+}
+
+fn remove(path: &Path) -> Result<(), SelmaError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(SelmaError::Io {
+            action: "remove",
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Losses on their way to the disk. Lines of steps that a resumed training makes again are not written twice.
+struct MetricsLog {
+    journal: Journal<Metrics>,
+    written: usize,
+    pending: Vec<Metrics>,
+}
+
+impl MetricsLog {
+    fn open(path: PathBuf, step: usize) -> Result<Self, SelmaError> {
+        let (journal, before) = Journal::<Metrics>::open(path)?;
+        let last = before.last().map_or(0, |metrics| metrics.step);
+        Ok(Self {
+            journal,
+            written: last.max(step),
+            pending: Vec::new(),
+        })
+    }
+
+    fn push(&mut self, metrics: Metrics) {
+        if metrics.step > self.written {
+            self.pending.push(metrics);
+        }
+    }
+
+    fn write(&mut self) -> Result<(), SelmaError> {
+        self.journal.append_all(&self.pending)?;
+        if let Some(last) = self.pending.last() {
+            self.written = last.step;
+        }
+        self.pending.clear();
+        Ok(())
+    }
+}

@@ -1,0 +1,61 @@
+//! What a run tells, as progress bars.
+
+use std::ops::ControlFlow;
+
+use selma::RunEvent;
+
+use crate::interrupt;
+use crate::progress::Progress;
+use crate::terminal::say;
+
+/// The bar of the task that is going on.
+#[derive(Debug, Default)]
+pub struct Events {
+    current: Option<(String, Progress)>,
+}
+
+impl Events {
+    /// Shows an event, and answers whether to go on.
+    pub fn receive(&mut self, event: RunEvent<'_>) -> ControlFlow<()> {
+        match event {
+            RunEvent::Stage(stage) => {
+                self.finish();
+                say(format_args!("== {stage}"));
+            }
+            RunEvent::Progress {
+                task,
+                done,
+                total,
+                unit,
+                note,
+            } => {
+                let label = format!("{task} {unit}");
+                if self.current.as_ref().is_none_or(|(shown, _)| *shown != label) {
+                    self.finish();
+                    let bar = Progress::new(task, total as u64, unit);
+                    // What is done at the first sight of a task, an earlier run has done.
+                    let before = done.saturating_sub(1) as u64;
+                    self.current = Some((label, bar.resumed_at(before)));
+                }
+                if let Some((_, bar)) = &mut self.current {
+                    let note = note.map(|(name, value)| format!("{name} {value:.4}"));
+                    bar.set(done as u64, note.unwrap_or_default());
+                }
+            }
+            RunEvent::Finished { task, before } => {
+                self.finish();
+                if before {
+                    say(format_args!("{task}: finished before"));
+                }
+            }
+        }
+        interrupt::flow()
+    }
+
+    /// Shows the last state of the task for good.
+    pub fn finish(&mut self) {
+        if let Some((_, bar)) = self.current.take() {
+            bar.finish();
+        }
+    }
+}

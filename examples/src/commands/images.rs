@@ -1,0 +1,94 @@
+//! `selma images`.
+
+use std::path::PathBuf;
+
+use anyhow::ensure;
+use selma::draw::{Drawing, DrawingStyle, draw};
+use selma_diffusion::noise::derive_seed;
+use selma_diffusion::schedulers::SchedulerKind;
+use selma_diffusion::{Checkpoint, StableDiffusion, device};
+use selma_llm::read_prompts;
+use selma_lora::Adapter;
+
+use super::{events::Events, values};
+use crate::interrupt;
+
+/// Draw every prompt of a file into a dataset.
+///
+/// The dataset is a folder of PNG files with metadata.jsonl, which `datasets.load_dataset("imagefolder")` opens, and a text
+/// file beside each picture. Stopped at any time, the same command draws what is missing.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  selma images --model models/mini --prompts prompts/coco.jsonl --out images/coco")]
+pub struct Args {
+    /// Folder of the model, in diffusers' layout.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Prompts as `selma prompts` writes them: one JSON object a line, with id, skill and text.
+    #[arg(long, value_name = "FILE.jsonl")]
+    prompts: PathBuf,
+    /// Folder of the dataset; made if need be.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// A LoRA adapter for all pictures.
+    #[arg(long, value_name = "FILE")]
+    adapter: Option<PathBuf>,
+    /// Denoising steps.
+    #[arg(long, value_name = "N", default_value = "50")]
+    steps: usize,
+    /// How closely pictures follow their prompts; 1 is without guidance.
+    #[arg(long, value_name = "G", default_value = "7.5")]
+    guidance: f64,
+    /// The scheduler. Default: the model's own.
+    #[arg(long, value_name = "NAME", value_parser = values::named::<SchedulerKind>(SchedulerKind::ALL.map(SchedulerKind::name)))]
+    scheduler: Option<SchedulerKind>,
+    /// Pictures drawn together.
+    #[arg(long, value_name = "N", default_value = "8")]
+    batch_size: usize,
+    /// Seed from which each picture's own is derived.
+    #[arg(long, value_name = "S", default_value = "0")]
+    seed: u64,
+    /// What computes: flex (the CPU), wgpu, cuda or cuda:N.
+    #[arg(long, value_name = "D", default_value = "flex")]
+    device: String,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    interrupt::install()?;
+    ensure!(args.batch_size > 0, "--batch-size must be at least 1, found 0");
+    let prompts = read_prompts(&args.prompts)?;
+    let device = device(&args.device)?;
+    let mut pipeline = StableDiffusion::load(&args.model, &device)?;
+    let model_hash = Checkpoint::open(&args.model)?.sha256()?;
+    let adapter = args.adapter.as_ref().map(Adapter::load).transpose()?;
+    let adapter_hash = adapter.as_ref().map(Adapter::sha256);
+    if let Some(adapter) = &adapter {
+        pipeline.attach(adapter, "adapter", 1.0)?;
+    }
+    let drawings: Vec<Drawing<'_>> = prompts
+        .iter()
+        .zip(0..)
+        .map(|(prompt, number)| Drawing {
+            id: &prompt.id,
+            skill: &prompt.skill,
+            text: &prompt.text,
+            seed: derive_seed(args.seed, &format!("image {}", prompt.skill), &[number]),
+        })
+        .collect();
+    let model = args.model.to_string_lossy();
+    let style = DrawingStyle {
+        steps: args.steps,
+        guidance: args.guidance,
+        scheduler: args.scheduler,
+        batch_size: args.batch_size,
+        model: &model,
+        model_hash: &model_hash,
+        adapter: adapter_hash.as_deref(),
+    };
+    let mut events = Events::default();
+    let observer = &mut |event: selma::RunEvent<'_>| events.receive(event);
+    draw(&pipeline, &drawings, &style, &args.out, "images", observer)?;
+    events.finish();
+    Ok(())
+}

@@ -1,0 +1,31 @@
+//! `selma report`.
+
+use std::path::PathBuf;
+
+use selma::{Recipe, Run, Stage};
+use selma_diffusion::device;
+
+use super::events::Events;
+use crate::terminal::{print, say};
+
+/// Write the report of a run again, and print its table.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Example:
+  selma report runs/mini")]
+pub struct Args {
+    /// Folder of a run whose evaluation is finished.
+    #[arg(value_name = "DIR")]
+    run: PathBuf,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let recipe = Recipe::of_run(&args.run)?;
+    let run = Run::open(recipe, &args.run, &device("flex")?)?;
+    let mut events = Events::default();
+    run.stage(Stage::Report, &mut |event| events.receive(event))?;
+    print(run.report()?.table())?;
+    let page = run.layout.report().join("index.html");
+    say(format_args!("report: {}", page.display()));
+    Ok(())
+}

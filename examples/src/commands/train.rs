@@ -1,0 +1,111 @@
+//! `selma train`.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use selma::Expert;
+use selma_dataset::Dataset;
+use selma_diffusion::{StableDiffusion, device};
+use selma_train::{TrainConfig, TrainError, TrainingSet};
+
+use super::events::Events;
+use crate::interrupt;
+use crate::terminal::say;
+
+/// Train a LoRA expert on a dataset of pictures with captions.
+///
+/// The dataset is a folder as `selma images` makes it, or any folder with PNG files and a metadata.jsonl. The folder given by
+/// --out gets adapter.safetensors and metrics.jsonl. Stopped at any time, the same command continues.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  selma train --model models/mini --data images/coco --out experts/coco --steps 200 --batch-size 16 --rank 16
+  selma train --model models/sd14 --data images/coco --data images/whoops --out experts/both --config train.toml")]
+pub struct Args {
+    /// Folder of the model, in diffusers' layout.
+    #[arg(long, value_name = "DIR")]
+    model: PathBuf,
+    /// Folder of a dataset. Repeat it to train on several together.
+    #[arg(long, value_name = "DIR", required = true)]
+    data: Vec<PathBuf>,
+    /// Folder for the adapter; made if need be.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Settings as a TOML file, those of the recipes' section [train]. Flags go before it.
+    #[arg(long, value_name = "FILE.toml")]
+    config: Option<PathBuf>,
+    /// Optimizer steps.
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// Samples a forward pass.
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// Forward passes an optimizer step.
+    #[arg(long, value_name = "N")]
+    gradient_accumulation: Option<usize>,
+    /// Constant learning rate.
+    #[arg(long, value_name = "R")]
+    learning_rate: Option<f64>,
+    /// Rank of the adapter; its alpha becomes the same.
+    #[arg(long, value_name = "R")]
+    rank: Option<usize>,
+    /// Seed of everything random. Experts that are to be merged should share it.
+    #[arg(long, value_name = "S")]
+    seed: Option<u64>,
+    /// Steps between checkpoints.
+    #[arg(long, value_name = "N", default_value = "100")]
+    checkpoint_every: usize,
+    /// What computes: flex (the CPU), wgpu, cuda or cuda:N.
+    #[arg(long, value_name = "D", default_value = "flex")]
+    device: String,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    interrupt::install()?;
+    let config = config(&args)?.validate()?;
+    let datasets = args.data.iter().map(Dataset::open).collect::<Result<Vec<_>, _>>()?;
+    let device = device(&args.device)?;
+    let pipeline = StableDiffusion::load(&args.model, &device)?;
+    let samples = datasets.iter().flat_map(|data| {
+        data.iter().enumerate().map(|(index, sample)| {
+            let image = data.image(index).map_err(TrainError::from)?;
+            Ok((image, sample.text.clone()))
+        })
+    });
+    let set = TrainingSet::encode(&pipeline, samples)?;
+    say(format_args!("{} pictures", set.len()));
+    let names = args.data.iter().filter_map(|path| path.file_name());
+    let skills: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    let expert = Expert {
+        name: "training",
+        skills: &skills,
+        config,
+        checkpoint_every: args.checkpoint_every,
+    };
+    let mut events = Events::default();
+    expert.train(&pipeline, &set, &args.out, &mut |event| events.receive(event))?;
+    events.finish();
+    say(format_args!("{}", args.out.join(Expert::ADAPTER).display()));
+    Ok(())
+}
+
+fn config(args: &Args) -> anyhow::Result<TrainConfig> {
+    let mut config = match &args.config {
+        None => TrainConfig::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?
+        }
+    };
+    config.steps = args.steps.unwrap_or(config.steps);
+    config.batch_size = args.batch_size.unwrap_or(config.batch_size);
+    config.gradient_accumulation = args.gradient_accumulation.unwrap_or(config.gradient_accumulation);
+    config.learning_rate = args.learning_rate.unwrap_or(config.learning_rate);
+    config.seed = args.seed.unwrap_or(config.seed);
+    if let Some(rank) = args.rank {
+        config.rank = rank;
+        config.alpha = rank as f64;
+    }
+    Ok(config)
+}
