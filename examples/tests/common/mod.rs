@@ -5,6 +5,11 @@
     unreachable_pub,
     reason = "each test program uses a part of this"
 )]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by a panic, in its helpers too"
+)]
 
 use std::fs;
 use std::io::Write;
