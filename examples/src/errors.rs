@@ -2,14 +2,16 @@
 
 use std::io;
 
-/// An error and its causes in one line. A cause that the text before it ends with already is not said twice.
+/// An error and its causes, one behind the other. A cause that the text before it ends with already is not said twice.
 pub fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();
+        // Parsers that show the line end with a line end.
+        let cause = cause.trim_end();
         if text.is_empty() {
-            text = cause;
-        } else if !text.ends_with(&cause) {
+            text = cause.to_owned();
+        } else if !text.ends_with(cause) {
             text = format!("{text}: {cause}");
         }
     }

@@ -6,6 +6,10 @@
     unreachable_pub,
     reason = "nothing reaches into a program; `pub` marks what its other modules use"
 )]
+#![allow(
+    clippy::needless_pass_by_value,
+    reason = "each sub-command is given its flags for good, whether it takes them apart or not"
+)]
 
 mod commands;
 mod errors;

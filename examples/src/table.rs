@@ -11,24 +11,28 @@ pub fn pairs(rows: &[(&str, String)]) -> String {
     rows.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// Rows of cells below a heading; the first column is flush left, the others flush right.
+/// Rows of cells below a heading; columns of numbers are flush right, the others flush left.
 pub fn columns<const N: usize>(heading: [&str; N], rows: &[[String; N]]) -> String {
     let mut widths = heading.map(|cell| cell.chars().count());
+    let mut numbers = [true; N];
     for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+        for ((width, number), cell) in widths.iter_mut().zip(&mut numbers).zip(row) {
             *width = (*width).max(cell.chars().count());
+            *number &= cell.starts_with(|c: char| c.is_ascii_digit() || c == '-' || c == '[');
         }
     }
     let line = |cells: [&str; N]| {
-        let mut line = String::new();
-        for (index, (cell, width)) in cells.iter().zip(widths).enumerate() {
-            line += &if index == 0 {
-                format!("{cell:width$}")
-            } else {
-                format!("  {cell:>width$}")
-            };
-        }
-        line.trim_end().to_owned()
+        let cells = cells.iter().zip(widths).zip(numbers);
+        let cells: Vec<String> = cells
+            .map(|((cell, width), number)| {
+                if number {
+                    format!("{cell:>width$}")
+                } else {
+                    format!("{cell:width$}")
+                }
+            })
+            .collect();
+        cells.join("  ").trim_end().to_owned()
     };
     let rows = rows
         .iter()

@@ -54,11 +54,7 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
         assert_eq!(selma.read(&format!("out/{name}")), whole, "{name}");
     }
     selma
-        .run(
-            &MINI
-                .replace("out", "other")
-                .replace("count 30", "count 30 --seed 1"),
-        )
+        .run(&MINI.replace("--out out", "--out other --seed 1"))
         .ok();
     assert_ne!(selma.read("other/coco.jsonl"), selma.read("out/coco.jsonl"));
 }

@@ -1,5 +1,11 @@
 //! The short programs, each on the files of those before it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by a panic, in its helpers too"
+)]
+
 mod common;
 
 use std::io::Write;

@@ -18,6 +18,9 @@ use crate::terminal::{print, say};
 
 /// Measure how faithful pictures are to their prompts.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  selma eval dsg --images drawn --annotations questions.csv --vqa oracle"
+)]
 pub struct Args {
     #[command(subcommand)]
     metric: Metric,
@@ -25,12 +28,12 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Metric {
-    /// By yes/no questions about each prompt: Davidsonian Scene Graphs.
     Dsg(Dsg),
 }
 
-/// Share of yes/no questions about the prompts that are answered "yes" from the pictures (arXiv 2310.18235).
+/// Measure faithfulness by yes/no questions about each prompt (Davidsonian Scene Graphs, arXiv 2310.18235).
 ///
+/// The score is the share of questions that are answered "yes" from the picture.
 /// The questions come from a CSV file in the form of DSG-1k, the pictures from a folder with ITEM_ID.png for each item.
 /// Answers that are there already, such as those of DSG's release, are scored with --answers instead of --images.
 /// Intervals are 95% and take the prompts, not the questions, as independent.

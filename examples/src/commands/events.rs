@@ -30,7 +30,11 @@ impl Events {
                 note,
             } => {
                 let label = format!("{task} {unit}");
-                if self.current.as_ref().is_none_or(|(shown, _)| *shown != label) {
+                if self
+                    .current
+                    .as_ref()
+                    .is_none_or(|(shown, _)| *shown != label)
+                {
                     self.finish();
                     let bar = Progress::new(task, total as u64, unit);
                     // What is done at the first sight of a task, an earlier run has done.

@@ -56,7 +56,10 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     interrupt::install()?;
-    ensure!(args.batch_size > 0, "--batch-size must be at least 1, found 0");
+    ensure!(
+        args.batch_size > 0,
+        "--batch-size must be at least 1, found 0"
+    );
     let prompts = read_prompts(&args.prompts)?;
     let device = device(&args.device)?;
     let mut pipeline = StableDiffusion::load(&args.model, &device)?;

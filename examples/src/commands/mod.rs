@@ -16,30 +16,19 @@ mod values;
 
 use clap::Subcommand;
 
-/// What can be done.
+/// What can be done. The help of each comes from its own `Args`.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run all of SELMA from a recipe.
     Run(run::Args),
-    /// Train the miniature model from nothing.
     Pretrain(pretrain::Args),
-    /// Write prompts with a language model, one file a skill.
     Prompts(prompts::Args),
-    /// Keep prompts that differ from each other, drop near copies.
     Filter(filter::Args),
-    /// Draw every prompt of a file into a dataset.
     Images(images::Args),
-    /// Draw pictures of prompts with a Stable Diffusion model.
     Generate(generate::Args),
-    /// Train a LoRA expert on a dataset.
     Train(train::Args),
-    /// Merge LoRA adapters into one.
     Merge(merge::Args),
-    /// Show what is in an adapter, a model folder or a dataset.
     Inspect(inspect::Args),
-    /// Measure how faithful pictures are to their prompts.
     Eval(eval::Args),
-    /// Write the report of a run again.
     Report(report::Args),
 }
 

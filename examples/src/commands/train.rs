@@ -63,7 +63,11 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     interrupt::install()?;
     let config = config(&args)?.validate()?;
-    let datasets = args.data.iter().map(Dataset::open).collect::<Result<Vec<_>, _>>()?;
+    let datasets = args
+        .data
+        .iter()
+        .map(Dataset::open)
+        .collect::<Result<Vec<_>, _>>()?;
     let device = device(&args.device)?;
     let pipeline = StableDiffusion::load(&args.model, &device)?;
     let samples = datasets.iter().flat_map(|data| {
@@ -75,7 +79,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let set = TrainingSet::encode(&pipeline, samples)?;
     say(format_args!("{} pictures", set.len()));
     let names = args.data.iter().filter_map(|path| path.file_name());
-    let skills: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+    let skills: Vec<String> = names
+        .map(|name| name.to_string_lossy().into_owned())
+        .collect();
     let expert = Expert {
         name: "training",
         skills: &skills,
@@ -83,7 +89,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         checkpoint_every: args.checkpoint_every,
     };
     let mut events = Events::default();
-    expert.train(&pipeline, &set, &args.out, &mut |event| events.receive(event))?;
+    expert.train(&pipeline, &set, &args.out, &mut |event| {
+        events.receive(event)
+    })?;
     events.finish();
     say(format_args!("{}", args.out.join(Expert::ADAPTER).display()));
     Ok(())
@@ -100,7 +108,9 @@ fn config(args: &Args) -> anyhow::Result<TrainConfig> {
     };
     config.steps = args.steps.unwrap_or(config.steps);
     config.batch_size = args.batch_size.unwrap_or(config.batch_size);
-    config.gradient_accumulation = args.gradient_accumulation.unwrap_or(config.gradient_accumulation);
+    config.gradient_accumulation = args
+        .gradient_accumulation
+        .unwrap_or(config.gradient_accumulation);
     config.learning_rate = args.learning_rate.unwrap_or(config.learning_rate);
     config.seed = args.seed.unwrap_or(config.seed);
     if let Some(rank) = args.rank {

@@ -1,6 +1,15 @@
 //! Running the programs, and what all their failures have in common.
 
-#![allow(dead_code, reason = "each test program uses a part of this")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test program uses a part of this"
+)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test fails by a panic, in its helpers too"
+)]
 
 use std::fs;
 use std::io::Write;
@@ -33,13 +42,19 @@ impl Ended {
         self
     }
 
-    /// It failed with code 1 and one line that has all of `parts`.
+    /// It failed with code 1 and a message that has all of `parts`.
     pub fn failed(self, parts: &[&str]) -> Self {
         assert_eq!(self.code, Some(1), "{}", self.stderr);
-        let last = self.stderr.lines().last().unwrap_or_default();
-        assert!(last.starts_with("error: "), "{}", self.stderr);
+        let at = if self.stderr.starts_with("error: ") {
+            0
+        } else {
+            self.stderr
+                .rfind("\nerror: ")
+                .unwrap_or_else(|| panic!("{}", self.stderr))
+        };
+        let message = &self.stderr[at..];
         for part in parts {
-            assert!(last.contains(part), "{part:?} is not in: {last}");
+            assert!(message.contains(part), "{part:?} is not in: {message}");
         }
         self
     }

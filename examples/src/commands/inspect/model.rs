@@ -6,7 +6,7 @@ use indicatif::{HumanBytes, HumanCount};
 use selma_diffusion::config::read_json;
 use selma_diffusion::models::{AutoencoderKLConfig, ClipTextConfig, UNet2DConditionModelConfig};
 use selma_diffusion::schedulers::PredictionType;
-use selma_diffusion::weights::Weights;
+use selma_diffusion::weights::{Dtype, Weights};
 use selma_diffusion::{Checkpoint, DiffusionError};
 use serde::Serialize;
 
@@ -116,8 +116,15 @@ fn component(
         half
     };
     let weights = Weights::open(&file)?;
+    // Some files also hold a constant buffer of integers, which is no parameter.
     let parameters = weights
         .names()
+        .filter(|name| {
+            matches!(
+                weights.dtype(name),
+                Some(Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
+            )
+        })
         .filter_map(|name| weights.shape(name))
         .map(|shape| shape.iter().product::<usize>() as u64)
         .sum();

@@ -1,0 +1,305 @@
+//! `selma run` and the sub-commands that are its stages, on a model of a few thousand parameters.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by a panic, in its helpers too"
+)]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use common::{Ended, Selma, copy_folder, tiny_sd};
+
+const RECIPE: &str = r#"
+name = "tiny"
+seed = 7
+model = "model"
+
+[prompts]
+writer = "mini"
+skills = ["coco", "count_bench"]
+count = 4
+
+[images]
+steps = 2
+guidance = 2.0
+batch_size = 2
+
+[train]
+union = false
+checkpoint_every = 2
+steps = 5
+batch_size = 2
+gradient_accumulation = 1
+rank = 2
+alpha = 2.0
+
+[merge]
+methods = ["mean"]
+
+[eval]
+prompts = 1
+validation = 1
+guidances = [1.0, 2.0]
+steps = 2
+batch_size = 4
+aggregation = "official"
+"#;
+
+/// A folder with the recipe and its model, whose pictures have the size that the oracle knows.
+fn world() -> Selma {
+    let selma = Selma::new();
+    selma.write("recipe.toml", RECIPE);
+    copy_folder(Path::new(&tiny_sd()), &selma.path("model"));
+    let config = selma.path("model/unet/config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    assert!(text.contains("\"sample_size\": 8"));
+    fs::write(
+        config,
+        text.replace("\"sample_size\": 8", "\"sample_size\": 32"),
+    )
+    .unwrap();
+    selma
+}
+
+/// All files below a folder, with their bytes.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let Ok(entries) = fs::read_dir(folder) else {
+        return found;
+    };
+    for entry in entries {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else if let Ok(bytes) = fs::read(&path) {
+            found.insert(path, bytes);
+        }
+    }
+    found
+}
+
+/// Starts the run and kills it as soon as there is another file below `part`; whether it was killed.
+fn kill_at(selma: &Selma, part: &str) -> bool {
+    let part = selma.path("killed").join(part);
+    let before = files(&part).len();
+    let mut child = selma
+        .command("run recipe.toml --out killed")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "{part:?}: {status}");
+            return false;
+        }
+        if files(&part).len() > before {
+            // SIGKILL: the program gets no chance to tidy up.
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return true;
+        }
+        assert!(
+            start.elapsed() < Duration::from_secs(300),
+            "nothing came to {part:?}"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn a_run_that_is_killed_in_every_stage_makes_the_same_files() {
+    let selma = world();
+    let ended = selma.run("run recipe.toml --out whole").ok();
+    for part in ["base", "coco", "count_bench", "merged-mean"] {
+        assert!(ended.text().contains(part), "{part}: {}", ended.text());
+    }
+    let mut kills = 0;
+    for part in [
+        "prompts", "images", "images", "experts", "experts", "merged", "eval", "eval", "report",
+    ] {
+        kills += usize::from(kill_at(&selma, part));
+    }
+    // The last stages may be over before they can be killed.
+    assert!(kills >= 6, "{kills}");
+    let resumed = selma.run("run recipe.toml --out killed --resume").ok();
+    assert_eq!(resumed.text(), ended.text());
+    let relative = |root: &str| -> BTreeMap<PathBuf, Vec<u8>> {
+        let root = selma.path(root);
+        let strip = |(path, bytes): (PathBuf, Vec<u8>)| {
+            (path.strip_prefix(&root).unwrap().to_owned(), bytes)
+        };
+        // The log of losses is no result; a kill between checkpoint and log may cost some of its lines.
+        let log = Path::new("metrics.jsonl");
+        files(&root)
+            .into_iter()
+            .filter(|(path, _)| !path.ends_with(log))
+            .map(strip)
+            .collect()
+    };
+    let (whole, killed) = (relative("whole"), relative("killed"));
+    let only = |a: &BTreeMap<PathBuf, Vec<u8>>, b: &BTreeMap<PathBuf, Vec<u8>>| -> Vec<PathBuf> {
+        a.keys()
+            .filter(|path| !b.contains_key(*path))
+            .cloned()
+            .collect()
+    };
+    let none: [PathBuf; 0] = [];
+    assert_eq!(only(&whole, &killed), none, "lost");
+    // A kill in the moment between an adapter's last byte and the removal of what it was made from leaves that.
+    let mut left = only(&killed, &whole);
+    left.retain(|path| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        !name.starts_with('.') && name != "checkpoint.safetensors"
+    });
+    assert_eq!(left, none, "left over");
+    for (path, bytes) in &whole {
+        assert!(killed[path] == *bytes, "{} differs", path.display());
+    }
+}
+
+#[test]
+fn stages_run_alone_in_their_order() {
+    let selma = world();
+    let run = "run recipe.toml --out out --stage";
+    selma
+        .run(&format!("{run} images"))
+        .failed(&["prompts", "run the stage"]);
+    selma.run(&format!("{run} prompts")).ok();
+    assert!(selma.path("out/prompts/coco.jsonl").is_file());
+    assert!(!selma.path("out/images").exists());
+    selma.run("report out").failed(&["eval"]);
+    selma
+        .run(&format!("{run} drawing"))
+        .misused(&["prompts, images, train, merge, eval, report"]);
+}
+
+#[test]
+fn a_recipe_that_cannot_be_used_is_named() {
+    let selma = world();
+    let with = |name: &str, from: &str, to: &str| {
+        assert!(RECIPE.contains(from));
+        selma.write(name, RECIPE.replace(from, to));
+        selma.run(&format!("run {name} --out out"))
+    };
+    with("key.toml", "seed = 7", "seed = 7\nsead = 8").failed(&["key.toml", "sead"]);
+    with("inner.toml", "rank = 2", "rank = 2\nrnak = 3").failed(&["inner.toml", "rnak"]);
+    with("prompt.toml", "count = 4", "count = 4\ncuont = 3").failed(&["prompt.toml", "cuont"]);
+    with("type.toml", "rank = 2", "rank = \"two\"").failed(&["type.toml", "two"]);
+    with("value.toml", "steps = 5", "steps = 0").failed(&["steps", "0"]);
+    with("skill.toml", "\"coco\"", "\"cooking\"").failed(&["cooking"]);
+    with("model.toml", "model = \"model\"", "model = \"none\"").failed(&["none/"]);
+    selma
+        .run("run no.toml")
+        .failed(&["no.toml", "No such file"]);
+    selma
+        .run("run recipe.toml --out new --resume")
+        .failed(&["new", "no run to resume"]);
+    selma.run("run recipe.toml --device gpu").failed(&["gpu"]);
+    selma.run("run").misused(&["RECIPE.toml"]);
+}
+
+#[test]
+fn a_folder_of_something_else_is_refused() {
+    let selma = world();
+    selma.run("run recipe.toml --out out --stage prompts").ok();
+    selma.write("other.toml", RECIPE.replace("seed = 7", "seed = 8"));
+    selma
+        .run("run other.toml --out out")
+        .failed(&["out", "another recipe"]);
+    selma
+        .run("run recipe.toml --out model")
+        .failed(&["model", "not empty"]);
+    selma
+        .run("run recipe.toml --out recipe.toml")
+        .failed(&["recipe.toml"]);
+    selma
+        .run("run recipe.toml --out no/folder/at/recipe.toml/x --stage prompts")
+        .ok();
+    selma.run("report model").failed(&["model/recipe.json"]);
+}
+
+#[test]
+fn the_stages_are_commands_of_their_own() {
+    let selma = world();
+    selma
+        .run("prompts --mini --skill coco --count 4 --out prompts")
+        .ok();
+    let draw = "images --model model --prompts prompts/coco.jsonl --steps 2 --batch-size 2 --out";
+    selma.run(&format!("{draw} data")).ok();
+    selma.run(&format!("{draw} data")).ok();
+    let described = selma.run("inspect data").ok();
+    assert!(
+        described.text().contains("64x64 (4)"),
+        "{}",
+        described.text()
+    );
+    let train = "train --model model --data data --steps 3 --batch-size 2 --rank 2 --out";
+    selma.run(&format!("{train} expert")).ok();
+    selma.run(&format!("{train} again")).ok();
+    assert_eq!(
+        selma.read("expert/adapter.safetensors"),
+        selma.read("again/adapter.safetensors")
+    );
+    selma
+        .run(&format!(
+            "{draw} drawn --adapter expert/adapter.safetensors"
+        ))
+        .ok();
+    assert_ne!(
+        files(&selma.path("data")).values().collect::<Vec<_>>(),
+        files(&selma.path("drawn")).values().collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn stages_name_what_they_cannot_use() {
+    let selma = world();
+    let check = |args: &str, parts: &[&str]| -> Ended { selma.run(args).failed(parts) };
+    selma.write(
+        "torn.jsonl",
+        "{\"id\":\"a\",\"skill\":\"s\",\"text\":\"t\"}\n{\"id\":\"b\"",
+    );
+    check(
+        "images --model model --prompts no.jsonl --out data",
+        &["no.jsonl", "No such file"],
+    );
+    check(
+        "images --model model --prompts torn.jsonl --out data",
+        &["torn.jsonl, line 2"],
+    );
+    check(
+        "train --model model --data no --out expert",
+        &["no/metadata.jsonl", "No such file"],
+    );
+    check(
+        "train --model model --data model --out expert --steps 0",
+        &["steps"],
+    );
+    selma.write("train.toml", "rnak = 3\n");
+    check(
+        "train --model model --data model --out expert --config train.toml",
+        &["train.toml", "rnak"],
+    );
+    fs::create_dir(selma.path("data")).unwrap();
+    selma.write(
+        "data/metadata.jsonl",
+        "{\"file_name\":\"../a.png\",\"text\":\"a\"}\n",
+    );
+    check(
+        "train --model model --data data --out expert",
+        &["data/metadata.jsonl, line 1", "../a.png"],
+    );
+    assert!(!selma.path("expert").exists());
+    selma.write("pretrain.toml", "sead = 3\n");
+    check("pretrain pretrain.toml --out new", &["pretrain.toml"]);
+    assert!(!selma.path("new").exists());
+}
