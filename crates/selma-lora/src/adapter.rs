@@ -192,6 +192,7 @@ fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
         _ => Path::new("."),
     };
     let mut builder = tempfile::Builder::new();
+    builder.prefix(".selma-").suffix(".tmp");
     #[cfg(unix)]
     {
         // Temporary files are private to their owner; an adapter gets the permissions of any new file.

@@ -9,6 +9,7 @@ mod objective;
 pub mod pretrain;
 mod progress;
 mod schedule;
+mod shards;
 mod trainer;
 mod training_set;
 

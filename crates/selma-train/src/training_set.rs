@@ -176,13 +176,14 @@ impl TrainingSet {
 
 /// The order of samples: a new permutation each epoch.
 #[derive(Debug, Default)]
-struct Order {
+pub(crate) struct Order {
     epoch: Option<usize>,
     permutation: Vec<usize>,
 }
 
 impl Order {
-    fn sample(&mut self, seed: u64, position: usize, len: usize) -> usize {
+    /// The sample at a position since the start of the training.
+    pub(crate) fn sample(&mut self, seed: u64, position: usize, len: usize) -> usize {
         let epoch = position / len;
         if self.epoch != Some(epoch) {
             self.permutation = (0..len).collect();

@@ -31,7 +31,10 @@ fn folders() -> Vec<PathBuf> {
 fn slice(weights: &Weights, name: &str, step: usize) -> (Vec<f32>, Vec<usize>) {
     let (values, shape) = weights.require(name).unwrap();
     let count: usize = shape[1..].iter().product();
-    (values[step * count..(step + 1) * count].to_vec(), shape[1..].to_vec())
+    (
+        values[step * count..(step + 1) * count].to_vec(),
+        shape[1..].to_vec(),
+    )
 }
 
 fn tensor<const D: usize>(weights: &Weights, name: &str, step: usize) -> Tensor<D> {
@@ -42,13 +45,21 @@ fn tensor<const D: usize>(weights: &Weights, name: &str, step: usize) -> Tensor<
 fn batch(weights: &Weights, step: usize) -> Batch {
     let times = match weights.integers("timesteps") {
         Some(times) => times,
-        None => weights.floats("timesteps").unwrap().iter().map(|&t| t as i32).collect(),
+        None => weights
+            .floats("timesteps")
+            .unwrap()
+            .iter()
+            .map(|&t| t as i32)
+            .collect(),
     };
     let count = weights.shape("timesteps").unwrap()[1];
     Batch {
         latents: tensor(weights, "latents", step),
         noise: tensor(weights, "noise", step),
-        timesteps: times[step * count..(step + 1) * count].iter().map(|&t| t as usize).collect(),
+        timesteps: times[step * count..(step + 1) * count]
+            .iter()
+            .map(|&t| t as usize)
+            .collect(),
         context: tensor(weights, "encoder_hidden_states", step),
     }
 }
@@ -59,20 +70,25 @@ fn array(weights: &Weights, name: &str) -> ArrayD<f32> {
 }
 
 fn initial(weights: &Weights, outputs: &BTreeMap<String, usize>) -> Adapter {
-    let names = weights.names().filter_map(|name| {
-        name.strip_prefix("init.")?.strip_suffix(".lora_A.weight")
-    });
+    let names = weights
+        .names()
+        .filter_map(|name| name.strip_prefix("init.")?.strip_suffix(".lora_A.weight"));
     Adapter::new(names.map(|name| {
         let a = array(weights, &format!("init.{name}.lora_A.weight"));
         let rank = a.shape()[0];
         let b = ArrayD::zeros(IxDyn(&[outputs[name], rank]));
-        (format!("unet.{name}"), LoraModule::new(a, b, rank as f64).unwrap())
+        (
+            format!("unet.{name}"),
+            LoraModule::new(a, b, rank as f64).unwrap(),
+        )
     }))
 }
 
 fn outputs(weights: &Weights) -> BTreeMap<String, usize> {
     let names = weights.names().filter_map(|name| {
-        let layer = name.strip_prefix("accum1.")?.strip_suffix(".lora_B.weight")?;
+        let layer = name
+            .strip_prefix("accum1.")?
+            .strip_suffix(".lora_B.weight")?;
         Some((layer.to_owned(), weights.shape(name)?[0]))
     });
     names.collect()
@@ -108,8 +124,9 @@ fn losses_and_factors_follow_diffusers_and_peft() {
             .unwrap();
             for (step, expected) in losses.chunks(accumulation).enumerate() {
                 let start = step * accumulation;
-                let batches: Vec<Batch> =
-                    (start..start + accumulation).map(|step| batch(&fixture, step)).collect();
+                let batches: Vec<Batch> = (start..start + accumulation)
+                    .map(|step| batch(&fixture, step))
+                    .collect();
                 let found = trainer.optimize(&batches).unwrap().loss;
                 let expected = expected.iter().sum::<f32>() / accumulation as f32;
                 assert!(
@@ -125,8 +142,13 @@ fn losses_and_factors_follow_diffusers_and_peft() {
                     let key = format!("accum{accumulation}.{layer}.lora_{letter}.weight");
                     let expected = array(&fixture, &key);
                     let scale = expected.iter().fold(0f32, |max, x| max.max(x.abs()));
-                    let error = (factor - &expected).iter().fold(0f32, |max, x| max.max(x.abs()));
-                    assert!(error <= FACTOR_TOLERANCE * scale, "{key}: {error} at scale {scale}");
+                    let error = (factor - &expected)
+                        .iter()
+                        .fold(0f32, |max, x| max.max(x.abs()));
+                    assert!(
+                        error <= FACTOR_TOLERANCE * scale,
+                        "{key}: {error} at scale {scale}"
+                    );
                 }
             }
         }
@@ -135,5 +157,7 @@ fn losses_and_factors_follow_diffusers_and_peft() {
 
 /// The fixture may say at which rate it was made; the script's own is 3e-3.
 fn learning_rate(fixture: &Weights) -> f64 {
-    fixture.floats("learning_rate").map_or(3e-3, |values| f64::from(values[0]))
+    fixture
+        .floats("learning_rate")
+        .map_or(3e-3, |values| f64::from(values[0]))
 }

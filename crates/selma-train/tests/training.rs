@@ -10,7 +10,8 @@ use selma_lora::{Dtype, Format};
 use selma_train::{Denoising, TrainConfig, TrainError, Trainer, TrainingSet, ValidTrainConfig};
 
 fn tiny() -> StableDiffusion {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../selma-diffusion/tests/fixtures/tiny-sd");
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../selma-diffusion/tests/fixtures/tiny-sd");
     StableDiffusion::load(folder, &Device::flex()).unwrap()
 }
 
@@ -46,7 +47,11 @@ fn trainer(pipeline: &StableDiffusion, config: ValidTrainConfig) -> Trainer<Deno
     .unwrap()
 }
 
-fn resume(pipeline: &StableDiffusion, config: ValidTrainConfig, path: &Path) -> Result<Trainer<Denoising>, TrainError> {
+fn resume(
+    pipeline: &StableDiffusion,
+    config: ValidTrainConfig,
+    path: &Path,
+) -> Result<Trainer<Denoising>, TrainError> {
     Trainer::resume(
         pipeline.unet.clone(),
         &pipeline.scheduler_config,
@@ -58,7 +63,11 @@ fn resume(pipeline: &StableDiffusion, config: ValidTrainConfig, path: &Path) -> 
 }
 
 fn bytes(trainer: &mut Trainer<Denoising>) -> Vec<u8> {
-    trainer.adapter().unwrap().to_bytes(Format::Diffusers, Dtype::F32).unwrap()
+    trainer
+        .adapter()
+        .unwrap()
+        .to_bytes(Format::Diffusers, Dtype::F32)
+        .unwrap()
 }
 
 fn file(dir: &tempfile::TempDir) -> PathBuf {
@@ -89,14 +98,20 @@ fn an_interrupted_training_makes_the_same_bytes() {
     let pipeline = tiny();
     let set = set(&pipeline);
     let mut whole = trainer(&pipeline, config().validate().unwrap());
-    whole.run(&set, None, &mut |_| ControlFlow::Continue(())).unwrap();
+    whole
+        .run(&set, None, &mut |_| ControlFlow::Continue(()))
+        .unwrap();
     let expected = bytes(&mut whole);
     for stop in 1..7 {
         let dir = tempfile::tempdir().unwrap();
         let path = file(&dir);
         let mut first = trainer(&pipeline, config().validate().unwrap());
         let result = first.run(&set, Some((&path, 2)), &mut |progress| {
-            if progress.step == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if progress.step == stop {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
         });
         assert!(matches!(result, Err(TrainError::Cancelled { step }) if step == stop));
         // What was done after the last checkpoint is done again.
@@ -106,7 +121,9 @@ fn an_interrupted_training_makes_the_same_bytes() {
             trainer(&pipeline, config().validate().unwrap())
         };
         assert_eq!(second.step_count(), stop / 2 * 2);
-        second.run(&set, Some((&path, 2)), &mut |_| ControlFlow::Continue(())).unwrap();
+        second
+            .run(&set, Some((&path, 2)), &mut |_| ControlFlow::Continue(()))
+            .unwrap();
         assert_eq!(bytes(&mut second), expected, "stopped at {stop}");
     }
 }
@@ -116,22 +133,41 @@ fn a_checkpoint_of_another_training_or_a_torn_one_is_refused() {
     let pipeline = tiny();
     let dir = tempfile::tempdir().unwrap();
     let path = file(&dir);
-    trainer(&pipeline, config().validate().unwrap()).save_checkpoint(&path).unwrap();
-    let other = TrainConfig { learning_rate: 2e-2, ..config() };
-    let error = resume(&pipeline, other.validate().unwrap(), &path).unwrap_err().to_string();
-    assert!(error.contains("other settings") && error.contains("checkpoint.safetensors"), "{error}");
+    trainer(&pipeline, config().validate().unwrap())
+        .save_checkpoint(&path)
+        .unwrap();
+    let other = TrainConfig {
+        learning_rate: 2e-2,
+        ..config()
+    };
+    let error = resume(&pipeline, other.validate().unwrap(), &path)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("other settings") && error.contains("checkpoint.safetensors"),
+        "{error}"
+    );
     let bytes = std::fs::read(&path).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    let error = resume(&pipeline, config().validate().unwrap(), &path).unwrap_err().to_string();
+    let error = resume(&pipeline, config().validate().unwrap(), &path)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("checkpoint.safetensors"), "{error}");
-    let missing = resume(&pipeline, config().validate().unwrap(), &dir.path().join("none"));
+    let missing = resume(
+        &pipeline,
+        config().validate().unwrap(),
+        &dir.path().join("none"),
+    );
     assert!(matches!(missing, Err(TrainError::Io { .. })));
 }
 
 #[test]
 fn targets_that_no_layer_has_are_refused_with_what_there_is() {
     let pipeline = tiny();
-    let config = TrainConfig { targets: vec!["to_x".to_owned()], ..config() };
+    let config = TrainConfig {
+        targets: vec!["to_x".to_owned()],
+        ..config()
+    };
     let error = Trainer::new(
         pipeline.unet.clone(),
         &pipeline.scheduler_config,
@@ -141,7 +177,10 @@ fn targets_that_no_layer_has_are_refused_with_what_there_is() {
     )
     .unwrap_err()
     .to_string();
-    assert!(error.contains("to_x") && error.contains("conv_in"), "{error}");
+    assert!(
+        error.contains("to_x") && error.contains("conv_in"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -152,6 +191,7 @@ fn data_that_cannot_be_trained_on_is_refused() {
     let odd = TrainingSet::encode(&pipeline, [Ok((RgbImage::new(15, 16), String::new()))]);
     let error = odd.unwrap_err().to_string();
     assert!(error.contains("15x16"), "{error}");
-    let two = [RgbImage::new(16, 16), RgbImage::new(32, 32)].map(|image| Ok((image, String::new())));
+    let two =
+        [RgbImage::new(16, 16), RgbImage::new(32, 32)].map(|image| Ok((image, String::new())));
     assert!(TrainingSet::encode(&pipeline, two).is_err());
 }

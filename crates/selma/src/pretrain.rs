@@ -7,13 +7,12 @@ use burn::tensor::Device;
 use image::RgbImage;
 use selma_dataset::durable::{atomic_write, create_folder};
 use selma_diffusion::Checkpoint;
-use selma_diffusion::models::AutoencoderKL;
 use selma_diffusion::schedulers::{PredictionType, SchedulerConfig};
 use selma_diffusion::weights::{Dtype, save};
 use selma_mini::{TrainingWorld, render, vocabulary};
 use selma_train::TrainError;
 use selma_train::pretrain::{
-    PairSource, PretrainConfig, pretrain_denoiser, pretrain_vae, write_tokenizer,
+    Foundation, PairSource, PretrainConfig, pretrain_denoiser, pretrain_vae, write_tokenizer,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -117,22 +116,19 @@ impl PretrainRecipe {
         // What is trained on is what will be loaded: the weights as they are in the file.
         let checkpoint = Checkpoint::open(out)?;
         let vae = checkpoint.vae(device)?;
-        let (model, scale): (AutoencoderKL, f64) = (vae.model, vae.config.scaling_factor);
         let tokenizer = checkpoint.tokenizer()?;
         let mut observe = |progress| {
             log.push("denoiser", progress);
             observer(PretrainStage::Denoiser, progress)
         };
-        let (text_encoder, unet) = pretrain_denoiser(
-            &config,
-            &source,
-            &model,
-            scale,
-            &tokenizer,
-            &scheduler,
-            device,
-            &mut observe,
-        )?;
+        let foundation = Foundation {
+            vae: &vae.model,
+            scaling_factor: vae.config.scaling_factor,
+            tokenizer: &tokenizer,
+            scheduler: &scheduler,
+        };
+        let (text_encoder, unet) =
+            pretrain_denoiser(&config, &source, foundation, device, &mut observe)?;
         write_json(
             &out.join("text_encoder").join("config.json"),
             &config.text_encoder,

@@ -111,14 +111,20 @@ impl LoraConv2d {
             [1, 1],
             1,
         );
+        let updates = self.branches.iter().filter(|branch| branch.is_active());
+        let update = updates
+            .map(|branch| {
+                let down = conv2d(input.clone(), branch.a.clone(), None, options.clone());
+                let pointwise = ConvOptions::new([1, 1], [0, 0], [1, 1], 1);
+                let up = conv2d(down, branch.b.clone(), None, pointwise);
+                up.mul_scalar(branch.strength())
+            })
+            .reduce(|sum, update| sum + update);
         let bias = self.bias.as_ref().map(Param::val);
-        let mut output = conv2d(input.clone(), self.weight.val(), bias, options.clone());
-        for branch in self.branches.iter().filter(|branch| branch.is_active()) {
-            let down = conv2d(input.clone(), branch.a.clone(), None, options.clone());
-            let pointwise = ConvOptions::new([1, 1], [0, 0], [1, 1], 1);
-            let up = conv2d(down, branch.b.clone(), None, pointwise);
-            output = output + up.mul_scalar(branch.strength());
+        let output = conv2d(input, self.weight.val(), bias, options);
+        match update {
+            Some(update) => output + update,
+            None => output,
         }
-        output
     }
 }

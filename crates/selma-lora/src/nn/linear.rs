@@ -78,13 +78,19 @@ impl LoraLinear {
     /// If the last dimension of the input is not `in`.
     #[must_use]
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        let updates = self.branches.iter().filter(|branch| branch.is_active());
+        let update = updates
+            .map(|branch| {
+                let down = linear(input.clone(), branch.a.clone().transpose(), None);
+                let up = linear(down, branch.b.clone().transpose(), None);
+                up.mul_scalar(branch.strength())
+            })
+            .reduce(|sum, update| sum + update);
         let bias = self.bias.as_ref().map(Param::val);
-        let mut output = linear(input.clone(), self.weight.val().transpose(), bias);
-        for branch in self.branches.iter().filter(|branch| branch.is_active()) {
-            let down = linear(input.clone(), branch.a.clone().transpose(), None);
-            let up = linear(down, branch.b.clone().transpose(), None);
-            output = output + up.mul_scalar(branch.strength());
+        let output = linear(input, self.weight.val().transpose(), bias);
+        match update {
+            Some(update) => output + update,
+            None => output,
         }
-        output
     }
 }

@@ -1,9 +1,9 @@
 //! Training text encoder and UNet together.
 
 use burn::module::Module;
-use burn::optim::{AdamWConfig, GradientsParams};
+use burn::optim::grad_clipping::GradientClippingConfig;
+use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use selma_diffusion::DiffusionError;
@@ -15,6 +15,8 @@ use selma_diffusion::tokenizer::ClipTokenizer;
 use super::pairs::{image_tensor, pairs};
 use super::{PairSource, PretrainConfig};
 use crate::factors::{host, scalar};
+use crate::shards::{for_each_shard, part};
+use crate::training_set::Order;
 use crate::{Observer, Progress, TrainError, one_cycle};
 
 /// Text encoder and UNet as one module, so that one optimizer trains both.
@@ -24,9 +26,20 @@ struct Denoiser {
     unet: UNet2DConditionModel,
 }
 
+/// What is trained before text encoder and UNet, and how noise is added.
+#[derive(Debug, Clone, Copy)]
+pub struct Foundation<'a> {
+    /// From images to latents.
+    pub vae: &'a AutoencoderKL,
+    /// The VAE's.
+    pub scaling_factor: f64,
+    /// From captions to token ids.
+    pub tokenizer: &'a ClipTokenizer,
+    /// The noise schedule.
+    pub scheduler: &'a SchedulerConfig,
+}
+
 /// Trains text encoder and UNet to predict noise (arXiv 2006.11239) on latents of a trained VAE.
-///
-/// `scaling_factor` is the VAE's.
 ///
 /// # Errors
 ///
@@ -34,16 +47,13 @@ struct Denoiser {
 pub fn pretrain_denoiser(
     config: &PretrainConfig,
     source: &impl PairSource,
-    vae: &AutoencoderKL,
-    scaling_factor: f64,
-    tokenizer: &ClipTokenizer,
-    scheduler: &SchedulerConfig,
+    foundation: Foundation<'_>,
     device: &Device,
     observer: &mut Observer<'_>,
 ) -> Result<(ClipTextModel, UNet2DConditionModel), TrainError> {
     let training = &config.denoiser_training;
-    let schedule = NoiseSchedule::new(scheduler).map_err(DiffusionError::from)?;
-    let pairs = Pairs::encode(config, source, vae, scaling_factor, tokenizer, device)?;
+    let schedule = NoiseSchedule::new(foundation.scheduler).map_err(DiffusionError::from)?;
+    let pairs = Pairs::encode(config, source, foundation, device)?;
     device.seed(derive_seed(config.seed, "denoiser init", &[]));
     let mut model = Denoiser {
         text_encoder: config.text_encoder.init(device)?,
@@ -53,38 +63,36 @@ pub fn pretrain_denoiser(
     let mut optimizer = AdamWConfig::new()
         .with_epsilon(1e-8)
         .with_weight_decay(0.01)
-        .with_grad_clipping(Some(
-            burn::optim::grad_clipping::GradientClippingConfig::Norm(1.0),
-        ))
+        .with_grad_clipping(Some(GradientClippingConfig::Norm(1.0)))
         .init();
     for step in 0..training.steps {
-        let batch = pairs.batch(config, step, schedule.alphas_cumprod().len(), device);
-        let [count, ..] = batch.latents.dims();
-        let alphas = batch.timesteps.iter().map(|&t| schedule.alpha_cumprod(t));
-        let alphas = alphas
-            .collect::<Result<Vec<f64>, _>>()
-            .map_err(DiffusionError::from)?;
-        let per_sample = |coefficient: fn(f64) -> f64| {
-            let values: Vec<f32> = alphas.iter().map(|&a| coefficient(a) as f32).collect();
-            Tensor::<4>::from_data(TensorData::new(values, [count, 1, 1, 1]), device)
-        };
-        let noisy = batch.latents * per_sample(f64::sqrt)
-            + batch.noise.clone() * per_sample(|alpha| (1.0 - alpha).sqrt());
-        let context = model.text_encoder.forward(batch.ids).last_hidden_state;
-        let timesteps: Vec<f64> = batch.timesteps.iter().map(|&t| t as f64).collect();
-        let prediction = model.unet.forward(noisy, &timesteps, &context);
-        let loss = (prediction - batch.noise).square().mean();
-        let value = scalar(&loss)?;
+        let shards = for_each_shard(|shard| {
+            let timesteps = schedule.alphas_cumprod().len();
+            let batch = pairs.batch(config, step, shard, timesteps, device);
+            let share = batch.samples.len() as f64 / training.batch_size as f64;
+            let samples = batch.samples.clone();
+            let loss = model.loss(batch, &schedule)?.mul_scalar(share);
+            let value = scalar(&loss)?;
+            let gradients = GradientsParams::from_grads(loss.backward(), &model);
+            Ok((value, gradients, samples))
+        })?;
+        let value: f32 = shards.iter().map(|(value, ..)| value).sum();
         if !value.is_finite() {
             return Err(TrainError::NonFinite {
                 step: step + 1,
                 loss: value,
-                samples: batch.samples,
+                samples: shards
+                    .into_iter()
+                    .flat_map(|(_, _, samples)| samples)
+                    .collect(),
             });
         }
-        let gradients = GradientsParams::from_grads(loss.backward(), &model);
+        let mut sums = GradientsAccumulator::new();
+        for (_, gradients, _) in shards {
+            sums.accumulate(&model, gradients);
+        }
         let learning_rate = one_cycle(step, training.steps, training.learning_rate);
-        model = optimizer.step(learning_rate, model, gradients);
+        model = optimizer.step(learning_rate, model, sums.grads());
         let progress = Progress {
             step: step + 1,
             steps: training.steps,
@@ -98,6 +106,27 @@ pub fn pretrain_denoiser(
     }
     let model = model.valid();
     Ok((model.text_encoder, model.unet))
+}
+
+impl Denoiser {
+    /// The squared error of the predicted noise.
+    fn loss(&self, batch: Batch, schedule: &NoiseSchedule) -> Result<Tensor<1>, TrainError> {
+        let device = batch.latents.device();
+        let alphas = batch.timesteps.iter().map(|&t| schedule.alpha_cumprod(t));
+        let alphas = alphas
+            .collect::<Result<Vec<f64>, _>>()
+            .map_err(DiffusionError::from)?;
+        let per_sample = |coefficient: fn(f64) -> f64| {
+            let values: Vec<f32> = alphas.iter().map(|&a| coefficient(a) as f32).collect();
+            Tensor::<4>::from_data(TensorData::new(values, [alphas.len(), 1, 1, 1]), &device)
+        };
+        let noisy = batch.latents * per_sample(f64::sqrt)
+            + batch.noise.clone() * per_sample(|alpha| (1.0 - alpha).sqrt());
+        let context = self.text_encoder.forward(batch.ids).last_hidden_state;
+        let timesteps: Vec<f64> = batch.timesteps.iter().map(|&t| t as f64).collect();
+        let prediction = self.unet.forward(noisy, &timesteps, &context);
+        Ok((prediction - batch.noise).square().mean())
+    }
 }
 
 /// All pairs, encoded.
@@ -124,15 +153,16 @@ impl Pairs {
     fn encode(
         config: &PretrainConfig,
         source: &impl PairSource,
-        vae: &AutoencoderKL,
-        scaling_factor: f64,
-        tokenizer: &ClipTokenizer,
+        foundation: Foundation<'_>,
         device: &Device,
     ) -> Result<Self, TrainError> {
         const BATCH: usize = 32;
         let count = config.denoiser_training.pairs;
         let token_ids = |text: &str| -> Result<Vec<i32>, TrainError> {
-            let encoding = tokenizer.encode(text).map_err(DiffusionError::from)?;
+            let encoding = foundation
+                .tokenizer
+                .encode(text)
+                .map_err(DiffusionError::from)?;
             Ok(encoding.ids.into_iter().map(|id| id as i32).collect())
         };
         let mut latents = Vec::new();
@@ -141,10 +171,10 @@ impl Pairs {
         for start in (0..count).step_by(BATCH) {
             let size = BATCH.min(count - start);
             let (images, captions) = pairs(source, start, size)?;
-            let mean = vae.encode(image_tensor(&images, device)?).mean;
+            let mean = foundation.vae.encode(image_tensor(&images, device)?).mean;
             let [_, channels, height, width] = mean.dims();
             shape = [channels, height, width];
-            latents.extend(host(mean.mul_scalar(scaling_factor))?);
+            latents.extend(host(mean.mul_scalar(foundation.scaling_factor))?);
             for caption in &captions {
                 ids.extend(token_ids(caption)?);
             }
@@ -161,35 +191,31 @@ impl Pairs {
         })
     }
 
-    /// The batch of a step: pairs in an order drawn anew each epoch, noise, timesteps and dropped captions keyed by the
-    /// step alone.
+    /// A shard of the batch of a step: pairs in an order drawn anew each epoch; noise, timesteps and dropped captions
+    /// keyed by step and shard alone.
     fn batch(
         &self,
         config: &PretrainConfig,
         step: usize,
+        shard: usize,
         timesteps: usize,
         device: &Device,
     ) -> Batch {
-        let size = config.denoiser_training.batch_size;
+        let range = part(config.denoiser_training.batch_size, shard);
+        let size = range.len();
+        let first = step * config.denoiser_training.batch_size + range.start;
         let [channels, height, width] = self.shape;
         let elements = channels * height * width;
         let length = self.empty.len();
-        let mut rng = ChaCha8Rng::seed_from_u64(derive_seed(config.seed, "batch", &[step as u64]));
+        let keys = [step as u64, shard as u64];
+        let mut rng = ChaCha8Rng::seed_from_u64(derive_seed(config.seed, "batch", &keys));
         let mut latents: Vec<f32> = Vec::with_capacity(size * elements);
         let mut ids: Vec<i32> = Vec::with_capacity(size * length);
         let mut times = Vec::with_capacity(size);
         let mut samples = Vec::with_capacity(size);
-        let mut order: Option<(usize, Vec<usize>)> = None;
-        for position in step * size..(step + 1) * size {
-            let (epoch, offset) = (position / self.count, position % self.count);
-            let drawn = order.take().filter(|(drawn, _)| *drawn == epoch);
-            let (_, permutation) = order.insert(drawn.unwrap_or_else(|| {
-                let seed = derive_seed(config.seed, "epoch", &[epoch as u64]);
-                let mut permutation: Vec<usize> = (0..self.count).collect();
-                permutation.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-                (epoch, permutation)
-            }));
-            let pair = permutation.get(offset).copied().unwrap_or_default();
+        let mut order = Order::default();
+        for position in first..first + size {
+            let pair = order.sample(config.seed, position, self.count);
             latents.extend(self.latents.iter().skip(pair * elements).take(elements));
             if rng.random_bool(config.denoiser_training.caption_dropout) {
                 ids.extend(&self.empty);
@@ -200,10 +226,7 @@ impl Pairs {
             samples.push(pair);
         }
         let shape = [size, channels, height, width];
-        let noise = normal(
-            derive_seed(config.seed, "noise", &[step as u64]),
-            size * elements,
-        );
+        let noise = normal(derive_seed(config.seed, "noise", &keys), size * elements);
         Batch {
             latents: Tensor::from_data(TensorData::new(latents, shape), device),
             noise: Tensor::from_data(TensorData::new(noise, shape), device),

@@ -9,7 +9,7 @@ mod tokenizer;
 mod vae;
 
 pub use config::{DenoiserPretraining, PretrainConfig, VaePretraining};
-pub use denoiser::pretrain_denoiser;
+pub use denoiser::{Foundation, pretrain_denoiser};
 pub use tokenizer::write_tokenizer;
 pub use vae::pretrain_vae;
 

@@ -1,7 +1,7 @@
 //! Training the VAE.
 
 use burn::module::Module;
-use burn::optim::{AdamWConfig, GradientsParams};
+use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Tensor, TensorData};
 use selma_diffusion::models::AutoencoderKL;
 use selma_diffusion::noise::{derive_seed, normal};
@@ -9,6 +9,7 @@ use selma_diffusion::noise::{derive_seed, normal};
 use super::pairs::{image_tensor, pairs};
 use super::{PairSource, PretrainConfig};
 use crate::factors::{host, scalar};
+use crate::shards::{for_each_shard, part};
 use crate::{Observer, Progress, TrainError, one_cycle};
 
 /// Trains a VAE on the images of a source, and measures its `scaling_factor`.
@@ -32,23 +33,19 @@ pub fn pretrain_vae(
         .with_epsilon(1e-8)
         .with_weight_decay(0.0)
         .init();
-    let batch_size = training.batch_size;
     for step in 0..training.steps {
-        let images = image_tensor(&pairs(source, step * batch_size, batch_size)?.0, device)?;
-        let moments = model.encode(images.clone());
-        let shape = moments.mean.dims();
-        let count = shape.iter().product();
-        let seed = derive_seed(config.seed, "vae latents", &[step as u64]);
-        let noise = Tensor::from_data(TensorData::new(normal(seed, count), shape), device);
-        let error = (model.decode(moments.sample(noise)) - images)
-            .square()
-            .mean();
-        let (mean, logvar) = (moments.mean, moments.logvar);
-        let divergence = (mean.square() + logvar.clone().exp() - logvar - 1.0)
-            .mean()
-            .mul_scalar(0.5);
-        let loss = error.clone() + divergence.mul_scalar(training.kl_weight);
-        let value = scalar(&error)?;
+        let shards = for_each_shard(|shard| {
+            let range = part(training.batch_size, shard);
+            let start = step * training.batch_size + range.start;
+            let images = image_tensor(&pairs(source, start, range.len())?.0, device)?;
+            let share = range.len() as f64 / training.batch_size as f64;
+            let seed = derive_seed(config.seed, "vae latents", &[step as u64, shard as u64]);
+            let (error, loss) = losses(&model, images, seed, training.kl_weight);
+            let value = scalar(&error)? * share as f32;
+            let gradients = loss.mul_scalar(share).backward();
+            Ok((value, GradientsParams::from_grads(gradients, &model)))
+        })?;
+        let value: f32 = shards.iter().map(|(value, _)| value).sum();
         if !value.is_finite() {
             return Err(TrainError::NonFinite {
                 step: step + 1,
@@ -56,9 +53,12 @@ pub fn pretrain_vae(
                 samples: Vec::new(),
             });
         }
-        let gradients = GradientsParams::from_grads(loss.backward(), &model);
+        let mut sums = GradientsAccumulator::new();
+        for (_, gradients) in shards {
+            sums.accumulate(&model, gradients);
+        }
         let learning_rate = one_cycle(step, training.steps, training.learning_rate);
-        model = optimizer.step(learning_rate, model, gradients);
+        model = optimizer.step(learning_rate, model, sums.grads());
         let progress = Progress {
             step: step + 1,
             steps: training.steps,
@@ -73,6 +73,28 @@ pub fn pretrain_vae(
     let model = model.valid();
     let scaling_factor = measure_scale(&model, source, device)?;
     Ok((model, scaling_factor))
+}
+
+/// The squared error of reconstructed images, and the loss: with the KL divergence added.
+fn losses(
+    model: &AutoencoderKL,
+    images: Tensor<4>,
+    seed: u64,
+    kl_weight: f64,
+) -> (Tensor<1>, Tensor<1>) {
+    let device = images.device();
+    let moments = model.encode(images.clone());
+    let shape = moments.mean.dims();
+    let values = normal(seed, shape.iter().product());
+    let noise = Tensor::from_data(TensorData::new(values, shape), &device);
+    let error = (model.decode(moments.sample(noise)) - images)
+        .square()
+        .mean();
+    let (mean, logvar) = (moments.mean, moments.logvar);
+    let divergence = (mean.square() + logvar.clone().exp() - logvar - 1.0)
+        .mean()
+        .mul_scalar(0.5);
+    (error.clone(), error + divergence.mul_scalar(kl_weight))
 }
 
 /// One over the standard deviation of the latents of 256 images.

@@ -6,9 +6,9 @@ use selma_eval::{EvalOptions, EvalResult, ImageFolder, QuestionSet, evaluate};
 use selma_lora::Adapter;
 use selma_mini::{EvalItem, EvalSet, OracleVqa, Partition};
 
-use crate::draw::{Drawing, DrawingStyle, draw};
 use super::images::load_once;
 use super::prompts::finished;
+use crate::draw::{Drawing, DrawingStyle, draw};
 use crate::{Model, Run, RunEvent, RunObserver, SelmaError};
 
 /// Name of the branches of the model that is evaluated.

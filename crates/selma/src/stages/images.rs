@@ -4,8 +4,8 @@ use selma_dataset::METADATA_FILE;
 use selma_diffusion::{Checkpoint, StableDiffusion};
 use selma_llm::read_prompts;
 
-use crate::draw::{Drawing, DrawingStyle, draw};
 use super::prompts::finished;
+use crate::draw::{Drawing, DrawingStyle, draw};
 use crate::{Run, RunObserver, SelmaError};
 
 /// Draws the prompts of every skill.

@@ -6,9 +6,9 @@ use selma_dataset::Dataset;
 use selma_diffusion::Checkpoint;
 use selma_eval::{EvalResult, compare};
 
-use crate::draw::file_name;
 use super::eval::{chosen_guidance, image_folder, load};
 use super::prompts::generation_report;
+use crate::draw::file_name;
 use crate::report::{Answer, FunnelRow, GuidanceCurve, ModelRow, Report, SampleImage, SampleRow};
 use crate::{Model, Run, SelmaError};
 

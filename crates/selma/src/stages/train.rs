@@ -3,7 +3,7 @@
 use image::RgbImage;
 use selma_dataset::{Dataset, METADATA_FILE};
 use selma_diffusion::StableDiffusion;
-use selma_train::{TrainConfig, TrainError, TrainingSet, ValidTrainConfig};
+use selma_train::{TrainConfig, TrainingSet, ValidTrainConfig};
 
 use super::images::load_once;
 use super::prompts::finished;
@@ -78,7 +78,7 @@ fn train(
     pipeline: &StableDiffusion,
     observer: &mut RunObserver<'_>,
 ) -> Result<(), SelmaError> {
-    let set = TrainingSet::encode(pipeline, samples(run, job)?)?;
+    let set = TrainingSet::encode(pipeline, samples(run, job)?.into_iter().map(Ok))?;
     let expert = Expert {
         name: &job.name,
         skills: &job.skills,
@@ -92,7 +92,7 @@ fn train(
 fn samples(
     run: &Run,
     job: &Job,
-) -> Result<Vec<Result<(RgbImage, String), TrainError>>, SelmaError> {
+) -> Result<Vec<(RgbImage, String)>, SelmaError> {
     let mut samples = Vec::new();
     for skill in &job.skills {
         let folder = run.layout.images_of(skill);
@@ -106,7 +106,7 @@ fn samples(
         for (index, sample) in data.iter().enumerate() {
             let image = data.image(index)?;
             if !job.filtered || is_faultless(&image, &sample.text)? {
-                samples.push(Ok((image, sample.text.clone())));
+                samples.push((image, sample.text.clone()));
             }
         }
     }

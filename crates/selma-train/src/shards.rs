@@ -1,0 +1,62 @@
+//! Halves of a batch on threads of their own.
+
+use crate::TrainError;
+
+/// Parts into which a batch is cut. Most operations on the CPU use one core, so that two halves side by side take little
+/// more time than one. The number is fixed, not that of the machine's cores, because sums in another order would change
+/// the last bits of a result.
+pub(crate) const SHARDS: usize = 2;
+
+/// Runs `work` for every shard; the results are in the order of the shards.
+///
+/// # Errors
+///
+/// The error of the first shard that failed.
+pub(crate) fn for_each_shard<T: Send>(
+    work: impl Fn(usize) -> Result<T, TrainError> + Sync,
+) -> Result<Vec<T>, TrainError> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = (0..SHARDS)
+            .map(|shard| scope.spawn(move || work(shard)))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| match thread.join() {
+                Ok(result) => result,
+                Err(panic) => std::panic::resume_unwind(panic),
+            })
+            .collect()
+    })
+}
+
+/// The part of `0..count` that a shard has; parts differ by one at the most.
+pub(crate) fn part(count: usize, shard: usize) -> std::ops::Range<usize> {
+    count * shard / SHARDS..count * (shard + 1) / SHARDS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_everything_once() {
+        for count in 0..9 {
+            let covered: Vec<usize> = (0..SHARDS).flat_map(|shard| part(count, shard)).collect();
+            assert_eq!(covered, (0..count).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_first_error_is_given() {
+        let result = for_each_shard(|shard| {
+            if shard == 1 {
+                Err(TrainError::NoData)
+            } else {
+                Ok(shard)
+            }
+        });
+        assert!(matches!(result, Err(TrainError::NoData)));
+        assert_eq!(for_each_shard(Ok).unwrap(), [0, 1]);
+    }
+}
