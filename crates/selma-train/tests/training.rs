@@ -1,0 +1,157 @@
+//! Training on a data set: what it makes, and what an interruption changes (nothing).
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use image::{Rgb, RgbImage};
+use selma_diffusion::StableDiffusion;
+use selma_lora::{Dtype, Format};
+use selma_train::{Denoising, TrainConfig, TrainError, Trainer, TrainingSet, ValidTrainConfig};
+
+fn tiny() -> StableDiffusion {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../selma-diffusion/tests/fixtures/tiny-sd");
+    StableDiffusion::load(folder, &Device::flex()).unwrap()
+}
+
+fn set(pipeline: &StableDiffusion) -> TrainingSet {
+    let samples = (0..5u8).map(|index| {
+        let image = RgbImage::from_fn(16, 16, |x, y| Rgb([index * 40, x as u8 * 15, y as u8 * 15]));
+        Ok((image, format!("picture {index}")))
+    });
+    TrainingSet::encode(pipeline, samples).unwrap()
+}
+
+fn config() -> TrainConfig {
+    TrainConfig {
+        steps: 7,
+        batch_size: 2,
+        gradient_accumulation: 2,
+        learning_rate: 1e-2,
+        rank: 2,
+        alpha: 2.0,
+        caption_dropout: 0.3,
+        ..TrainConfig::default()
+    }
+}
+
+fn trainer(pipeline: &StableDiffusion, config: ValidTrainConfig) -> Trainer<Denoising> {
+    Trainer::new(
+        pipeline.unet.clone(),
+        &pipeline.scheduler_config,
+        Denoising::new(&pipeline.scheduler_config).unwrap(),
+        config,
+        &Device::flex(),
+    )
+    .unwrap()
+}
+
+fn resume(pipeline: &StableDiffusion, config: ValidTrainConfig, path: &Path) -> Result<Trainer<Denoising>, TrainError> {
+    Trainer::resume(
+        pipeline.unet.clone(),
+        &pipeline.scheduler_config,
+        Denoising::new(&pipeline.scheduler_config).unwrap(),
+        config,
+        path,
+        &Device::flex(),
+    )
+}
+
+fn bytes(trainer: &mut Trainer<Denoising>) -> Vec<u8> {
+    trainer.adapter().unwrap().to_bytes(Format::Diffusers, Dtype::F32).unwrap()
+}
+
+fn file(dir: &tempfile::TempDir) -> PathBuf {
+    dir.path().join("checkpoint.safetensors")
+}
+
+#[test]
+fn a_training_moves_the_factors_and_nothing_else() {
+    let pipeline = tiny();
+    let mut trainer = trainer(&pipeline, config().validate().unwrap());
+    let before = trainer.adapter().unwrap();
+    assert!(before.modules.values().all(|module| module.is_zero()));
+    let mut losses = Vec::new();
+    trainer
+        .run(&set(&pipeline), None, &mut |progress| {
+            losses.push(progress.loss);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!(losses.len(), 7);
+    let after = trainer.adapter().unwrap();
+    assert_eq!(before.modules.len(), after.modules.len());
+    assert!(after.modules.values().all(|module| !module.is_zero()));
+}
+
+#[test]
+fn an_interrupted_training_makes_the_same_bytes() {
+    let pipeline = tiny();
+    let set = set(&pipeline);
+    let mut whole = trainer(&pipeline, config().validate().unwrap());
+    whole.run(&set, None, &mut |_| ControlFlow::Continue(())).unwrap();
+    let expected = bytes(&mut whole);
+    for stop in 1..7 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file(&dir);
+        let mut first = trainer(&pipeline, config().validate().unwrap());
+        let result = first.run(&set, Some((&path, 2)), &mut |progress| {
+            if progress.step == stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(matches!(result, Err(TrainError::Cancelled { step }) if step == stop));
+        // What was done after the last checkpoint is done again.
+        let mut second = if path.is_file() {
+            resume(&pipeline, config().validate().unwrap(), &path).unwrap()
+        } else {
+            trainer(&pipeline, config().validate().unwrap())
+        };
+        assert_eq!(second.step_count(), stop / 2 * 2);
+        second.run(&set, Some((&path, 2)), &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(bytes(&mut second), expected, "stopped at {stop}");
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_training_or_a_torn_one_is_refused() {
+    let pipeline = tiny();
+    let dir = tempfile::tempdir().unwrap();
+    let path = file(&dir);
+    trainer(&pipeline, config().validate().unwrap()).save_checkpoint(&path).unwrap();
+    let other = TrainConfig { learning_rate: 2e-2, ..config() };
+    let error = resume(&pipeline, other.validate().unwrap(), &path).unwrap_err().to_string();
+    assert!(error.contains("other settings") && error.contains("checkpoint.safetensors"), "{error}");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+    let error = resume(&pipeline, config().validate().unwrap(), &path).unwrap_err().to_string();
+    assert!(error.contains("checkpoint.safetensors"), "{error}");
+    let missing = resume(&pipeline, config().validate().unwrap(), &dir.path().join("none"));
+    assert!(matches!(missing, Err(TrainError::Io { .. })));
+}
+
+#[test]
+fn targets_that_no_layer_has_are_refused_with_what_there_is() {
+    let pipeline = tiny();
+    let config = TrainConfig { targets: vec!["to_x".to_owned()], ..config() };
+    let error = Trainer::new(
+        pipeline.unet.clone(),
+        &pipeline.scheduler_config,
+        Denoising::new(&pipeline.scheduler_config).unwrap(),
+        config.validate().unwrap(),
+        &Device::flex(),
+    )
+    .unwrap_err()
+    .to_string();
+    assert!(error.contains("to_x") && error.contains("conv_in"), "{error}");
+}
+
+#[test]
+fn data_that_cannot_be_trained_on_is_refused() {
+    let pipeline = tiny();
+    let none = TrainingSet::encode(&pipeline, []);
+    assert!(matches!(none, Err(TrainError::NoData)));
+    let odd = TrainingSet::encode(&pipeline, [Ok((RgbImage::new(15, 16), String::new()))]);
+    let error = odd.unwrap_err().to_string();
+    assert!(error.contains("15x16"), "{error}");
+    let two = [RgbImage::new(16, 16), RgbImage::new(32, 32)].map(|image| Ok((image, String::new())));
+    assert!(TrainingSet::encode(&pipeline, two).is_err());
+}
