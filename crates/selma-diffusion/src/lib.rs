@@ -1,4 +1,4 @@
-//! Stable Diffusion on burn.
+#![doc = include_str!("../README.md")]
 
 mod checkpoint;
 pub mod config;

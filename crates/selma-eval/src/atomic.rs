@@ -16,6 +16,7 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), EvalError> {
         _ => Path::new("."),
     };
     let mut builder = tempfile::Builder::new();
+    builder.prefix(".selma-").suffix(".tmp");
     // The default mode of a temporary file is 0600; results are meant to be read by others as the umask allows.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));

@@ -6,7 +6,6 @@ use std::path::Path;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tempfile::NamedTempFile;
 
 use crate::LlmError;
 
@@ -14,7 +13,9 @@ use crate::LlmError;
 pub(crate) fn write_jsonl<T: Serialize>(path: &Path, rows: &[T]) -> Result<(), LlmError> {
     let failed = || LlmError::io("write", path);
     let directory = directory_of(path);
-    let mut file = NamedTempFile::new_in(directory).map_err(failed())?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".selma-").suffix(".tmp");
+    let mut file = builder.tempfile_in(directory).map_err(failed())?;
     let mut writer = BufWriter::new(file.as_file_mut());
     for row in rows {
         serde_json::to_writer(&mut writer, row)

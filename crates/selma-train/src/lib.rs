@@ -1,4 +1,4 @@
-//! Training of LoRA experts on diffusion models.
+#![doc = include_str!("../README.md")]
 
 mod checkpoint;
 mod config;

@@ -111,12 +111,14 @@ impl<O: Objective> Trainer<O> {
                 },
                 other => other,
             })?;
+            // The observer first: what it records is then never behind the checkpoint.
+            let flow = observer(progress);
             if let Some((path, every)) = checkpoint
                 && self.step.is_multiple_of(every.max(1))
             {
                 self.save_checkpoint(path)?;
             }
-            if observer(progress).is_break() {
+            if flow.is_break() {
                 return Err(TrainError::Cancelled { step: self.step });
             }
         }

@@ -40,6 +40,22 @@ impl Expert<'_> {
     /// Name of the finished adapter in its folder.
     pub const ADAPTER: &'static str = "adapter.safetensors";
 
+    /// Name of the file from which a training continues.
+    const CHECKPOINT: &'static str = "checkpoint.safetensors";
+
+    /// Whether a folder has a finished adapter. If it has, what a kill after the last step left is removed.
+    ///
+    /// # Errors
+    ///
+    /// If the remains cannot be removed.
+    pub fn is_finished(folder: &Path) -> Result<bool, SelmaError> {
+        let finished = folder.join(Self::ADAPTER).is_file();
+        if finished {
+            remove(&folder.join(Self::CHECKPOINT))?;
+        }
+        Ok(finished)
+    }
+
     /// Trains until all steps are done and leaves `adapter.safetensors` and `metrics.jsonl`.
     ///
     /// While it goes on the folder has `checkpoint.safetensors`, from which the same call continues; the adapter is the
@@ -56,7 +72,7 @@ impl Expert<'_> {
         observer: &mut RunObserver<'_>,
     ) -> Result<(), SelmaError> {
         create_folder(folder)?;
-        let checkpoint = folder.join("checkpoint.safetensors");
+        let checkpoint = folder.join(Self::CHECKPOINT);
         let mut trainer = self.trainer(pipeline, &checkpoint)?;
         let mut metrics = MetricsLog::open(folder.join("metrics.jsonl"), trainer.step_count())?;
         let mut failure = None;

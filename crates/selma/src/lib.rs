@@ -1,4 +1,4 @@
-//! SELMA: recipes, runs, stages and the report, from prompts to a merged multi-skill model.
+#![doc = include_str!("../README.md")]
 
 pub mod draw;
 mod error;

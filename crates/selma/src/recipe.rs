@@ -45,7 +45,7 @@ pub struct PromptStage {
     pub writer: Writer,
     /// Names of skills, or paths of skill files that end in `.toml`.
     pub skills: Vec<String>,
-    /// How many prompts a skill and how they are filtered.
+    /// How many prompts a skill and how they are filtered; the seed is replaced by one derived from the recipe's.
     #[serde(flatten)]
     pub settings: PromptConfig,
 }

@@ -120,6 +120,9 @@ impl Run {
             .map(|name| load_skill(&recipe, name));
         let skills: Vec<Skill> = skills.collect::<Result<_, _>>()?;
         let layout = Layout::new(folder);
+        if folder.is_dir() {
+            remove_temporaries(folder)?;
+        }
         let text = to_json(&recipe)?;
         match std::fs::read_to_string(layout.recipe()) {
             Ok(found) if found == text => {}
@@ -148,7 +151,6 @@ impl Run {
                 });
             }
         }
-        remove_temporaries(folder)?;
         Ok(Self {
             recipe,
             layout,

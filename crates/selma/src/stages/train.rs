@@ -14,7 +14,7 @@ use crate::{Expert, Run, RunObserver, SelmaError};
 pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
     let mut pipeline = None;
     for job in jobs(run)? {
-        let before = run.layout.adapter_of(&job.name).is_file();
+        let before = Expert::is_finished(&run.layout.expert(&job.name))?;
         if !before {
             let pipeline = load_once(&mut pipeline, run)?;
             train(run, &job, pipeline, observer)?;
@@ -89,10 +89,7 @@ fn train(
 }
 
 /// Pictures and captions of a job's skills.
-fn samples(
-    run: &Run,
-    job: &Job,
-) -> Result<Vec<(RgbImage, String)>, SelmaError> {
+fn samples(run: &Run, job: &Job) -> Result<Vec<(RgbImage, String)>, SelmaError> {
     let mut samples = Vec::new();
     for skill in &job.skills {
         let folder = run.layout.images_of(skill);
