@@ -35,7 +35,7 @@ fn pair(criterion: &mut Criterion) {
         });
     });
     group.bench_function("rougers", |bencher| {
-        let Ok(scorer) = rougers::RougeScorer::new(&["rougeL"], false) else {
+        let Ok(scorer) = rougers::RougeScorer::new(["rougeL"], false) else {
             return;
         };
         bencher.iter(|| {

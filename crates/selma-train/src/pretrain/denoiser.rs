@@ -67,6 +67,8 @@ pub fn pretrain_denoiser(
         .init();
     for step in 0..training.steps {
         let shards = for_each_shard(|shard| {
+            // Leaves of its own: a graph whose leaves are shared can be walked back once only.
+            let model = model.clone().fork(device);
             let timesteps = schedule.alphas_cumprod().len();
             let batch = pairs.batch(config, step, shard, timesteps, device);
             let share = batch.samples.len() as f64 / training.batch_size as f64;

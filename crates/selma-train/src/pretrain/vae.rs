@@ -35,6 +35,8 @@ pub fn pretrain_vae(
         .init();
     for step in 0..training.steps {
         let shards = for_each_shard(|shard| {
+            // Leaves of its own: a graph whose leaves are shared can be walked back once only.
+            let model = model.clone().fork(device);
             let range = part(training.batch_size, shard);
             let start = step * training.batch_size + range.start;
             let images = image_tensor(&pairs(source, start, range.len())?.0, device)?;
