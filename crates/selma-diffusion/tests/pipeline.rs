@@ -2,6 +2,7 @@
 //!
 //! The fixtures come from `tools/make_diffusion_fixtures.py`. Folders of the same layout that the environment variable
 //! `SELMA_PARITY_DIR` names (separated by colons) are checked too.
+#![allow(clippy::unwrap_used, reason = "the helpers of tests fail by panicking")]
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -146,10 +147,12 @@ fn half_precision_stays_close() {
     }
 }
 
+type Spoil = fn(&mut TextToImage);
+
 #[test]
 fn a_request_that_cannot_be_met_is_refused_before_any_step() {
     let pipeline = tiny();
-    let cases: [(&str, fn(&mut TextToImage)); 5] = [
+    let cases: [(&str, Spoil); 5] = [
         ("prompts", |request| request.prompts.clear()),
         ("seeds", |request| request.seeds.push(1)),
         ("width", |request| request.width = Some(17)),

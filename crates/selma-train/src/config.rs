@@ -140,9 +140,11 @@ impl std::ops::Deref for ValidTrainConfig {
 mod tests {
     use super::*;
 
+    type Spoil = fn(&mut TrainConfig);
+
     #[test]
     fn a_setting_that_cannot_be_used_is_named() {
-        let cases: [(&str, fn(&mut TrainConfig)); 7] = [
+        let cases: [(&str, Spoil); 7] = [
             ("steps", |config| config.steps = 0),
             ("rank", |config| config.rank = 0),
             ("learning_rate", |config| config.learning_rate = f64::NAN),

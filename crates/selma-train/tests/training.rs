@@ -1,4 +1,5 @@
 //! Training on a data set: what it makes, and what an interruption changes (nothing).
+#![allow(clippy::unwrap_used, reason = "the helpers of tests fail by panicking")]
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
