@@ -18,3 +18,8 @@ pub use expert::{Expert, Metrics};
 pub use layout::Layout;
 pub use recipe::{EvalStage, ImageStage, MergeStage, PromptStage, Recipe, TrainStage, Writer};
 pub use run::{Model, Run, Stage};
+
+pub use {
+    selma_dataset as dataset, selma_diffusion as diffusion, selma_eval as eval, selma_llm as llm,
+    selma_lora as lora, selma_mini as mini, selma_rouge as rouge, selma_train as train,
+};
