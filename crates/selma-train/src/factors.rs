@@ -85,28 +85,30 @@ impl Factors {
         }
     }
 
-    /// Adds the gradients of one backward pass to the sums, flat and in the order of the factors.
-    pub(crate) fn accumulate(
+    /// The gradients of a backward pass, flat and in the order of the factors.
+    pub(crate) fn gradients(
         unet: &mut UNet2DConditionModel,
         gradients: &Gradients,
-        sums: &mut Vec<Tensor<1>>,
-    ) {
-        let mut fresh = Vec::new();
+    ) -> Vec<Tensor<1>> {
+        let mut all = Vec::new();
         for_each_branch(unet, |_, branch| {
             for (tensor, _) in branch.tensors() {
-                fresh.push(tensor.gradient(gradients));
+                all.push(tensor.gradient(gradients));
             }
         });
-        if sums.is_empty() {
-            *sums = fresh;
+        all
+    }
+
+    /// Adds gradients to the sums.
+    pub(crate) fn accumulate(sums: &mut Vec<Tensor<1>>, gradients: Vec<Tensor<1>>) {
+        *sums = if sums.is_empty() {
+            gradients
         } else {
-            let old = std::mem::take(sums);
-            *sums = old
-                .into_iter()
-                .zip(fresh)
+            let old = std::mem::take(sums).into_iter();
+            old.zip(gradients)
                 .map(|(sum, gradient)| sum + gradient)
-                .collect();
-        }
+                .collect()
+        };
     }
 
     /// One AdamW step; the norm of all gradients before clipping is returned.
@@ -170,6 +172,16 @@ pub(crate) fn untrack(unet: &mut UNet2DConditionModel) {
     for_each_branch(unet, |_, branch| {
         for (tensor, _) in branch.tensors() {
             tensor.untrack();
+        }
+    });
+}
+
+/// Gives the branches leaves of their own: the same values at the root of another graph.
+pub(crate) fn renew(unet: &mut UNet2DConditionModel) {
+    untrack(unet);
+    for_each_branch(unet, |_, branch| {
+        for (tensor, _) in branch.tensors() {
+            tensor.track();
         }
     });
 }

@@ -1,5 +1,7 @@
 //! What a training minimises.
 
+use std::ops::Range;
+
 use burn::tensor::{Tensor, TensorData};
 use selma_diffusion::DiffusionError;
 use selma_diffusion::models::UNet2DConditionModel;
@@ -20,8 +22,26 @@ pub struct Batch {
     pub context: Tensor<3>,
 }
 
+impl Batch {
+    /// The samples of a range.
+    pub(crate) fn slice(&self, range: Range<usize>) -> Self {
+        Self {
+            latents: self.latents.clone().slice(range.clone()),
+            noise: self.noise.clone().slice(range.clone()),
+            timesteps: self
+                .timesteps
+                .iter()
+                .copied()
+                .skip(range.start)
+                .take(range.len())
+                .collect(),
+            context: self.context.clone().slice(range),
+        }
+    }
+}
+
 /// A loss over batches.
-pub trait Objective {
+pub trait Objective: Sync {
     /// The loss of a batch: its mean, `[1]`.
     ///
     /// # Errors

@@ -8,7 +8,8 @@ use selma_diffusion::schedulers::SchedulerConfig;
 use selma_lora::Adapter;
 use selma_lora::nn::{attach, extract};
 
-use crate::factors::{BRANCH, COMPONENT, Factors, initial, scalar, untrack};
+use crate::factors::{BRANCH, COMPONENT, Factors, initial, renew, scalar, untrack};
+use crate::shards::{for_each_shard, part};
 use crate::{Batch, Objective, Observer, Progress, TrainError, TrainingSet, ValidTrainConfig};
 
 /// Trains one adapter on a frozen UNet.
@@ -134,27 +135,48 @@ impl<O: Objective> Trainer<O> {
         let mut sums: Vec<Tensor<1>> = Vec::new();
         let mut total = 0.0;
         for batch in batches {
-            let loss = self.objective.loss(&self.unet, batch)?;
-            let value = scalar(&loss)?;
-            if !value.is_finite() {
-                return Err(TrainError::NonFinite {
-                    step: self.step + 1,
-                    loss: value,
-                    samples: Vec::new(),
-                });
+            for (loss, gradients) in self.backward(batch, batches.len())? {
+                total += loss;
+                Factors::accumulate(&mut sums, gradients);
             }
-            total += value;
-            let gradients = loss.div_scalar(batches.len() as f64).backward();
-            Factors::accumulate(&mut self.unet, &gradients, &mut sums);
+        }
+        if !total.is_finite() {
+            return Err(TrainError::NonFinite {
+                step: self.step + 1,
+                loss: total,
+                samples: Vec::new(),
+            });
         }
         let grad_norm = self.factors.step(&mut self.unet, sums)?;
         self.step += 1;
         Ok(Progress {
             step: self.step,
             steps: self.config.steps,
-            loss: total / batches.len() as f32,
+            loss: total,
             learning_rate: self.config.learning_rate,
             grad_norm: Some(grad_norm),
+        })
+    }
+
+    /// Losses and gradients of the shards of one of `batches` batches; their sums over all of these are the means.
+    fn backward(
+        &self,
+        batch: &Batch,
+        batches: usize,
+    ) -> Result<Vec<(f32, Vec<Tensor<1>>)>, TrainError> {
+        let (count, shards) = (batch.timesteps.len(), self.config.shards);
+        for_each_shard(shards, |shard| {
+            let range = part(count, shards, shard);
+            let share = range.len() as f64 / (count * batches) as f64;
+            let mut unet = self.unet.clone();
+            if shards > 1 {
+                // Leaves of its own: a graph whose leaves are shared can be walked back once only.
+                renew(&mut unet);
+            }
+            let loss = self.objective.loss(&unet, &batch.slice(range))?;
+            let loss = loss.mul_scalar(share);
+            let value = scalar(&loss)?;
+            Ok((value, Factors::gradients(&mut unet, &loss.backward())))
         })
     }
 

@@ -95,6 +95,34 @@ fn a_training_moves_the_factors_and_nothing_else() {
 }
 
 #[test]
+fn shards_change_nothing_but_rounding() {
+    let pipeline = tiny();
+    let set = set(&pipeline);
+    let runs = [1, 2, 3].map(|shards| {
+        let config = TrainConfig {
+            shards,
+            batch_size: 3,
+            ..config()
+        };
+        let mut trainer = trainer(&pipeline, config.validate().unwrap());
+        let mut seen = Vec::new();
+        trainer
+            .run(&set, None, &mut |progress| {
+                seen.push((progress.loss, progress.grad_norm.unwrap()));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        seen
+    });
+    for run in &runs[1..] {
+        for ((loss, norm), (expected_loss, expected_norm)) in run.iter().zip(&runs[0]) {
+            assert!((loss / expected_loss - 1.0).abs() < 1e-4, "{loss}");
+            assert!((norm / expected_norm - 1.0).abs() < 1e-3, "{norm}");
+        }
+    }
+}
+
+#[test]
 fn an_interrupted_training_makes_the_same_bytes() {
     let pipeline = tiny();
     let set = set(&pipeline);

@@ -7,10 +7,10 @@
 
 use std::path::PathBuf;
 
+use burn::tensor::Device;
 use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use burn::tensor::Device;
 use selma::diffusion::{Checkpoint, image as pixels};
 use selma::eval::Vqa;
 use selma::mini::{EvalSet, OracleVqa, SeenScene, layout, questions, render};

@@ -15,7 +15,7 @@ use selma_diffusion::tokenizer::ClipTokenizer;
 use super::pairs::{image_tensor, pairs};
 use super::{PairSource, PretrainConfig};
 use crate::factors::{host, scalar};
-use crate::shards::{for_each_shard, part};
+use crate::shards::{HALVES, for_each_shard, part};
 use crate::training_set::Order;
 use crate::{Observer, Progress, TrainError, one_cycle};
 
@@ -66,7 +66,7 @@ pub fn pretrain_denoiser(
         .with_grad_clipping(Some(GradientClippingConfig::Norm(1.0)))
         .init();
     for step in 0..training.steps {
-        let shards = for_each_shard(|shard| {
+        let shards = for_each_shard(HALVES, |shard| {
             // Leaves of its own: a graph whose leaves are shared can be walked back once only.
             let model = model.clone().fork(device);
             let timesteps = schedule.alphas_cumprod().len();
@@ -203,7 +203,7 @@ impl Pairs {
         timesteps: usize,
         device: &Device,
     ) -> Batch {
-        let range = part(config.denoiser_training.batch_size, shard);
+        let range = part(config.denoiser_training.batch_size, HALVES, shard);
         let size = range.len();
         let first = step * config.denoiser_training.batch_size + range.start;
         let [channels, height, width] = self.shape;

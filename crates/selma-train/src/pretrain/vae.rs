@@ -9,7 +9,7 @@ use selma_diffusion::noise::{derive_seed, normal};
 use super::pairs::{image_tensor, pairs};
 use super::{PairSource, PretrainConfig};
 use crate::factors::{host, scalar};
-use crate::shards::{for_each_shard, part};
+use crate::shards::{HALVES, for_each_shard, part};
 use crate::{Observer, Progress, TrainError, one_cycle};
 
 /// Trains a VAE on the images of a source, and measures its `scaling_factor`.
@@ -34,10 +34,10 @@ pub fn pretrain_vae(
         .with_weight_decay(0.0)
         .init();
     for step in 0..training.steps {
-        let shards = for_each_shard(|shard| {
+        let shards = for_each_shard(HALVES, |shard| {
             // Leaves of its own: a graph whose leaves are shared can be walked back once only.
             let model = model.clone().fork(device);
-            let range = part(training.batch_size, shard);
+            let range = part(training.batch_size, HALVES, shard);
             let start = step * training.batch_size + range.start;
             let images = image_tensor(&pairs(source, start, range.len())?.0, device)?;
             let share = range.len() as f64 / training.batch_size as f64;
