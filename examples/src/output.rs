@@ -5,7 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use tempfile::NamedTempFile;
+use selma_durable::AtomicFile;
 
 /// A file that is being written. Create it before the work that fills it, so that a wrong path is an error at once.
 ///
@@ -21,11 +21,7 @@ pub struct Output {
 
 #[derive(Debug)]
 enum Target {
-    File {
-        writer: BufWriter<NamedTempFile>,
-        /// Where to: the name, or the file that it is a symbolic link to.
-        path: PathBuf,
-    },
+    File(BufWriter<AtomicFile>),
     Device(BufWriter<File>),
     Stdout(BufWriter<io::Stdout>),
 }
@@ -67,9 +63,7 @@ impl Output {
             Ok(_) => bail!("{} is not a folder", folder.display()),
             Err(error) => return Err(error).context(format!("folder {}", folder.display())),
         }
-        let file = temporary().tempfile_in(folder)?;
-        let writer = BufWriter::new(file);
-        Ok(Target::File { writer, path })
+        Ok(Target::File(BufWriter::new(AtomicFile::create(&path)?)))
     }
 
     /// Adds bytes.
@@ -79,7 +73,7 @@ impl Output {
     /// If they cannot be written, for example because the disk is full.
     pub fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
         let written = match &mut self.target {
-            Target::File { writer, .. } => writer.write_all(bytes),
+            Target::File(writer) => writer.write_all(bytes),
             Target::Device(writer) => writer.write_all(bytes),
             Target::Stdout(writer) => writer.write_all(bytes),
         };
@@ -94,13 +88,10 @@ impl Output {
     pub fn finish(self) -> anyhow::Result<()> {
         let finish = || -> io::Result<()> {
             match self.target {
-                Target::File { writer, path } => {
-                    let file = writer
-                        .into_inner()
-                        .map_err(io::IntoInnerError::into_error)?;
-                    file.as_file().sync_all()?;
-                    file.persist(path)?;
-                }
+                Target::File(writer) => writer
+                    .into_inner()
+                    .map_err(io::IntoInnerError::into_error)?
+                    .commit()?,
                 Target::Device(mut writer) => writer.flush()?,
                 Target::Stdout(mut writer) => writer.flush()?,
             }
@@ -127,7 +118,7 @@ impl Output {
 /// Those of [`Output::create`]; devices, pipes and standard output are refused, too.
 pub fn check_file(name: &Path) -> anyhow::Result<()> {
     match Output::create(name)?.target {
-        Target::File { .. } => Ok(()),
+        Target::File(_) => Ok(()),
         Target::Device(_) | Target::Stdout(_) => {
             bail!(
                 "cannot write {}: it is not an ordinary file",
@@ -151,18 +142,6 @@ pub fn same_file(a: &Path, b: &Path) -> bool {
         fs::canonicalize(path).ok().or_else(named)
     };
     a == b || resolve(a).is_some_and(|a| resolve(b).is_some_and(|b| a == b))
-}
-
-/// The settings of a temporary file. Unlike one that stays temporary, it gets the permissions of any new file.
-fn temporary() -> tempfile::Builder<'static, 'static> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".selma-").suffix(".tmp");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    builder
 }
 
 #[cfg(test)]

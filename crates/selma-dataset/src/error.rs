@@ -1,46 +1,16 @@
 //! The one error type of the crate.
 
-use std::io;
 use std::path::PathBuf;
+
+use selma_durable::DurableError;
 
 /// What can go wrong with files, journals and datasets. Each text holds the path and the cause.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatasetError {
-    /// A file or folder cannot be created, read, written or removed.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was tried, for example `read`.
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        /// The cause.
-        source: io::Error,
-    },
-    /// A record cannot be written as JSON.
-    #[error("cannot write a record to {}: {source}", path.display())]
-    Serialize {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: serde_json::Error,
-    },
-    /// A journal is open in another process or in another place of this one.
-    #[error("{} is in use by another writer", path.display())]
-    Locked {
-        /// The journal.
-        path: PathBuf,
-    },
-    /// A line is not JSON, or not JSON of the right form.
-    #[error("{}, line {line}: {}", path.display(), reason(source))]
-    Line {
-        /// The file.
-        path: PathBuf,
-        /// Line, counted from 1.
-        line: usize,
-        /// The cause.
-        source: serde_json::Error,
-    },
+    /// A file, folder or journal cannot be read or written, or a line is not JSON.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
     /// A field of a row is missing or has the wrong type or value.
     #[error("{}, line {line}: field `{field}`: expected {expected}, found {found}", path.display())]
     Field {
@@ -143,13 +113,4 @@ pub enum DatasetError {
         /// The number of samples.
         len: usize,
     },
-}
-
-/// The text of a JSON error without its position, since the reader parses one line at a time and knows the line better.
-fn reason(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    match text.rsplit_once(" at line ") {
-        Some((reason, _)) => format!("{reason} (column {})", error.column()),
-        None => text,
-    }
 }

@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-pub mod durable;
 mod error;
 mod reader;
 mod row;

@@ -5,9 +5,9 @@ use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+use selma_durable::DurableError;
 use sha2::{Digest, Sha256};
 
-use crate::durable::io_error;
 use crate::row::parse_rows;
 use crate::{DatasetError, JOURNAL_FILE, METADATA_FILE, Sample};
 
@@ -23,9 +23,9 @@ impl Dataset {
     /// and `text` will do.
     ///
     /// # Errors
-    /// - [`DatasetError::Io`] if `metadata.jsonl` cannot be read, [`DatasetError::Unfinished`] if there is a writer's
+    /// - [`DatasetError::Durable`] if `metadata.jsonl` cannot be read, [`DatasetError::Unfinished`] if there is a writer's
     ///   journal in its place;
-    /// - [`DatasetError::Line`], [`DatasetError::Field`], [`DatasetError::DuplicateRow`] for a row that is malformed,
+    /// - [`DatasetError::Durable`], [`DatasetError::Field`], [`DatasetError::DuplicateRow`] for a row that is malformed,
     ///   names a place outside the folder, or repeats another;
     /// - [`DatasetError::MissingImage`].
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, DatasetError> {
@@ -37,7 +37,7 @@ impl Dataset {
             {
                 return Err(DatasetError::Unfinished { path: root });
             }
-            other => other.map_err(io_error("read", &path))?,
+            other => other.map_err(DurableError::io("read", &path))?,
         };
         let samples = parse_rows(&path, &bytes)?;
         for (line, sample) in (1..).zip(&samples) {
@@ -78,7 +78,7 @@ impl Dataset {
     /// Transparency is dropped, as PIL's `convert("RGB")` does.
     ///
     /// # Errors
-    /// [`DatasetError::Index`], [`DatasetError::Io`], [`DatasetError::Image`]; [`DatasetError::ImageHash`] if the row has
+    /// [`DatasetError::Index`], [`DatasetError::Durable`], [`DatasetError::Image`]; [`DatasetError::ImageHash`] if the row has
     /// a hash and the file another.
     pub fn image(&self, index: usize) -> Result<RgbImage, DatasetError> {
         let Some(sample) = self.get(index) else {
@@ -89,7 +89,7 @@ impl Dataset {
             });
         };
         let path = self.root.join(&sample.file_name);
-        let bytes = fs::read(&path).map_err(io_error("read", &path))?;
+        let bytes = fs::read(&path).map_err(DurableError::io("read", &path))?;
         if let Some(expected) = &sample.image_sha256 {
             let found = sha256(&bytes);
             if !expected.eq_ignore_ascii_case(&found) {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use selma_durable::parse_jsonl;
 use serde_json::{Map, Value};
 
 use crate::{DatasetError, Sample};
@@ -13,16 +14,8 @@ const PLAIN_PATH: &str = "a plain relative path inside the dataset, with `/` bet
 pub(crate) fn parse_rows(path: &Path, bytes: &[u8]) -> Result<Vec<Sample>, DatasetError> {
     let mut samples: Vec<Sample> = Vec::new();
     let mut lines = HashMap::new();
-    for (line, row) in (1..).zip(
-        bytes
-            .strip_suffix(b"\n")
-            .unwrap_or(bytes)
-            .split(|&byte| byte == b'\n'),
-    ) {
-        if bytes.is_empty() {
-            break;
-        }
-        let sample = Row { path, line }.parse(row)?;
+    for (line, row) in (1..).zip(parse_jsonl(path, bytes)) {
+        let sample = Row { path, line }.parse(row?)?;
         if let Some(first) = lines.insert(sample.file_name.clone(), line) {
             let file_name = sample.file_name;
             return Err(DatasetError::DuplicateRow {
@@ -44,13 +37,7 @@ struct Row<'a> {
 }
 
 impl Row<'_> {
-    fn parse(&self, row: &[u8]) -> Result<Sample, DatasetError> {
-        let json = |source| DatasetError::Line {
-            path: self.path.into(),
-            line: self.line,
-            source,
-        };
-        let mut columns: Map<String, Value> = serde_json::from_slice(row).map_err(json)?;
+    fn parse(&self, mut columns: Map<String, Value>) -> Result<Sample, DatasetError> {
         let file_name = self.string(&mut columns, "file_name")?;
         if !is_plain_path(&file_name) {
             return Err(self.field("file_name", PLAIN_PATH, format!("`{file_name}`")));

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
+use selma_durable::{
+    DurableError, Journal, atomic_write, create_folder, remove_temporaries, sync_files, to_jsonl,
+    write_unsynced,
+};
 use serde_json::Map;
 
-use crate::durable::{
-    Journal, atomic_write, create_folder, io_error, remove_temporaries, sync_files, write_unsynced,
-};
 use crate::reader::sha256;
 use crate::row::{is_plain_path, parse_rows};
 use crate::{DatasetError, JOURNAL_FILE, METADATA_FILE, Provenance, Sample};
@@ -39,10 +40,9 @@ impl DatasetWriter {
     /// not its text, counts as not written.
     ///
     /// # Errors
-    /// - [`DatasetError::Io`] if the folder cannot be created, read or written;
-    /// - [`DatasetError::Locked`] if another writer has it open;
-    /// - [`DatasetError::Line`], [`DatasetError::Field`], [`DatasetError::DuplicateRow`] if the journal or the metadata is
-    ///   damaged otherwise than by a crash.
+    /// - [`DatasetError::Durable`] if the folder cannot be created, read or written, or another writer has it open;
+    /// - [`DatasetError::Durable`], [`DatasetError::Field`], [`DatasetError::DuplicateRow`] if the journal or the metadata
+    ///   is damaged otherwise than by a crash.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, DatasetError> {
         let root = root.into();
         create_folder(&root)?;
@@ -52,7 +52,7 @@ impl DatasetWriter {
         let finished = match fs::read(&metadata) {
             Ok(bytes) => parse_rows(&metadata, &bytes)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(io_error("read", &metadata)(error)),
+            Err(error) => return Err(DurableError::io("read", &metadata)(error).into()),
         };
         for (line, sample) in (1..).zip(&journaled) {
             if check_file_name(&root, &sample.file_name).is_err() {
@@ -106,7 +106,7 @@ impl DatasetWriter {
     ///
     /// # Errors
     /// [`DatasetError::FileName`], [`DatasetError::Duplicate`] if it is there, [`DatasetError::NotFinite`],
-    /// [`DatasetError::Image`], [`DatasetError::Io`]. The sample then does not count as written.
+    /// [`DatasetError::Image`], [`DatasetError::Durable`]. The sample then does not count as written.
     pub fn push(
         &mut self,
         file_name: &str,
@@ -156,26 +156,17 @@ impl DatasetWriter {
     /// Syncs the files and writes `metadata.jsonl`, with the samples in the order of their file names' bytes, and removes the journal.
     ///
     /// # Errors
-    /// [`DatasetError::Io`]; nothing is lost then.
+    /// [`DatasetError::Durable`]; nothing is lost then.
     pub fn finish(self) -> Result<(), DatasetError> {
         let path = self.root.join(METADATA_FILE);
-        let mut bytes = Vec::new();
-        for sample in self.samples.values() {
-            serde_json::to_writer(&mut bytes, sample).map_err(|source| {
-                DatasetError::Serialize {
-                    path: path.clone(),
-                    source,
-                }
-            })?;
-            bytes.push(b'\n');
-        }
+        let bytes = to_jsonl(&path, self.samples.values())?;
         if self.unsynced {
             self.sync()?;
         }
         if fs::read(&path).ok().as_ref() != Some(&bytes) {
             atomic_write(&path, &bytes)?;
         }
-        self.journal.remove()
+        Ok(self.journal.remove()?)
     }
 
     fn sync(&self) -> Result<(), DatasetError> {
@@ -187,7 +178,7 @@ impl DatasetWriter {
             .map(|sample| self.root.join(&sample.file_name))
             .flat_map(|image| [image.with_extension("txt"), image])
             .collect();
-        sync_files(files.iter().map(PathBuf::as_path))
+        Ok(sync_files(files.iter().map(PathBuf::as_path))?)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use selma_durable::DurableError;
 use selma_lora::LoraError;
 use thiserror::Error;
 
@@ -12,16 +13,19 @@ use crate::tokenizer::TokenizerError;
 /// An error of loading or running a diffusion model.
 #[derive(Debug, Error)]
 pub enum DiffusionError {
-    /// A file cannot be read or written.
+    /// A file cannot be read.
     #[error("cannot {action} {path}")]
     Io {
-        /// `read`, `write`, ..
+        /// `read`, ..
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
         /// The cause.
         source: std::io::Error,
     },
+    /// A file cannot be written.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
     /// A weight file is damaged.
     #[error("{path} is not a complete safetensors file")]
     Weights {

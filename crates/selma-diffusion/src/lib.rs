@@ -4,7 +4,6 @@ mod checkpoint;
 pub mod config;
 mod device;
 mod error;
-mod files;
 pub mod image;
 pub mod models;
 pub mod nn;

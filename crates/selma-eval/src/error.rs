@@ -1,5 +1,6 @@
 use std::{fmt, io, path::PathBuf};
 
+use selma_durable::DurableError;
 use thiserror::Error;
 
 /// Where a question or an answer came from.
@@ -29,16 +30,19 @@ impl fmt::Display for Place {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum EvalError {
-    /// A file could not be read or written.
+    /// A file could not be read.
     #[error("cannot {action} {path}")]
     Io {
-        /// "open", "read", "write", …
+        /// "open", …
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
         /// The operating system's reason.
         source: io::Error,
     },
+    /// A file could not be written.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
     /// A file is not CSV: rows of different lengths, bytes that are not UTF-8.
     #[error("{path} is not a CSV file of DSG's form")]
     Csv {

@@ -1,10 +1,10 @@
 #![doc = include_str!("../README.md")]
 
-mod atomic;
 mod compare;
 pub mod dsg;
 mod error;
 mod evaluate;
+mod files;
 mod images;
 mod result;
 pub mod stats;

@@ -6,11 +6,13 @@ use std::{
     path::Path,
 };
 
+use selma_durable::atomic_write;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Answers, EvalError, QuestionSet, atomic,
+    Answers, EvalError, QuestionSet,
     dsg::{Aggregation, AnswerMatch, Item, MissingItems},
+    files,
     stats::{Bootstrap, Cluster, Estimate},
 };
 
@@ -254,14 +256,14 @@ impl EvalResult {
     /// Writes the result as indented JSON, in full or not at all.
     ///
     /// # Errors
-    /// [`EvalError::Io`] when the file cannot be written; the old one is then untouched.
+    /// [`EvalError::Durable`] when the file cannot be written; the old one is then untouched.
     pub fn save(&self, path: &Path) -> Result<(), EvalError> {
         let mut bytes = serde_json::to_vec_pretty(self).map_err(|source| EvalError::Json {
             path: path.to_path_buf(),
             source,
         })?;
         bytes.push(b'\n');
-        atomic::write(path, &bytes)
+        Ok(atomic_write(path, &bytes)?)
     }
 
     /// Reads a result that [`save`](Self::save) wrote.
@@ -271,7 +273,7 @@ impl EvalResult {
     /// [`EvalError::DuplicateItem`] when an item stands twice.
     pub fn load(path: &Path) -> Result<Self, EvalError> {
         let result: Self =
-            serde_json::from_reader(BufReader::new(atomic::open(path)?)).map_err(|source| {
+            serde_json::from_reader(BufReader::new(files::open(path)?)).map_err(|source| {
                 EvalError::Json {
                     path: path.to_path_buf(),
                     source,

@@ -13,6 +13,7 @@ use std::{
 };
 
 use image::{Rgb, RgbImage};
+use selma_durable::DurableError;
 use selma_eval::{
     Answers, Bootstrap, By, DsgQuestion, EvalError, EvalOptions, EvalResult, ImageFolder, Progress,
     QuestionSet, Vqa, ask, compare, compare_by, evaluate, score,
@@ -200,10 +201,10 @@ fn evaluates_a_folder_and_survives_the_disk() {
     assert!(
         matches!(
             error,
-            EvalError::Io {
+            EvalError::Durable(DurableError::Io {
                 action: "write",
                 ..
-            }
+            })
         ),
         "{error}"
     );

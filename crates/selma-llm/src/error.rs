@@ -1,24 +1,17 @@
 //! The one error type of this crate.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use selma_durable::DurableError;
 use selma_rouge::RougeError;
 
 /// Everything that can go wrong here. No variant ever carries an API key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LlmError {
-    /// A file could not be read or written.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was tried, e.g. "read".
-        action: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
+    /// A file or journal cannot be read or written, or a line of it is not what it should be.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
     /// A skill file is not TOML or has an unknown, missing or mistyped field.
     #[error("{}, line {line}: {reason}", path.display())]
     SkillSyntax {
@@ -58,7 +51,7 @@ pub enum LlmError {
     /// A setting of the diversity filter cannot be used.
     #[error(transparent)]
     Filter(#[from] RougeError),
-    /// A line of a JSONL file is not what it should be.
+    /// A row of a file of prompts has the right form, but a value that cannot be used.
     #[error("{}, line {line}: {reason}", path.display())]
     Line {
         /// The file.
@@ -67,12 +60,6 @@ pub enum LlmError {
         line: usize,
         /// What is wrong with it.
         reason: String,
-    },
-    /// Another process writes this journal now.
-    #[error("journal {} is in use by another process", path.display())]
-    JournalInUse {
-        /// The journal.
-        path: PathBuf,
     },
     /// The environment variable that should hold the API key is not set, empty or not Unicode.
     #[error("environment variable {variable} holds no API key")]
@@ -165,18 +152,4 @@ pub enum LlmError {
         /// Prompts wanted.
         target: usize,
     },
-}
-
-impl LlmError {
-    /// For `map_err` on file operations.
-    pub(crate) fn io<'a>(
-        action: &'static str,
-        path: &'a Path,
-    ) -> impl FnOnce(io::Error) -> Self + 'a {
-        move |source| Self::Io {
-            action,
-            path: path.to_owned(),
-            source,
-        }
-    }
 }

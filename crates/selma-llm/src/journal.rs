@@ -2,14 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read as _, Seek as _, SeekFrom, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::files::{sync_directory, without_position};
 use crate::{ChatModel, ChatRequest, ChatResponse, LlmError};
 
 /// SHA-256 of a request's content, of the model's name and of the request's number in its run, in lower-case hex.
@@ -65,15 +62,9 @@ impl fmt::Display for RequestHash {
     }
 }
 
-#[derive(Serialize)]
-struct EntryOut<'a> {
-    request: &'a RequestHash,
-    response: &'a ChatResponse,
-}
-
-#[derive(Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct EntryIn {
+struct Entry {
     request: RequestHash,
     response: ChatResponse,
 }
@@ -83,75 +74,26 @@ struct EntryIn {
 /// A sampled answer cannot be had twice, so what a run must repeat comes from here: a request whose hash is in the
 /// journal is answered from it and not sent. An answer is on disk (synced) before anyone sees it; failures are not
 /// recorded, so they are tried again. A process killed while it appends leaves half a line, which the next `open` removes.
-/// One process at a time holds a journal.
+/// One process at a time holds a journal; see [`selma_durable::Journal`].
 #[derive(Debug)]
 pub struct Journal {
-    path: PathBuf,
-    file: File,
-    /// Bytes of the file that are whole lines; anything behind them is the rest of a failed write.
-    len: u64,
+    file: selma_durable::Journal<Entry>,
     answers: HashMap<RequestHash, ChatResponse>,
-    repaired: u64,
 }
 
 impl Journal {
     /// Opens the journal at `path`, or begins one there. The directory must exist.
     ///
     /// # Errors
-    /// [`LlmError::Io`] if the file cannot be read and written, [`LlmError::JournalInUse`] if another process holds it,
-    /// [`LlmError::Line`] if a whole line is not an entry: that is no torn write, but damage that only the user can judge.
+    /// [`LlmError::Durable`] if the file cannot be read and written, if another process holds it, or if a whole line is not
+    /// an entry: that is no torn write, but damage that only the user can judge.
     pub fn open(path: &Path) -> Result<Self, LlmError> {
-        let failed = || LlmError::io("open journal", path);
-        let existed = path.exists();
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)
-            .map_err(failed())?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(LlmError::JournalInUse {
-                    path: path.to_owned(),
-                });
-            }
-            // Some network file systems know no locks; that shall not keep anyone from working.
-            Err(TryLockError::Error(error)) if error.kind() == std::io::ErrorKind::Unsupported => {}
-            Err(TryLockError::Error(error)) => return Err(failed()(error)),
+        let (file, entries) = selma_durable::Journal::<Entry>::open(path)?;
+        let mut answers = HashMap::new();
+        for entry in entries {
+            answers.entry(entry.request).or_insert(entry.response);
         }
-        if !existed {
-            sync_directory(path)?;
-        }
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(failed())?;
-        let whole = bytes
-            .iter()
-            .rposition(|byte| *byte == b'\n')
-            .map_or(0, |last| last + 1);
-        let (lines, tail) = bytes.split_at_checked(whole).unwrap_or((&bytes, &[]));
-        let mut journal = Self {
-            path: path.to_owned(),
-            file,
-            len: whole as u64,
-            answers: HashMap::new(),
-            repaired: 0,
-        };
-        let lines = lines.strip_suffix(b"\n").into_iter();
-        for (index, line) in lines
-            .flat_map(|lines| lines.split(|byte| *byte == b'\n'))
-            .enumerate()
-        {
-            let entry: EntryIn = serde_json::from_slice(line).map_err(|error| LlmError::Line {
-                path: path.to_owned(),
-                line: index + 1,
-                reason: without_position(&error),
-            })?;
-            journal.remember(entry);
-        }
-        journal.repair(tail)?;
-        Ok(journal)
+        Ok(Self { file, answers })
     }
 
     /// Number of answers.
@@ -166,7 +108,7 @@ impl Journal {
 
     /// Bytes of a torn last line that `open` removed; 0 if the file was whole.
     pub fn repaired_bytes(&self) -> u64 {
-        self.repaired
+        self.file.repaired_bytes()
     }
 
     /// The recorded answer to a request.
@@ -177,7 +119,7 @@ impl Journal {
     /// Records an answer and returns when it is on disk. The first answer to a request stands.
     ///
     /// # Errors
-    /// [`LlmError::Io`] if it cannot be written, e.g. on a full disk; the journal then is as it was before.
+    /// [`LlmError::Durable`] if it cannot be written, e.g. on a full disk; the journal then is as it was before.
     pub fn record(
         &mut self,
         request: &RequestHash,
@@ -186,20 +128,12 @@ impl Journal {
         if self.answers.contains_key(request) {
             return Ok(());
         }
-        let entry = EntryOut { request, response };
-        let mut line = serde_json::to_vec(&entry).map_err(|error| LlmError::Io {
-            action: "write journal",
-            path: self.path.clone(),
-            source: error.into(),
-        })?;
-        line.push(b'\n');
-        let written = self.append(&line);
-        if written.is_err() {
-            // What cannot be cut off now is cut off before the next write or when the journal is opened again.
-            let _ = self.file.set_len(self.len);
-        }
-        written.map_err(LlmError::io("write journal", &self.path))?;
-        self.answers.insert(request.clone(), response.clone());
+        let entry = Entry {
+            request: request.clone(),
+            response: response.clone(),
+        };
+        self.file.append(&entry)?;
+        self.answers.insert(entry.request, entry.response);
         Ok(())
     }
 
@@ -221,41 +155,6 @@ impl Journal {
         let response = model.complete(request)?;
         self.record(&hash, &response)?;
         Ok((response, false))
-    }
-
-    fn remember(&mut self, entry: EntryIn) {
-        self.answers.entry(entry.request).or_insert(entry.response);
-    }
-
-    /// Deals with bytes behind the last line end: an entry that lacks nothing but the line end is kept.
-    fn repair(&mut self, tail: &[u8]) -> Result<(), LlmError> {
-        if tail.is_empty() {
-            return Ok(());
-        }
-        let result = if let Ok(entry) = serde_json::from_slice::<EntryIn>(tail) {
-            let mut line = tail.to_vec();
-            line.push(b'\n');
-            self.append(&line).map(|()| Some(entry))
-        } else {
-            self.repaired = tail.len() as u64;
-            self.file
-                .set_len(self.len)
-                .and_then(|()| self.file.sync_all())
-                .map(|()| None)
-        };
-        if let Some(entry) = result.map_err(LlmError::io("repair journal", &self.path))? {
-            self.remember(entry);
-        }
-        Ok(())
-    }
-
-    fn append(&mut self, line: &[u8]) -> std::io::Result<()> {
-        self.file.set_len(self.len)?;
-        self.file.seek(SeekFrom::Start(self.len))?;
-        self.file.write_all(line)?;
-        self.file.sync_data()?;
-        self.len += line.len() as u64;
-        Ok(())
     }
 }
 
@@ -343,93 +242,66 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_torn_anywhere_loses_only_the_torn_line() {
+    fn a_torn_answer_is_dropped_and_asked_for_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal.jsonl");
-        let model = Counter(AtomicUsize::new(0));
         let mut journal = Journal::open(&path).unwrap();
+        let model = Counter(AtomicUsize::new(0));
         journal.complete(&model, 0, &ask("a")).unwrap();
         journal.complete(&model, 1, &ask("ä")).unwrap();
         drop(journal);
         let whole = fs::read(&path).unwrap();
         let first = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
-        // Every syncing write costs milliseconds: all cuts near the ends of the lines, some in between.
-        let near = |cut: usize, end: usize| cut.abs_diff(end) < 3;
-        let cuts = (0..whole.len())
-            .filter(|cut| cut % 16 == 0 || near(*cut, first) || near(*cut, whole.len()));
-        for end in cuts {
-            fs::write(&path, &whole[..end]).unwrap();
-            let mut journal = Journal::open(&path).unwrap();
+        for (cut, answers, repaired) in [
+            (first + 20, 1, 20),
             // A line that lacks its end only is whole.
-            let expected = usize::from(end + 1 >= first) + usize::from(end + 1 >= whole.len());
-            assert_eq!(journal.len(), expected, "cut at {end}");
-            let model = Counter(AtomicUsize::new(expected));
-            journal.complete(&model, 0, &ask("a")).unwrap();
-            journal.complete(&model, 1, &ask("ä")).unwrap();
+            (whole.len() - 1, 2, 0),
+        ] {
+            fs::write(&path, &whole[..cut]).unwrap();
+            let mut journal = Journal::open(&path).unwrap();
+            assert_eq!(
+                (journal.len(), journal.repaired_bytes()),
+                (answers, repaired)
+            );
+            let model = Counter(AtomicUsize::new(answers));
+            let (_, replayed) = journal.complete(&model, 1, &ask("ä")).unwrap();
+            assert_eq!(replayed, answers == 2);
             drop(journal);
-            assert_eq!(fs::read(&path).unwrap(), whole, "cut at {end}");
+            assert_eq!(fs::read(&path).unwrap(), whole);
         }
     }
 
     #[test]
-    fn damage_in_the_middle_is_an_error_with_its_line() {
+    fn the_first_answer_stands() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal.jsonl");
-        let model = Counter(AtomicUsize::new(0));
+        let hash = RequestHash::new("m", 0, &ask("a")).unwrap();
+        let answer = |text: &str| ChatResponse::single("m", text);
         let mut journal = Journal::open(&path).unwrap();
-        for index in 0..3 {
-            journal.complete(&model, index, &ask("a")).unwrap();
-        }
+        journal.record(&hash, &answer("first")).unwrap();
+        let line = fs::read_to_string(&path).unwrap();
+        journal.record(&hash, &answer("second")).unwrap();
+        drop(journal);
+        assert_eq!(fs::read_to_string(&path).unwrap(), line);
+        fs::write(&path, line.clone() + &line.replace("first", "second")).unwrap();
+        let journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.get(&hash), Some(&answer("first")));
+    }
+
+    #[test]
+    fn what_is_no_entry_is_an_error_with_its_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.jsonl");
+        let mut journal = Journal::open(&path).unwrap();
+        let model = Counter(AtomicUsize::new(0));
+        journal.complete(&model, 0, &ask("a")).unwrap();
         drop(journal);
         let whole = fs::read_to_string(&path).unwrap();
-        let damaged = whole.replace("answer 1\\n", "answer 1\n");
-        fs::write(&path, &damaged).unwrap();
-        let error = Journal::open(&path).unwrap_err().to_string();
-        assert!(error.contains("journal.jsonl, line 2: "), "{error}");
-        assert_eq!(fs::read_to_string(&path).unwrap(), damaged);
         fs::write(&path, whole.replace("\"response\"", "\"answer\"")).unwrap();
         let error = Journal::open(&path).unwrap_err().to_string();
-        assert!(error.contains("line 1: unknown field `answer`"), "{error}");
-    }
-
-    #[test]
-    fn one_process_at_a_time() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("journal.jsonl");
-        let journal = Journal::open(&path).unwrap();
-        let error = Journal::open(&path).unwrap_err();
-        assert!(matches!(error, LlmError::JournalInUse { .. }), "{error}");
-        drop(journal);
-        Journal::open(&path).unwrap();
-    }
-
-    #[test]
-    fn a_place_that_cannot_be_written_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        for path in [dir.path().to_owned(), dir.path().join("no").join("j.jsonl")] {
-            let error = Journal::open(&path).unwrap_err().to_string();
-            assert!(error.starts_with("cannot open journal "), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_failed_write_is_an_error_and_can_be_tried_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("journal.jsonl");
-        let model = Counter(AtomicUsize::new(0));
-        let mut journal = Journal::open(&path).unwrap();
-        journal.complete(&model, 0, &ask("a")).unwrap();
-        let whole = fs::read(&path).unwrap();
-        // A handle that cannot write fails as a full disk does; the torn line stands for what fitted.
-        let writable = std::mem::replace(&mut journal.file, File::open(&path).unwrap());
-        let error = journal.complete(&model, 1, &ask("a")).unwrap_err();
-        assert!(error.to_string().starts_with("cannot write journal "));
-        assert_eq!(journal.len(), 1);
-        fs::write(&path, [whole.as_slice(), b"{\"requ"].concat()).unwrap();
-        journal.file = writable;
-        journal.complete(&model, 1, &ask("a")).unwrap();
-        drop(journal);
-        let journal = Journal::open(&path).unwrap();
-        assert_eq!((journal.len(), journal.repaired_bytes()), (2, 0));
+        assert!(
+            error.contains("journal.jsonl, line 1: unknown field `answer`"),
+            "{error}"
+        );
     }
 }

@@ -5,7 +5,6 @@ mod chat;
 mod client;
 mod config;
 mod error;
-mod files;
 mod generator;
 mod journal;
 mod list;

@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::path::Path;
 
+use selma_durable::{DurableError, parse_jsonl, read_jsonl, write_jsonl};
 use serde::{Deserialize, Serialize};
 
 use crate::LlmError;
-use crate::files::{read_jsonl, write_jsonl};
 
 /// An accepted prompt: one row of `prompts/<skill>.jsonl`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,51 +69,65 @@ pub enum RejectReason {
 /// Writes accepted prompts as JSONL, whole or not at all: a temporary file beside `path` is synced and renamed.
 ///
 /// # Errors
-/// [`LlmError::Io`] if the file cannot be written; a file that stood there is then unchanged.
+/// [`LlmError::Durable`] if the file cannot be written; a file that stood there is then unchanged.
 pub fn write_prompts(path: &Path, prompts: &[Prompt]) -> Result<(), LlmError> {
-    write_jsonl(path, prompts)
+    Ok(write_jsonl(path, prompts)?)
 }
 
 /// Reads accepted prompts.
 ///
 /// # Errors
-/// [`LlmError::Io`] if the file cannot be read, [`LlmError::Line`] with the number of the first line that is not a row of
-/// exactly `id`, `skill` and `text`, has an empty field, or repeats an id.
+/// [`LlmError::Durable`] if the file cannot be read, or with the number of the first line that is not a row of exactly
+/// `id`, `skill` and `text`; [`LlmError::Line`] with that of the first row that has an empty field, or repeats an id.
 pub fn read_prompts(path: &Path) -> Result<Vec<Prompt>, LlmError> {
+    let bytes = std::fs::read(path).map_err(DurableError::io("read", path))?;
     let mut ids = HashSet::new();
-    read_jsonl(path, |prompt: &Prompt| {
-        let fields = [
-            ("id", &prompt.id),
-            ("skill", &prompt.skill),
-            ("text", &prompt.text),
-        ];
-        for (name, value) in fields {
-            if value.trim().is_empty() {
-                return Err(format!("field `{name}` is empty"));
-            }
+    let mut prompts = Vec::new();
+    for (line, prompt) in (1..).zip(parse_jsonl(path, &bytes)) {
+        let prompt: Prompt = prompt?;
+        check(&prompt, &mut ids).map_err(|reason| LlmError::Line {
+            path: path.to_owned(),
+            line,
+            reason,
+        })?;
+        prompts.push(prompt);
+    }
+    Ok(prompts)
+}
+
+/// What is wrong with a row beyond its form.
+fn check(prompt: &Prompt, ids: &mut HashSet<String>) -> Result<(), String> {
+    let fields = [
+        ("id", &prompt.id),
+        ("skill", &prompt.skill),
+        ("text", &prompt.text),
+    ];
+    for (name, value) in fields {
+        if value.trim().is_empty() {
+            return Err(format!("field `{name}` is empty"));
         }
-        if ids.insert(prompt.id.clone()) {
-            Ok(())
-        } else {
-            Err(format!("id '{}' stands in an earlier line", prompt.id))
-        }
-    })
+    }
+    if ids.insert(prompt.id.clone()) {
+        Ok(())
+    } else {
+        Err(format!("id '{}' stands in an earlier line", prompt.id))
+    }
 }
 
 /// Writes rejected prompts as JSONL, in the way of [`write_prompts`].
 ///
 /// # Errors
-/// [`LlmError::Io`] if the file cannot be written; a file that stood there is then unchanged.
+/// [`LlmError::Durable`] if the file cannot be written; a file that stood there is then unchanged.
 pub fn write_rejected(path: &Path, rejected: &[RejectedPrompt]) -> Result<(), LlmError> {
-    write_jsonl(path, rejected)
+    Ok(write_jsonl(path, rejected)?)
 }
 
 /// Reads rejected prompts.
 ///
 /// # Errors
-/// [`LlmError::Io`] if the file cannot be read, [`LlmError::Line`] with the number of the first line that is no such row.
+/// [`LlmError::Durable`] if the file cannot be read, or with the number of the first line that is no such row.
 pub fn read_rejected(path: &Path) -> Result<Vec<RejectedPrompt>, LlmError> {
-    read_jsonl(path, |_| Ok(()))
+    Ok(read_jsonl(path)?)
 }
 
 #[cfg(test)]
@@ -174,7 +188,7 @@ mod tests {
                 "unknown field `x`",
             ),
             ("{\"id\":\"b\",\"skill\":\"s\",\"te", "EOF while parsing"),
-            ("", "EOF while parsing a value at column 0"),
+            ("", "EOF while parsing a value (column 0)"),
             (
                 "{\"id\":\"b\",\"skill\":\"s\",\"text\":\" \"}",
                 "field `text` is empty",

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use selma_durable::DurableError;
 use serde::{Deserialize, Serialize};
 
 use crate::LlmError;
@@ -82,9 +83,9 @@ impl Skill {
     /// Reads a skill file.
     ///
     /// # Errors
-    /// [`LlmError::Io`] if the file cannot be read as UTF-8, else those of [`Skill::parse`].
+    /// [`LlmError::Durable`] if the file cannot be read as UTF-8, else those of [`Skill::parse`].
     pub fn load(path: &Path) -> Result<Self, LlmError> {
-        let toml = std::fs::read_to_string(path).map_err(LlmError::io("read skill", path))?;
+        let toml = std::fs::read_to_string(path).map_err(DurableError::io("read skill", path))?;
         Self::parse(&toml, path)
     }
 

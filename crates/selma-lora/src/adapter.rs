@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::Write,
     path::{Path, PathBuf},
 };
 
+use selma_durable::atomic_write;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -137,7 +137,7 @@ impl Adapter {
     /// that is synced and renamed, so that the file is never half-written.
     ///
     /// # Errors
-    /// As [`to_bytes`](Self::to_bytes), wrapped in [`LoraError::InFile`]; [`LoraError::Io`] when
+    /// As [`to_bytes`](Self::to_bytes), wrapped in [`LoraError::InFile`]; [`LoraError::Durable`] when
     /// the file cannot be written.
     pub fn save(
         &self,
@@ -149,11 +149,7 @@ impl Adapter {
         let bytes = self
             .to_bytes(format, dtype)
             .map_err(|error| error.in_file(path))?;
-        write_atomically(path, &bytes).map_err(|source| LoraError::Io {
-            action: "write",
-            path: path.to_path_buf(),
-            source,
-        })
+        Ok(atomic_write(path, &bytes)?)
     }
 
     /// SHA-256 of the content alone: paths, shapes, alphas and values of all modules, whatever file
@@ -184,26 +180,6 @@ impl Adapter {
     pub fn parameters(&self) -> usize {
         self.modules.values().map(LoraModule::parameters).sum()
     }
-}
-
-fn write_atomically(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".selma-").suffix(".tmp");
-    #[cfg(unix)]
-    {
-        // Temporary files are private to their owner; an adapter gets the permissions of any new file.
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    let mut file = builder.tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use selma_durable::DurableError;
+
 /// Everything that can go wrong when adapters are read, written, matched or merged.
 ///
 /// Errors about the content of a file arrive wrapped in [`LoraError::InFile`], errors about one
@@ -9,16 +11,19 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoraError {
-    /// A file cannot be read or written.
+    /// A file cannot be read.
     #[error("cannot {action} {path}")]
     Io {
-        /// What was tried: `read`, `write`.
+        /// What was tried: `read`.
         action: &'static str,
         /// The file.
         path: PathBuf,
         /// The cause.
         source: std::io::Error,
     },
+    /// A file cannot be written.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
     /// An error about the content of a file.
     #[error("{path}: {error}")]
     InFile {

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use ndarray::Array2;
 use safetensors::{Dtype as Stored, tensor::TensorView};
+use selma_durable::DurableError;
 use selma_lora::{Adapter, Dtype, Format, LoraError, LoraModule, ModuleNames, init};
 
 const TO_Q: &str = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q";
@@ -214,10 +215,10 @@ fn what_cannot_be_written_is_refused_and_leaves_no_file() {
         .unwrap_err();
     assert!(matches!(
         error,
-        LoraError::Io {
+        LoraError::Durable(DurableError::Io {
             action: "write",
             ..
-        }
+        })
     ));
     assert!(error.to_string().contains("missing"));
 }

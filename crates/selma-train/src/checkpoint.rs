@@ -8,10 +8,10 @@ use safetensors::{Dtype, SafeTensors};
 use selma_diffusion::models::UNet2DConditionModel;
 use selma_diffusion::schedulers::SchedulerConfig;
 use selma_diffusion::weights::Weights;
+use selma_durable::atomic_write;
 use selma_lora::{Adapter, LoraModule};
 
 use crate::factors::{Factors, host};
-use crate::files::write_file;
 use crate::{Objective, TrainError, Trainer, ValidTrainConfig};
 
 /// Key of the metadata that holds the settings.
@@ -67,7 +67,7 @@ impl<O: Objective> Trainer<O> {
         ]
         .into();
         let file = safetensors::serialize(views, Some(metadata)).map_err(damaged)?;
-        write_file(path, &file)
+        Ok(atomic_write(path, &file)?)
     }
 
     /// Goes on from a file of [`save_checkpoint`](Self::save_checkpoint).

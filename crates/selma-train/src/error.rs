@@ -5,22 +5,26 @@ use std::path::PathBuf;
 use selma_dataset::DatasetError;
 use selma_diffusion::DiffusionError;
 use selma_diffusion::config::ConfigError;
+use selma_durable::DurableError;
 use selma_lora::LoraError;
 use thiserror::Error;
 
 /// An error of training.
 #[derive(Debug, Error)]
 pub enum TrainError {
-    /// A file cannot be read or written.
+    /// A file cannot be read.
     #[error("cannot {action} {path}")]
     Io {
-        /// `read`, `write`, ..
+        /// `read`, ..
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
         /// The cause.
         source: std::io::Error,
     },
+    /// A file cannot be written.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
     /// A setting that cannot be used.
     #[error("training setting {field}: expected {expected}, found {found}")]
     Setting {

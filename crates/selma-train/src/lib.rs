@@ -4,7 +4,6 @@ mod checkpoint;
 mod config;
 mod error;
 mod factors;
-mod files;
 mod objective;
 pub mod pretrain;
 mod progress;

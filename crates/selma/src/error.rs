@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use selma_dataset::DatasetError;
 use selma_diffusion::DiffusionError;
+use selma_durable::DurableError;
 use selma_eval::EvalError;
 use selma_llm::LlmError;
 use selma_lora::LoraError;
@@ -70,6 +71,9 @@ pub enum SelmaError {
     /// The observer asked to stop.
     #[error("interrupted; the same command continues where it was")]
     Cancelled,
+    /// A file cannot be written, or a journal not be used.
+    #[error(transparent)]
+    Durable(#[from] DurableError),
     /// The data set failed.
     #[error(transparent)]
     Dataset(#[from] DatasetError),

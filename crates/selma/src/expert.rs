@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use selma_dataset::durable::{Journal, create_folder};
 use selma_diffusion::StableDiffusion;
+use selma_durable::{Journal, create_folder};
 use selma_lora::{Dtype, Format};
 use selma_train::{Denoising, TrainError, Trainer, TrainingSet, ValidTrainConfig};
 use serde::{Deserialize, Serialize};

@@ -20,6 +20,7 @@ pub use recipe::{EvalStage, ImageStage, MergeStage, PromptStage, Recipe, TrainSt
 pub use run::{Model, Run, Stage};
 
 pub use {
-    selma_dataset as dataset, selma_diffusion as diffusion, selma_eval as eval, selma_llm as llm,
-    selma_lora as lora, selma_mini as mini, selma_rouge as rouge, selma_train as train,
+    selma_dataset as dataset, selma_diffusion as diffusion, selma_durable as durable,
+    selma_eval as eval, selma_llm as llm, selma_lora as lora, selma_mini as mini,
+    selma_rouge as rouge, selma_train as train,
 };

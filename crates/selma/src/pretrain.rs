@@ -5,10 +5,10 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use image::RgbImage;
-use selma_dataset::durable::{atomic_write, create_folder};
 use selma_diffusion::Checkpoint;
 use selma_diffusion::schedulers::{PredictionType, SchedulerConfig};
 use selma_diffusion::weights::{Dtype, save};
+use selma_durable::{atomic_write, create_folder};
 use selma_mini::{TrainingWorld, render, vocabulary};
 use selma_train::TrainError;
 use selma_train::pretrain::{

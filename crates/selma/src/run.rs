@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use burn::tensor::Device;
-use selma_dataset::durable::{atomic_write, create_folder, remove_temporaries};
 use selma_diffusion::noise::derive_seed;
+use selma_durable::{atomic_write, create_folder, remove_temporaries};
 use selma_llm::Skill;
 use selma_mini::Style;
 use serde::Serialize;

@@ -79,7 +79,7 @@ impl Latents {
             .collect();
         let view = TensorView::new(Dtype::F32, self.shape.to_vec(), &bytes).map_err(damaged)?;
         let file = safetensors::serialize([(KEY, view)], None).map_err(damaged)?;
-        crate::files::write_file(path, &file)
+        Ok(selma_durable::atomic_write(path, &file)?)
     }
 
     /// The latents on a device.

@@ -7,11 +7,11 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use half::{bf16, f16};
 use safetensors::tensor::TensorView;
+use selma_durable::atomic_write;
 
 use super::Dtype;
 use super::load::FieldPath;
 use crate::DiffusionError;
-use crate::files::write_file;
 
 /// Writes all parameters of a module under their field paths, as `F32`, `F16` or `BF16`.
 ///
@@ -76,7 +76,7 @@ fn write(
     }
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     let bytes = safetensors::serialize(views, Some(metadata)).map_err(damaged)?;
-    write_file(path, &bytes)
+    Ok(atomic_write(path, &bytes)?)
 }
 
 struct Collector {

@@ -62,7 +62,7 @@ impl QuestionSet {
     /// Writes an annotation file with DSG's columns, which the reference programs read too.
     ///
     /// # Errors
-    /// [`EvalError::Io`] when the file cannot be written; the old one is then untouched.
+    /// [`EvalError::Durable`] when the file cannot be written; the old one is then untouched.
     pub fn write(&self, path: &Path) -> Result<(), EvalError> {
         table::write(path, self.items.iter().flat_map(|item| &item.questions))
     }

@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use selma_durable::{DurableError, atomic_write};
+
 use super::{
     DsgQuestion, Quirk, Quirks,
     dependency::{self, Parsed},
 };
-use crate::{EvalError, Place, atomic};
+use crate::{EvalError, Place, files};
 
 const COLUMNS: [&str; 9] = [
     "item_id",
@@ -34,7 +36,7 @@ pub(crate) struct Table<const N: usize> {
 
 impl<const N: usize> Table<N> {
     pub(crate) fn open(path: &Path, columns: [&'static str; N]) -> Result<Self, EvalError> {
-        let mut reader = csv::Reader::from_reader(atomic::open(path)?);
+        let mut reader = csv::Reader::from_reader(files::open(path)?);
         let header = reader.headers().map_err(|error| csv_error(path, error))?;
         let mut found: BTreeMap<&str, usize> = BTreeMap::new();
         let mut unknown = Vec::new();
@@ -202,12 +204,10 @@ pub(crate) fn write<'a>(
             ])
             .map_err(|error| csv_error(path, error))?;
     }
-    let bytes = writer.into_inner().map_err(|error| EvalError::Io {
-        action: "write",
-        path: path.to_path_buf(),
-        source: error.into_error(),
-    })?;
-    atomic::write(path, &bytes)
+    let bytes = writer
+        .into_inner()
+        .map_err(|error| DurableError::io("write", path)(error.into_error()))?;
+    Ok(atomic_write(path, &bytes)?)
 }
 
 pub(crate) fn csv_error(path: &Path, source: csv::Error) -> EvalError {

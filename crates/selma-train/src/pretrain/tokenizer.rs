@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use selma_durable::{atomic_write, create_folder};
 use serde_json::{Map, Value, json};
 
 use crate::TrainError;
-use crate::files::write_file;
 
 /// CLIP's marks around a text; the second also pads.
 const START: &str = "<|startoftext|>";
@@ -44,16 +44,12 @@ pub fn write_tokenizer(dir: &Path, words: &[&str], max_length: usize) -> Result<
     add(END.to_owned());
     let size = vocab.len();
 
-    std::fs::create_dir_all(dir).map_err(|source| TrainError::Io {
-        action: "create",
-        path: dir.to_owned(),
-        source,
-    })?;
+    create_folder(dir)?;
     let mut text = String::from("#version: 0.2\n");
     for (left, right) in &merges {
         text.push_str(&format!("{left} {right}\n"));
     }
-    write_file(&dir.join("merges.txt"), text.as_bytes())?;
+    atomic_write(&dir.join("merges.txt"), text.as_bytes())?;
     write_json(&dir.join("vocab.json"), &Value::Object(vocab))?;
     write_json(
         &dir.join("tokenizer_config.json"),
@@ -78,7 +74,7 @@ pub fn write_tokenizer(dir: &Path, words: &[&str], max_length: usize) -> Result<
 
 /// Writes indented JSON with a newline at the end.
 pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), TrainError> {
-    write_file(path, format!("{value:#}\n").as_bytes())
+    Ok(atomic_write(path, format!("{value:#}\n").as_bytes())?)
 }
 
 /// Byte-pair encoding: the most frequent pair of neighbours is merged until every word is one token; ties go to the

@@ -24,10 +24,7 @@ mod thumbnail;
 
 use std::{collections::BTreeMap, path::Path};
 
-use selma_dataset::{
-    DatasetError,
-    durable::{atomic_write, create_folder},
-};
+use selma_durable::{DurableError, atomic_write, create_folder};
 use selma_eval::{Estimate, Paired};
 
 /// What was measured, and on what.
@@ -210,8 +207,8 @@ impl Report {
     /// replaced in full or not at all.
     ///
     /// # Errors
-    /// [`DatasetError::Io`] with the path that cannot be written.
-    pub fn write(&self, folder: &Path) -> Result<(), DatasetError> {
+    /// [`DurableError::Io`] with the path that cannot be written.
+    pub fn write(&self, folder: &Path) -> Result<(), DurableError> {
         create_folder(folder)?;
         let write = |name, text: String| atomic_write(&folder.join(name), text.as_bytes());
         write("report.csv", self.csv())?;

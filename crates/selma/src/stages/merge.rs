@@ -1,6 +1,6 @@
 //! Stage 4: the experts are merged.
 
-use selma_dataset::durable::{atomic_write, create_folder};
+use selma_durable::{atomic_write, create_folder};
 use selma_lora::merge::{Merge, Weighted};
 use selma_lora::{Adapter, Dtype, Format};
 

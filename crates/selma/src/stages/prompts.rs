@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use selma_dataset::durable::{atomic_write, create_folder};
+use selma_durable::{atomic_write, create_folder};
 use selma_llm::{
     ChatModel, GenerationReport, Journal, LlmError, OpenAiClient, PromptConfig, PromptEvent,
     PromptGenerator, Skill, write_prompts, write_rejected,

@@ -1,0 +1,13 @@
+#![doc = include_str!("../README.md")]
+
+mod atomic;
+mod error;
+mod folder;
+mod journal;
+mod jsonl;
+
+pub use atomic::{AtomicFile, atomic_write, sync_files, write_unsynced};
+pub use error::DurableError;
+pub use folder::{create_folder, remove_temporaries};
+pub use journal::Journal;
+pub use jsonl::{parse_jsonl, read_jsonl, to_jsonl, write_jsonl};
