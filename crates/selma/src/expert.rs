@@ -9,6 +9,7 @@ use selma_lora::{Dtype, Format};
 use selma_train::{Denoising, TrainError, Trainer, TrainingSet, ValidTrainConfig};
 use serde::{Deserialize, Serialize};
 
+use crate::files::remove;
 use crate::{RunEvent, RunObserver, SelmaError};
 
 /// An adapter to train.
@@ -131,17 +132,6 @@ impl Expert<'_> {
         } else {
             Trainer::new(unet, scheduler, objective, config, device)?
         })
-    }
-}
-
-fn remove(path: &Path) -> Result<(), SelmaError> {
-    match std::fs::remove_file(path) {
-        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(SelmaError::Io {
-            action: "remove",
-            path: path.to_owned(),
-            source,
-        }),
-        _ => Ok(()),
     }
 }
 

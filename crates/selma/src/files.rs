@@ -1,4 +1,4 @@
-//! Reading of files.
+//! Reading and removing of files.
 
 use std::path::Path;
 
@@ -38,4 +38,20 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, SelmaErro
         path: path.to_owned(),
         reason: error.to_string(),
     })
+}
+
+/// Removes a file if it is there.
+///
+/// # Errors
+///
+/// If it cannot be removed.
+pub(crate) fn remove(path: &Path) -> Result<(), SelmaError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(SelmaError::Io {
+            action: "remove",
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
 }

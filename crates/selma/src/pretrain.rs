@@ -1,5 +1,7 @@
 //! Making the bundled miniature model: a small Stable Diffusion, trained on rendered scenes alone.
 
+mod log;
+
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -12,16 +14,20 @@ use selma_durable::{atomic_write, create_folder};
 use selma_mini::{TrainingWorld, render, vocabulary};
 use selma_train::TrainError;
 use selma_train::pretrain::{
-    Foundation, PairSource, PretrainConfig, pretrain_denoiser, pretrain_vae, write_tokenizer,
+    Checkpoints, Foundation, PairSource, PretrainConfig, pretrain_denoiser, pretrain_vae,
+    write_tokenizer,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use log::Log;
+
 use crate::SelmaError;
+use crate::files::remove;
 
 /// Marks that a folder is being made by this recipe, and holds it.
 const RECIPE_FILE: &str = "pretrain.json";
-/// One line a reported step.
+/// The losses.
 const LOG_FILE: &str = "pretrain.jsonl";
 
 /// A pretraining: the world that is shown, and the networks that are trained on it.
@@ -35,7 +41,8 @@ pub struct PretrainRecipe {
 }
 
 /// What the pretraining is at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum PretrainStage {
     /// Training the VAE.
     Vae,
@@ -55,7 +62,7 @@ impl PretrainRecipe {
 
     /// Trains everything and writes a folder in diffusers' layout, with weights in half precision.
     ///
-    /// A folder in which the VAE is finished is continued: only text encoder and UNet are trained then.
+    /// A folder in which a pretraining was interrupted is continued, and gets the same files as by an uninterrupted one.
     ///
     /// # Errors
     ///
@@ -80,7 +87,7 @@ impl PretrainRecipe {
         }
         let source = WorldSource(self.world);
         let mut config = self.model.clone();
-        let mut log = Log::default();
+        let mut log = Log::new(out.join(LOG_FILE));
 
         let tokenizer_dir = out.join("tokenizer");
         let vocab_size = write_tokenizer(&tokenizer_dir, &vocabulary(), config.max_length)?;
@@ -102,23 +109,27 @@ impl PretrainRecipe {
         write_json(&out.join("model_index.json"), &model_index())?;
 
         let vae_weights = out.join("vae").join("diffusion_pytorch_model.safetensors");
+        let checkpoint = out.join("vae.checkpoint.safetensors");
         if !vae_weights.is_file() {
             let mut observe = |progress| {
-                log.push("vae", progress);
+                log.push(PretrainStage::Vae, progress)?;
                 observer(PretrainStage::Vae, progress)
             };
-            let (vae, scale) = pretrain_vae(&config, &source, device, &mut observe)?;
+            let kept = Some(checkpoints(&checkpoint));
+            let trained = pretrain_vae(&config, &source, device, kept, &mut observe);
+            let (vae, scale) = log.checked(trained)?;
             config.vae.scaling_factor = scale;
             write_json(&out.join("vae").join("config.json"), &config.vae)?;
             save(&vae, &vae_weights, Dtype::F16)?;
-            log.write(out)?;
         }
+        remove(&checkpoint)?;
         // What is trained on is what will be loaded: the weights as they are in the file.
         let checkpoint = Checkpoint::open(out)?;
         let vae = checkpoint.vae(device)?;
         let tokenizer = checkpoint.tokenizer()?;
+        let checkpoint = out.join("denoiser.checkpoint.safetensors");
         let mut observe = |progress| {
-            log.push("denoiser", progress);
+            log.push(PretrainStage::Denoiser, progress)?;
             observer(PretrainStage::Denoiser, progress)
         };
         let foundation = Foundation {
@@ -127,8 +138,9 @@ impl PretrainRecipe {
             tokenizer: &tokenizer,
             scheduler: &scheduler,
         };
-        let (text_encoder, unet) =
-            pretrain_denoiser(&config, &source, foundation, device, &mut observe)?;
+        let kept = Some(checkpoints(&checkpoint));
+        let trained = pretrain_denoiser(&config, &source, foundation, device, kept, &mut observe);
+        let (text_encoder, unet) = log.checked(trained)?;
         write_json(
             &out.join("text_encoder").join("config.json"),
             &config.text_encoder,
@@ -141,8 +153,13 @@ impl PretrainRecipe {
         write_json(&out.join("unet").join("config.json"), &config.unet)?;
         let weights = out.join("unet").join("diffusion_pytorch_model.safetensors");
         save(&unet, &weights, Dtype::F16)?;
-        log.write(out)
+        remove(&checkpoint)
     }
+}
+
+fn checkpoints(path: &Path) -> Checkpoints<'_> {
+    const EVERY: usize = 2 * log::EVERY;
+    Checkpoints { path, every: EVERY }
 }
 
 /// Rendered scenes with their captions.
@@ -155,40 +172,6 @@ impl PairSource for WorldSource {
             source: Box::new(source),
         })?;
         Ok((render(&item.scene), item.caption))
-    }
-}
-
-/// The log: the mean loss of every fifty steps.
-#[derive(Default)]
-struct Log {
-    lines: String,
-    sum: f64,
-    count: usize,
-}
-
-impl Log {
-    fn push(&mut self, stage: &str, progress: selma_train::Progress) {
-        const EVERY: usize = 50;
-        self.sum += f64::from(progress.loss);
-        self.count += 1;
-        if progress.step.is_multiple_of(EVERY) || progress.step == progress.steps {
-            let loss = self.sum / self.count as f64;
-            let step = progress.step;
-            let rate = progress.learning_rate;
-            self.lines.push_str(&format!(
-                "{{\"stage\":\"{stage}\",\"step\":{step},\"loss\":{loss:.6},\"learning_rate\":{rate:.3e}}}\n"
-            ));
-            self.sum = 0.0;
-            self.count = 0;
-        }
-    }
-
-    /// Appends to what an earlier part of the pretraining logged.
-    fn write(&mut self, out: &Path) -> Result<(), SelmaError> {
-        let path = out.join(LOG_FILE);
-        let before = std::fs::read_to_string(&path).unwrap_or_default();
-        let lines = std::mem::take(&mut self.lines);
-        Ok(atomic_write(&path, format!("{before}{lines}").as_bytes())?)
     }
 }
 

@@ -11,7 +11,8 @@ use crate::progress::Progress;
 /// Train the miniature model from nothing, on rendered scenes alone.
 ///
 /// Makes a small Stable Diffusion (tokenizer, VAE, text encoder, UNet) in diffusers' folder layout. The model that comes
-/// with this repository was made like this. It takes hours on a laptop; a folder whose VAE is finished is continued.
+/// with this repository was made like this. It takes hours on a laptop. Stopped at
+/// any time, the same command goes on.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:

@@ -1,8 +1,8 @@
 //! Training text encoder and UNet together.
 
 use burn::module::Module;
+use burn::optim::AdamWConfig;
 use burn::optim::grad_clipping::GradientClippingConfig;
-use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -12,12 +12,13 @@ use selma_diffusion::noise::{derive_seed, normal};
 use selma_diffusion::schedulers::{NoiseSchedule, SchedulerConfig};
 use selma_diffusion::tokenizer::ClipTokenizer;
 
+use super::descent::{Descent, ShardLoss};
 use super::pairs::{image_tensor, pairs};
-use super::{PairSource, PretrainConfig};
+use super::{Checkpoints, PairSource, PretrainConfig};
 use crate::factors::{host, scalar};
-use crate::shards::{HALVES, for_each_shard, part};
+use crate::shards::{HALVES, part};
 use crate::training_set::Order;
-use crate::{Observer, Progress, TrainError, one_cycle};
+use crate::{Observer, TrainError};
 
 /// Text encoder and UNet as one module, so that one optimizer trains both.
 #[derive(Module, Debug)]
@@ -43,70 +44,49 @@ pub struct Foundation<'a> {
 ///
 /// # Errors
 ///
-/// If a configuration cannot be built, an example cannot be made, the loss is not finite, or the observer stops.
+/// If a configuration cannot be built, an example cannot be made, the loss is not finite, the observer stops, or a
+/// checkpoint cannot be read or written.
 pub fn pretrain_denoiser(
     config: &PretrainConfig,
     source: &impl PairSource,
     foundation: Foundation<'_>,
     device: &Device,
+    checkpoints: Option<Checkpoints<'_>>,
     observer: &mut Observer<'_>,
 ) -> Result<(ClipTextModel, UNet2DConditionModel), TrainError> {
     let training = &config.denoiser_training;
     let schedule = NoiseSchedule::new(foundation.scheduler).map_err(DiffusionError::from)?;
     let pairs = Pairs::encode(config, source, foundation, device)?;
     device.seed(derive_seed(config.seed, "denoiser init", &[]));
-    let mut model = Denoiser {
+    let model = Denoiser {
         text_encoder: config.text_encoder.init(device)?,
         unet: config.unet.init(device)?,
-    }
-    .train();
-    let mut optimizer = AdamWConfig::new()
+    };
+    let optimizer = AdamWConfig::new()
         .with_epsilon(1e-8)
         .with_weight_decay(0.01)
-        .with_grad_clipping(Some(GradientClippingConfig::Norm(1.0)))
-        .init();
-    for step in 0..training.steps {
-        let shards = for_each_shard(HALVES, |shard| {
-            // Leaves of its own: a graph whose leaves are shared can be walked back once only.
-            let model = model.clone().fork(device);
-            let timesteps = schedule.alphas_cumprod().len();
-            let batch = pairs.batch(config, step, shard, timesteps, device);
-            let share = batch.samples.len() as f64 / training.batch_size as f64;
-            let samples = batch.samples.clone();
-            let loss = model.loss(batch, &schedule)?.mul_scalar(share);
-            let value = scalar(&loss)?;
-            let gradients = GradientsParams::from_grads(loss.backward(), &model);
-            Ok((value, gradients, samples))
-        })?;
-        let value: f32 = shards.iter().map(|(value, ..)| value).sum();
-        if !value.is_finite() {
-            return Err(TrainError::NonFinite {
-                step: step + 1,
-                loss: value,
-                samples: shards
-                    .into_iter()
-                    .flat_map(|(_, _, samples)| samples)
-                    .collect(),
-            });
-        }
-        let mut sums = GradientsAccumulator::new();
-        for (_, gradients, _) in shards {
-            sums.accumulate(&model, gradients);
-        }
-        let learning_rate = one_cycle(step, training.steps, training.learning_rate);
-        model = optimizer.step(learning_rate, model, sums.grads());
-        let progress = Progress {
-            step: step + 1,
-            steps: training.steps,
-            loss: value,
-            learning_rate,
-            grad_norm: None,
-        };
-        if observer(progress).is_break() {
-            return Err(TrainError::Cancelled { step: step + 1 });
-        }
-    }
-    let model = model.valid();
+        .with_grad_clipping(Some(GradientClippingConfig::Norm(1.0)));
+    let descent = Descent {
+        steps: training.steps,
+        learning_rate: training.learning_rate,
+        optimizer,
+        device,
+        checkpoints,
+    };
+    let shard_loss = |model: &Denoiser, step, shard| {
+        let timesteps = schedule.alphas_cumprod().len();
+        let batch = pairs.batch(config, step, shard, timesteps, device);
+        let share = batch.samples.len() as f64 / training.batch_size as f64;
+        let samples = batch.samples.clone();
+        let loss = model.loss(batch, &schedule)?.mul_scalar(share);
+        let reported = scalar(&loss)?;
+        Ok(ShardLoss {
+            loss,
+            reported,
+            samples,
+        })
+    };
+    let model = descent.run(model, shard_loss, observer)?;
     Ok((model.text_encoder, model.unet))
 }
 

@@ -4,12 +4,14 @@
 
 mod config;
 mod denoiser;
+mod descent;
 mod pairs;
 mod tokenizer;
 mod vae;
 
 pub use config::{DenoiserPretraining, PretrainConfig, VaePretraining};
 pub use denoiser::{Foundation, pretrain_denoiser};
+pub use descent::Checkpoints;
 pub use tokenizer::write_tokenizer;
 pub use vae::pretrain_vae;
 

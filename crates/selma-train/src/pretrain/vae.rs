@@ -1,16 +1,16 @@
 //! Training the VAE.
 
-use burn::module::Module;
-use burn::optim::{AdamWConfig, GradientsAccumulator, GradientsParams};
+use burn::optim::AdamWConfig;
 use burn::tensor::{Device, Tensor, TensorData};
 use selma_diffusion::models::AutoencoderKL;
 use selma_diffusion::noise::{derive_seed, normal};
 
+use super::descent::{Descent, ShardLoss};
 use super::pairs::{image_tensor, pairs};
-use super::{PairSource, PretrainConfig};
+use super::{Checkpoints, PairSource, PretrainConfig};
 use crate::factors::{host, scalar};
-use crate::shards::{HALVES, for_each_shard, part};
-use crate::{Observer, Progress, TrainError, one_cycle};
+use crate::shards::{HALVES, part};
+use crate::{Observer, TrainError};
 
 /// Trains a VAE on the images of a source, and measures its `scaling_factor`.
 ///
@@ -19,60 +19,38 @@ use crate::{Observer, Progress, TrainError, one_cycle};
 ///
 /// # Errors
 ///
-/// If the configuration cannot be built, an example cannot be made, the loss is not finite, or the observer stops.
+/// If the configuration cannot be built, an example cannot be made, the loss is not finite, the observer stops, or a
+/// checkpoint cannot be read or written.
 pub fn pretrain_vae(
     config: &PretrainConfig,
     source: &impl PairSource,
     device: &Device,
+    checkpoints: Option<Checkpoints<'_>>,
     observer: &mut Observer<'_>,
 ) -> Result<(AutoencoderKL, f64), TrainError> {
     let training = &config.vae_training;
     device.seed(derive_seed(config.seed, "vae init", &[]));
-    let mut model = config.vae.init(device)?.train();
-    let mut optimizer = AdamWConfig::new()
-        .with_epsilon(1e-8)
-        .with_weight_decay(0.0)
-        .init();
-    for step in 0..training.steps {
-        let shards = for_each_shard(HALVES, |shard| {
-            // Leaves of its own: a graph whose leaves are shared can be walked back once only.
-            let model = model.clone().fork(device);
-            let range = part(training.batch_size, HALVES, shard);
-            let start = step * training.batch_size + range.start;
-            let images = image_tensor(&pairs(source, start, range.len())?.0, device)?;
-            let share = range.len() as f64 / training.batch_size as f64;
-            let seed = derive_seed(config.seed, "vae latents", &[step as u64, shard as u64]);
-            let (error, loss) = losses(&model, images, seed, training.kl_weight);
-            let value = scalar(&error)? * share as f32;
-            let gradients = loss.mul_scalar(share).backward();
-            Ok((value, GradientsParams::from_grads(gradients, &model)))
-        })?;
-        let value: f32 = shards.iter().map(|(value, _)| value).sum();
-        if !value.is_finite() {
-            return Err(TrainError::NonFinite {
-                step: step + 1,
-                loss: value,
-                samples: Vec::new(),
-            });
-        }
-        let mut sums = GradientsAccumulator::new();
-        for (_, gradients) in shards {
-            sums.accumulate(&model, gradients);
-        }
-        let learning_rate = one_cycle(step, training.steps, training.learning_rate);
-        model = optimizer.step(learning_rate, model, sums.grads());
-        let progress = Progress {
-            step: step + 1,
-            steps: training.steps,
-            loss: value,
-            learning_rate,
-            grad_norm: None,
-        };
-        if observer(progress).is_break() {
-            return Err(TrainError::Cancelled { step: step + 1 });
-        }
-    }
-    let model = model.valid();
+    let descent = Descent {
+        steps: training.steps,
+        learning_rate: training.learning_rate,
+        optimizer: AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.0),
+        device,
+        checkpoints,
+    };
+    let shard_loss = |model: &AutoencoderKL, step, shard| {
+        let range = part(training.batch_size, HALVES, shard);
+        let start = step * training.batch_size + range.start;
+        let images = image_tensor(&pairs(source, start, range.len())?.0, device)?;
+        let share = range.len() as f64 / training.batch_size as f64;
+        let seed = derive_seed(config.seed, "vae latents", &[step as u64, shard as u64]);
+        let (error, loss) = losses(model, images, seed, training.kl_weight);
+        Ok(ShardLoss {
+            loss: loss.mul_scalar(share),
+            reported: scalar(&error)? * share as f32,
+            samples: (start..start + range.len()).collect(),
+        })
+    };
+    let model = descent.run(config.vae.init(device)?, shard_loss, observer)?;
     let scaling_factor = measure_scale(&model, source, device)?;
     Ok((model, scaling_factor))
 }
