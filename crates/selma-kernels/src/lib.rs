@@ -91,3 +91,46 @@ pub fn group_norm(
     }
     plain::group_norm(x, weight, bias, groups, eps, activation)
 }
+
+/// 2-D convolution, as `torch.nn.functional.conv2d`: `stride` in both directions, `padding` zeros on all four sides.
+///
+/// `x` is `[batch, inputs, height, width]`, `weight` `[outputs, inputs, kernel height, kernel width]`, `bias`
+/// `[outputs]`; the result is `[batch, outputs, height', width']`. Gradients reach `x`, `weight` and `bias`, each only
+/// where it is tracked.
+///
+/// # Panics
+///
+/// If the channels of `x` are not `inputs`, `bias` is not one number per output, the kernel is larger than the padded
+/// input, or `stride` is zero.
+#[must_use]
+pub fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    stride: usize,
+    padding: usize,
+) -> Tensor<4> {
+    let ([_, channels, height, width], [outputs, inputs, rows, columns]) =
+        (x.dims(), weight.dims());
+    assert_eq!(
+        channels, inputs,
+        "conv2d: the input has {channels} channels, the weight {inputs}"
+    );
+    if let Some(bias) = &bias {
+        let [found] = bias.dims();
+        assert_eq!(
+            found, outputs,
+            "conv2d: bias has {found} numbers, expected one for each of {outputs} outputs"
+        );
+    }
+    assert!(stride > 0, "conv2d: the stride is zero");
+    assert!(
+        rows <= height + 2 * padding && columns <= width + 2 * padding,
+        "conv2d: a kernel of {rows}x{columns} does not fit into {height}x{width} with padding {padding}"
+    );
+    #[cfg(feature = "flex")]
+    if flex::takes_conv2d(&x, &weight, bias.as_ref(), stride, padding) {
+        return flex::conv2d(x, weight, bias, stride, padding);
+    }
+    plain::conv2d(x, weight, bias, stride, padding)
+}

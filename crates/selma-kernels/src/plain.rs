@@ -1,6 +1,7 @@
 //! The same mathematics in plain tensor operations, for every backend and precision the kernels do not take.
 
-use burn::tensor::{DType, FloatDType, Tensor, activation};
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{DType, FloatDType, Tensor, activation, module};
 
 pub(crate) fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::silu(x)
@@ -41,4 +42,15 @@ pub(crate) fn group_norm(
     let y = x.reshape(shape).cast(FloatDType::from(dtype)) * weight.reshape([1, channels, 1, 1])
         + bias.reshape([1, channels, 1, 1]);
     if silu { self::silu(y) } else { y }
+}
+
+pub(crate) fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    stride: usize,
+    padding: usize,
+) -> Tensor<4> {
+    let options = ConvOptions::new([stride, stride], [padding, padding], [1, 1], 1);
+    module::conv2d(x, weight, bias, options)
 }

@@ -18,7 +18,7 @@ use burn::backend::tensor::FloatTensor;
 use super::math::{Activation, Gelu, Silu};
 use super::norm::{self, Options};
 use super::storage::Storage;
-use super::{Kernels, elementwise, geglu};
+use super::{Kernels, conv, elementwise, geglu};
 
 /// An operation on one tensor, with its gradient.
 trait Unary: core::fmt::Debug + Clone + Send + 'static {
@@ -201,5 +201,22 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
                 options,
             )),
         }
+    }
+
+    fn kernel_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        options: conv::Options,
+    ) -> FloatTensor<Self> {
+        conv::tracked::<C>(x, weight, options)
+    }
+
+    fn kernel_conv2d_biased(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: conv::Options,
+    ) -> FloatTensor<Self> {
+        conv::tracked_biased::<C>(x, weight, bias, options)
     }
 }

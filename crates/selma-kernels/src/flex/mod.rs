@@ -1,6 +1,7 @@
 //! The kernels as an extension of the CPU backend.
 
 mod autodiff;
+mod conv;
 mod elementwise;
 mod geglu;
 mod math;
@@ -30,6 +31,19 @@ trait Kernels: Backend {
         bias: FloatTensor<Self>,
         options: Options,
     ) -> FloatTensor<Self>;
+
+    fn kernel_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        options: conv::Options,
+    ) -> FloatTensor<Self>;
+
+    fn kernel_conv2d_biased(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: conv::Options,
+    ) -> FloatTensor<Self>;
 }
 
 impl Kernels for Flex {
@@ -52,6 +66,23 @@ impl Kernels for Flex {
         options: Options,
     ) -> FloatTensor<Self> {
         norm::forward(x, weight, bias, options)
+    }
+
+    fn kernel_conv2d(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        options: conv::Options,
+    ) -> FloatTensor<Self> {
+        conv::forward(x, weight, None, options)
+    }
+
+    fn kernel_conv2d_biased(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: conv::Options,
+    ) -> FloatTensor<Self> {
+        conv::forward(x, weight, Some(bias), options)
     }
 }
 
@@ -87,4 +118,37 @@ pub(crate) fn group_norm(
         bias.into_dispatch(),
         options,
     ))
+}
+
+/// Whether the kernels can take the convolution: single precision on the CPU backend, and nothing empty.
+pub(crate) fn takes_conv2d(
+    x: &Tensor<4>,
+    weight: &Tensor<4>,
+    bias: Option<&Tensor<1>>,
+    stride: usize,
+    padding: usize,
+) -> bool {
+    let sizes = conv::Sizes {
+        input: x.dims(),
+        weight: weight.dims(),
+    };
+    takes(x)
+        && takes(weight)
+        && bias.is_none_or(takes)
+        && sizes.taken(conv::Options { stride, padding })
+}
+
+pub(crate) fn conv2d(
+    x: Tensor<4>,
+    weight: Tensor<4>,
+    bias: Option<Tensor<1>>,
+    stride: usize,
+    padding: usize,
+) -> Tensor<4> {
+    let options = conv::Options { stride, padding };
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(match bias {
+        None => Dispatch::kernel_conv2d(x, weight, options),
+        Some(bias) => Dispatch::kernel_conv2d_biased(x, weight, bias.into_dispatch(), options),
+    })
 }

@@ -1,9 +1,8 @@
 //! A 2-D convolution with low-rank branches.
 
 use burn::module::{Initializer, Module, Param};
-use burn::tensor::module::conv2d;
-use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor};
+use selma_kernels::conv2d;
 
 use super::LoraBranch;
 
@@ -105,23 +104,22 @@ impl LoraConv2d {
     /// If the channels of the input are not `in`.
     #[must_use]
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
-        let options = ConvOptions::new(
-            [self.stride, self.stride],
-            [self.padding, self.padding],
-            [1, 1],
-            1,
-        );
         let updates = self.branches.iter().filter(|branch| branch.is_active());
         let update = updates
             .map(|branch| {
-                let down = conv2d(input.clone(), branch.a.clone(), None, options.clone());
-                let pointwise = ConvOptions::new([1, 1], [0, 0], [1, 1], 1);
-                let up = conv2d(down, branch.b.clone(), None, pointwise);
+                let down = conv2d(
+                    input.clone(),
+                    branch.a.clone(),
+                    None,
+                    self.stride,
+                    self.padding,
+                );
+                let up = conv2d(down, branch.b.clone(), None, 1, 0);
                 up.mul_scalar(branch.strength())
             })
             .reduce(|sum, update| sum + update);
         let bias = self.bias.as_ref().map(Param::val);
-        let output = conv2d(input, self.weight.val(), bias, options);
+        let output = conv2d(input, self.weight.val(), bias, self.stride, self.padding);
         match update {
             Some(update) => output + update,
             None => output,

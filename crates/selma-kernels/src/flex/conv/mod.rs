@@ -1,0 +1,208 @@
+//! 2-D convolution and its gradients without a matrix of patches.
+
+mod autodiff;
+mod axis;
+mod direct;
+mod layout;
+mod pack;
+mod tile;
+mod weight;
+
+use burn::backend::TensorMetadata;
+
+pub(crate) use self::autodiff::{tracked, tracked_biased};
+use self::axis::Axis;
+use self::direct::Convolution;
+use self::layout::Plan;
+use self::pack::Images;
+use super::math::Map1;
+use super::simd::{Kernel, Writer, chunk_of, fill};
+use super::storage::{Storage, contiguous, shaped};
+use super::sums::sum;
+
+/// What the convolution is told besides its tensors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) stride: usize,
+    pub(crate) padding: usize,
+}
+
+/// The sizes of a convolution.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    /// `[batch, channels, height, width]`.
+    pub(crate) input: [usize; 4],
+    /// `[outputs, inputs, height, width]`.
+    pub(crate) weight: [usize; 4],
+}
+
+impl Sizes {
+    /// Whether the kernels take a convolution of these sizes: nothing is empty and the kernel fits, or burn's own
+    /// operation is to say what it makes of it.
+    pub(crate) fn taken(&self, options: Options) -> bool {
+        let [_, channels, _, _] = self.input;
+        let [_, inputs, height, width] = self.weight;
+        let sizes = self.input.iter().chain(&self.weight);
+        channels == inputs
+            && sizes.copied().all(|size| size > 0)
+            && options.stride > 0
+            && options.padding < height.min(width)
+            && plan(*self, options, Axis::forward).is_some()
+    }
+}
+
+/// The convolution of `x: [batch, inputs, height, width]` with `weight: [outputs, inputs, kernel height, kernel width]`.
+pub(crate) fn forward(
+    x: Storage,
+    weight: Storage,
+    bias: Option<Storage>,
+    options: Options,
+) -> Storage {
+    let (x, weight, bias) = (contiguous(x), contiguous(weight), bias.map(contiguous));
+    let sizes = Sizes {
+        input: x.shape().dims(),
+        weight: weight.shape().dims(),
+    };
+    let [batch, inputs, height, width] = sizes.input;
+    let [outputs, _, kernel_height, kernel_width] = sizes.weight;
+    let Some(plan) = plan(sizes, options, Axis::forward) else {
+        return shaped(Vec::new(), [0, outputs, 0, 0]);
+    };
+    let convolution = Convolution {
+        plan: &plan,
+        source: Images {
+            numbers: x.storage::<f32>(),
+            channels: inputs,
+            plane: height * width,
+        },
+        weight: weight.storage::<f32>(),
+        area: kernel_height * kernel_width,
+        turned: false,
+        bias: bias.as_ref().map(|bias| bias.storage::<f32>()),
+        outputs,
+    };
+    let y = convolution.run();
+    shaped(
+        y,
+        [
+            batch,
+            outputs,
+            plan.rows.destination,
+            plan.columns.destination,
+        ],
+    )
+}
+
+/// The gradient with respect to the input of `sizes`, for the gradient `dy` with respect to the output.
+pub(crate) fn backward_input(
+    weight: Storage,
+    dy: Storage,
+    sizes: Sizes,
+    options: Options,
+) -> Storage {
+    let (weight, dy) = (contiguous(weight), contiguous(dy));
+    let [_, inputs, _, _] = sizes.input;
+    let [outputs, _, kernel_height, kernel_width] = sizes.weight;
+    let Some(plan) = plan(sizes, options, Axis::backward) else {
+        return shaped(Vec::new(), [0, inputs, 0, 0]);
+    };
+    let convolution = Convolution {
+        plan: &plan,
+        source: Images {
+            numbers: dy.storage::<f32>(),
+            channels: outputs,
+            plane: plan.rows.source * plan.columns.source,
+        },
+        weight: weight.storage::<f32>(),
+        area: kernel_height * kernel_width,
+        turned: true,
+        bias: None,
+        outputs: inputs,
+    };
+    shaped(convolution.run(), sizes.input)
+}
+
+/// The gradient with respect to the weight of `sizes`, for the gradient `dy` with respect to the output.
+pub(crate) fn backward_weight(x: Storage, dy: Storage, sizes: Sizes, options: Options) -> Storage {
+    let (x, dy) = (contiguous(x), contiguous(dy));
+    let [_, inputs, height, width] = sizes.input;
+    let [outputs, _, _, _] = sizes.weight;
+    let Some(plan) = plan(sizes, options, Axis::forward) else {
+        return shaped(Vec::new(), [0, inputs, 0, 0]);
+    };
+    let x = Images {
+        numbers: x.storage::<f32>(),
+        channels: inputs,
+        plane: height * width,
+    };
+    let dy = Images {
+        numbers: dy.storage::<f32>(),
+        channels: outputs,
+        plane: plan.rows.destination * plan.columns.destination,
+    };
+    shaped(weight::gradient(&plan, x, dy), sizes.weight)
+}
+
+/// The gradient with respect to the bias, for the gradient `dy` with respect to the output.
+pub(crate) fn backward_bias(dy: Storage) -> Storage {
+    let dy = contiguous(dy);
+    let [batch, channels, height, width] = dy.shape().dims();
+    let kernel = PlaneSums {
+        x: dy.storage::<f32>(),
+        channels,
+        plane: height * width,
+    };
+    let sums = fill(batch * channels, channels, &kernel);
+    let mut totals = vec![0.0_f64; channels];
+    for sums in sums.chunks(channels.max(1)) {
+        for (total, &sum) in totals.iter_mut().zip(sums) {
+            *total += f64::from(sum);
+        }
+    }
+    shaped(
+        totals.into_iter().map(|total| total as f32).collect(),
+        [channels],
+    )
+}
+
+/// The axes of a convolution, each made by `axis`. `None` if the kernel does not fit.
+fn plan(
+    sizes: Sizes,
+    options: Options,
+    axis: impl Fn(usize, usize, usize, usize) -> Option<Axis>,
+) -> Option<Plan> {
+    let [_, _, height, width] = sizes.input;
+    let [_, _, kernel_height, kernel_width] = sizes.weight;
+    let Options { stride, padding } = options;
+    Some(Plan {
+        rows: axis(height, kernel_height, stride, padding)?,
+        columns: axis(width, kernel_width, stride, padding)?,
+        kernel_columns: kernel_width,
+    })
+}
+
+/// Writes the sum of each channel of a sample.
+struct PlaneSums<'a> {
+    x: &'a [f32],
+    channels: usize,
+    plane: usize,
+}
+
+impl Kernel for PlaneSums<'_> {
+    #[inline(always)]
+    fn run(&self, index: usize, out: &mut Writer<'_>) {
+        for x in chunk_of(self.x, index, self.channels * self.plane).chunks(self.plane) {
+            out.map(&[sum(x, Itself) as f32], Itself);
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Itself;
+
+impl Map1 for Itself {
+    #[inline(always)]
+    fn apply(self, x: f32) -> f32 {
+        x
+    }
+}

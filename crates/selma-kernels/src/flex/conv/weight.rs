@@ -1,0 +1,127 @@
+//! The gradient of the weight of a convolution.
+
+use core::ops::Range;
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::layout::{Cut, Layout, Plan};
+use super::pack::{self, Images};
+use super::tile;
+
+/// Tasks there are at most: as many threads have work.
+const TASKS: usize = 16;
+
+/// Numbers of the partial sums of all tasks at most.
+const PARTIAL: usize = 1 << 21;
+
+/// The gradient of the weight of the convolution of `x` by `plan`, for the gradient `dy` of its output.
+///
+/// Each task sums over a part of the images for some of the output channels, in an order that the sizes alone decide.
+pub(super) fn gradient(plan: &Plan, x: Images<'_>, dy: Images<'_>) -> Vec<f32> {
+    let area = plan
+        .passes()
+        .map(|pass| pass.taps(plan.kernel_columns).len())
+        .sum::<usize>();
+    let row = x.channels * area;
+    let len = dy.channels * row;
+    let cut = plan.cut(x.count(), x.channels);
+    let bands = plan.rows.count().div_ceil(cut.rows);
+    let units = x.count().div_ceil(cut.images) * bands;
+    let parts = units.min(TASKS).min((PARTIAL / len).max(1));
+    let units_per_part = units.div_ceil(parts);
+    let parts = units.div_ceil(units_per_part);
+    let channels = dy
+        .channels
+        .div_ceil(TASKS.div_ceil(parts))
+        .next_multiple_of(16);
+    let mut sums = vec![0.0; parts * len];
+    let arch = Arch::new();
+    let tasks: Vec<_> = sums
+        .chunks_mut(len)
+        .enumerate()
+        .flat_map(|(part, sums)| {
+            let units = part * units_per_part..units.min((part + 1) * units_per_part);
+            sums.chunks_mut(channels * row)
+                .enumerate()
+                .map(move |(chunk, sums)| {
+                    let first = chunk * channels;
+                    let channels = first..first + sums.len() / row;
+                    (units.clone(), channels, sums)
+                })
+        })
+        .collect();
+    tasks.into_par_iter().with_max_len(1).for_each_init(
+        Scratch::default,
+        |scratch, (units, channels, sums)| {
+            arch.dispatch(Run {
+                plan,
+                x,
+                dy,
+                cut,
+                units,
+                channels,
+                sums,
+                scratch,
+            });
+        },
+    );
+    let (total, parts) = sums.split_at_mut(len);
+    for part in parts.chunks_exact(len) {
+        total.iter_mut().zip(part).for_each(|(to, &sum)| *to += sum);
+    }
+    sums.truncate(len);
+    sums
+}
+
+/// Memory that a thread uses again.
+#[derive(Default)]
+struct Scratch {
+    source: Vec<f32>,
+    outputs: Vec<f32>,
+}
+
+/// Runs a task.
+struct Run<'a> {
+    plan: &'a Plan,
+    x: Images<'a>,
+    dy: Images<'a>,
+    cut: Cut,
+    /// Groups of images times bands of rows.
+    units: Range<usize>,
+    /// Channels of the output.
+    channels: Range<usize>,
+    /// `[channels, inputs, kernel]`.
+    sums: &'a mut [f32],
+    scratch: &'a mut Scratch,
+}
+
+impl WithSimd for Run<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let plan = self.plan;
+        let bands = plan.rows.count().div_ceil(self.cut.rows);
+        let Scratch { source, outputs } = self.scratch;
+        let mut taps = Vec::new();
+        for unit in self.units {
+            let image = unit / bands * self.cut.images;
+            let images = self.cut.images.min(self.x.count() - image);
+            let first = unit % bands * self.cut.rows;
+            let rows = self.cut.rows.min(plan.rows.count() - first);
+            let layout = Layout::new(plan, images, rows);
+            pack::source(plan, &layout, &self.x.part(image, images), first, source);
+            let dy = self.dy.part(image, images);
+            pack::outputs(plan, &layout, &dy, self.channels.clone(), first, outputs);
+            taps.clear();
+            for channel in 0..self.x.channels {
+                for pass in plan.passes() {
+                    let offsets = layout.offsets(pass).into_iter();
+                    taps.extend(offsets.map(|offset| channel * layout.channel + offset));
+                }
+            }
+            tile::correlate(simd, outputs, layout.padded(), source, &taps, self.sums);
+        }
+    }
+}
