@@ -155,8 +155,8 @@ fn any_layout_is_taken() {
     let case = Case([2, 6, 5, 7], [8, 3, 3], 1, 1);
     let (x, weight, bias) = case.operands(&device);
     let turned = x.clone().permute([0, 1, 3, 2]);
-    let part = x.clone().slice([1..2, 0..6, 1..4, 2..7]);
-    let kernel = weight.clone().permute([0, 1, 3, 2]);
+    let part = x.slice([1..2, 0..6, 1..4, 2..7]);
+    let kernel = weight.permute([0, 1, 3, 2]);
     let bias = bias.reshape([8, 1]).repeat_dim(1, 2).slice([0..8, 1..2]);
     for x in [turned, part] {
         let operands = (x, kernel.clone(), bias.clone().reshape([8]));

@@ -108,9 +108,7 @@ fn tile<S: Simd, const CHANNELS: usize, const VECTORS: usize>(
         let start = (first + c) * padded + at;
         let out = &mut out[start..start + VECTORS * S::F32_LANES];
         let (out, _) = S::as_mut_simd_f32s(out);
-        for v in 0..VECTORS {
-            out[v] = sums[c][v];
-        }
+        out[..VECTORS].copy_from_slice(&sums[c]);
     }
 }
 
