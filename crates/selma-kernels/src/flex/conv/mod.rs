@@ -2,6 +2,7 @@
 
 mod autodiff;
 mod axis;
+mod correlate;
 mod direct;
 mod layout;
 mod pack;
@@ -14,7 +15,7 @@ pub(crate) use self::autodiff::{tracked, tracked_biased};
 use self::axis::Axis;
 use self::direct::Convolution;
 use self::layout::Plan;
-use self::pack::Images;
+use self::pack::{Images, Weights};
 use super::math::Map1;
 use super::simd::{Kernel, Writer, chunk_of, fill};
 use super::storage::{Storage, contiguous, shaped};
@@ -37,6 +38,15 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
+    /// Height and width of the output, where the kernel fits.
+    fn output(&self, options: Options) -> [usize; 2] {
+        let [_, _, height, width] = self.input;
+        let [_, _, kernel_height, kernel_width] = self.weight;
+        [(height, kernel_height), (width, kernel_width)].map(|(length, kernel)| {
+            (length + 2 * options.padding).saturating_sub(kernel) / options.stride.max(1) + 1
+        })
+    }
+
     /// Whether the kernels take a convolution of these sizes: nothing is empty and the kernel fits, or burn's own
     /// operation is to say what it makes of it.
     pub(crate) fn taken(&self, options: Options) -> bool {
@@ -75,22 +85,17 @@ pub(crate) fn forward(
             channels: inputs,
             plane: height * width,
         },
-        weight: weight.storage::<f32>(),
-        area: kernel_height * kernel_width,
-        turned: false,
-        bias: bias.as_ref().map(|bias| bias.storage::<f32>()),
-        outputs,
-    };
-    let y = convolution.run();
-    shaped(
-        y,
-        [
-            batch,
+        weights: Weights {
+            numbers: weight.storage::<f32>(),
             outputs,
-            plan.rows.destination,
-            plan.columns.destination,
-        ],
-    )
+            inputs,
+            area: kernel_height * kernel_width,
+            turned: false,
+        },
+        bias: bias.as_ref().map(|bias| bias.storage::<f32>()),
+    };
+    let [height, width] = sizes.output(options);
+    shaped(convolution.run(), [batch, outputs, height, width])
 }
 
 /// The gradient with respect to the input of `sizes`, for the gradient `dy` with respect to the output.
@@ -113,11 +118,14 @@ pub(crate) fn backward_input(
             channels: outputs,
             plane: plan.rows.source * plan.columns.source,
         },
-        weight: weight.storage::<f32>(),
-        area: kernel_height * kernel_width,
-        turned: true,
+        weights: Weights {
+            numbers: weight.storage::<f32>(),
+            outputs: inputs,
+            inputs: outputs,
+            area: kernel_height * kernel_width,
+            turned: true,
+        },
         bias: None,
-        outputs: inputs,
     };
     shaped(convolution.run(), sizes.input)
 }
@@ -171,9 +179,14 @@ fn plan(
     options: Options,
     axis: impl Fn(usize, usize, usize, usize) -> Option<Axis>,
 ) -> Option<Plan> {
-    let [_, _, height, width] = sizes.input;
+    let [_, _, mut height, mut width] = sizes.input;
     let [_, _, kernel_height, kernel_width] = sizes.weight;
     let Options { stride, padding } = options;
+    // A small image that every position sees alone is one row, which costs less to pack.
+    let alone = [kernel_height, kernel_width, stride, padding] == [1, 1, 1, 0];
+    if alone && height * width <= 1024 {
+        (height, width) = (1, height * width);
+    }
     Some(Plan {
         rows: axis(height, kernel_height, stride, padding)?,
         columns: axis(width, kernel_width, stride, padding)?,

@@ -5,9 +5,9 @@ use core::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::correlate::{Operands, correlate};
 use super::layout::{Cut, Layout, Plan};
 use super::pack::{self, Images};
-use super::tile;
 
 /// Tasks there are at most: as many threads have work.
 const TASKS: usize = 16;
@@ -25,7 +25,7 @@ pub(super) fn gradient(plan: &Plan, x: Images<'_>, dy: Images<'_>) -> Vec<f32> {
         .sum::<usize>();
     let row = x.channels * area;
     let len = dy.channels * row;
-    let cut = plan.cut(x.count(), x.channels);
+    let cut = plan.cut(x.count(), usize::MAX);
     let bands = plan.rows.count().div_ceil(cut.rows);
     let units = x.count().div_ceil(cut.images) * bands;
     let parts = units.min(TASKS).min((PARTIAL / len).max(1));
@@ -104,6 +104,8 @@ impl WithSimd for Run<'_> {
         let plan = self.plan;
         let bands = plan.rows.count().div_ceil(self.cut.rows);
         let Scratch { source, outputs } = self.scratch;
+        let area = plan.taps();
+        let row = self.x.channels * area;
         let mut taps = Vec::new();
         for unit in self.units {
             let image = unit / bands * self.cut.images;
@@ -111,17 +113,27 @@ impl WithSimd for Run<'_> {
             let first = unit % bands * self.cut.rows;
             let rows = self.cut.rows.min(plan.rows.count() - first);
             let layout = Layout::new(plan, images, rows);
-            pack::source(plan, &layout, &self.x.part(image, images), first, source);
-            let dy = self.dy.part(image, images);
+            let (x, dy) = (self.x.part(image, images), self.dy.part(image, images));
             pack::outputs(plan, &layout, &dy, self.channels.clone(), first, outputs);
-            taps.clear();
-            for channel in 0..self.x.channels {
-                for pass in plan.passes() {
-                    let offsets = layout.offsets(pass).into_iter();
-                    taps.extend(offsets.map(|offset| channel * layout.channel + offset));
+            let chunk = layout.chunk(x.channels);
+            for channel in (0..x.channels).step_by(chunk) {
+                let channels = channel..x.channels.min(channel + chunk);
+                taps.clear();
+                for index in 0..channels.len() {
+                    for pass in plan.passes() {
+                        let offsets = layout.offsets(pass).into_iter();
+                        taps.extend(offsets.map(|offset| index * layout.channel + offset));
+                    }
                 }
+                pack::source(plan, &layout, &x, channels, first, source);
+                let operands = Operands {
+                    outputs,
+                    positions: layout.padded(),
+                    source,
+                    taps: &taps,
+                };
+                correlate(simd, operands, self.sums, row, channel * area);
             }
-            tile::correlate(simd, outputs, layout.padded(), source, &taps, self.sums);
         }
     }
 }
