@@ -12,11 +12,22 @@ use super::tile::{self, BLOCK, Operands};
 /// Below so many multiplications waking the threads costs more than it saves.
 const PARALLEL: usize = 1 << 18;
 
-/// Tasks there shall be at least, so that several threads have work.
+/// Tasks there shall be, so that several threads have work, each of so many multiplications at least. Those of the same
+/// images pack the same source.
 const TASKS: usize = 8;
+const TASK: usize = 1 << 23;
 
 /// From so many groups of images and bands of rows on the weights are packed once for all.
 const SHARED: usize = 3;
+
+/// Blocks of outputs that are packed together: the longer what lies together, the fewer pages are visited.
+const GROUP: usize = 4;
+
+/// Weights that a thread packs at least.
+const MANY: usize = 1 << 14;
+
+/// Inputs whose weights are packed at a time within a task.
+const INPUTS: usize = 32;
 
 /// Sums of a task at most, which the second-level cache holds.
 const SUMS: usize = 1 << 16;
@@ -60,7 +71,8 @@ impl Convolution<'_> {
         let cut = plan.cut(self.source.count(), SUMS / outputs);
         let units = self.source.count().div_ceil(cut.images) * plan.rows.count().div_ceil(cut.rows);
         let packed = (units >= SHARED).then(|| self.pack_weights());
-        let tasks = self.tasks(cut, units, &mut out);
+        let least = (work / TASK).clamp(1, TASKS);
+        let tasks = self.tasks(cut, units, least, &mut out);
         let arch = Arch::new();
         let run = |scratch: &mut Scratch, task: Task<'_>| {
             arch.dispatch(Running {
@@ -92,19 +104,21 @@ impl Convolution<'_> {
             let block = inputs * taps.len() * BLOCK;
             let mut packed = vec![0.0; outputs.div_ceil(BLOCK) * block];
             packed
-                .par_chunks_mut(block.max(1))
+                .par_chunks_mut((GROUP * block).max(1))
                 .enumerate()
-                .with_min_len(PARALLEL.div_ceil(16 * block.max(1)))
+                .with_min_len(MANY.div_ceil(GROUP * block.max(1)))
                 .for_each(|(index, packed)| {
-                    self.weights.pack(index * BLOCK, 0..inputs, &taps, packed);
+                    let first = index * GROUP * BLOCK;
+                    let outputs = first..outputs.min(first + GROUP * BLOCK);
+                    self.weights.pack(outputs, 0..inputs, &taps, packed);
                 });
             packed
         });
         passes.collect()
     }
 
-    /// Cuts the output into tasks, which the sizes alone decide.
-    fn tasks<'a>(&self, cut: Cut, units: usize, out: &'a mut [f32]) -> Vec<Task<'a>> {
+    /// Cuts the output into `least` tasks or more, which the sizes alone decide.
+    fn tasks<'a>(&self, cut: Cut, units: usize, least: usize, out: &'a mut [f32]) -> Vec<Task<'a>> {
         let plan = self.plan;
         let outputs = self.weights.outputs;
         let batch = self.source.count();
@@ -113,7 +127,7 @@ impl Convolution<'_> {
         let count = plan.rows.count();
         let bands = count.div_ceil(cut.rows);
         let chunk = outputs
-            .div_ceil(TASKS.div_ceil(units))
+            .div_ceil(least.div_ceil(units))
             .next_multiple_of(4 * BLOCK);
         let chunks = outputs.div_ceil(chunk);
         let mut tasks: Vec<Task<'a>> = (0..units * chunks)
@@ -168,7 +182,10 @@ impl WithSimd for Running<'_, '_> {
         } = self.task;
         let layout = Layout::new(plan, images.len(), rows);
         let part = source.part(images.start, images.len());
-        let inputs = layout.chunk(source.channels);
+        let inputs = match self.packed {
+            Some(_) => layout.chunk(source.channels),
+            None => layout.chunk(source.channels).min(INPUTS),
+        };
         let mut band = Band {
             planes: &mut planes,
             width: plan.columns.destination,
@@ -180,25 +197,33 @@ impl WithSimd for Running<'_, '_> {
             let (runs, starts) = layout.runs(&plan.rows, pass, first);
             let length: usize = runs.iter().map(|run| run.sums).sum();
             let stride = taps.len() * BLOCK;
-            let blocks = channels.len().next_multiple_of(BLOCK);
-            self.scratch.sums.resize(blocks * length, 0.0);
+            let blocks = channels.len().div_ceil(BLOCK);
+            self.scratch.sums.resize(blocks * BLOCK * length, 0.0);
             for chunk in (0..source.channels).step_by(inputs) {
                 let chunk = chunk..source.channels.min(chunk + inputs);
                 if index == 0 || inputs < source.channels {
                     let to = &mut self.scratch.source;
                     pack::source(plan, &layout, &part, chunk.clone(), first, to);
                 }
-                let blocks = self.scratch.sums.chunks_mut(BLOCK * length);
-                for (block, sums) in channels.clone().step_by(BLOCK).zip(blocks) {
-                    let weights = if let Some(packed) = packed {
-                        let at = block / BLOCK * source.channels + chunk.start;
-                        packed.get(at * stride..(at + chunk.len()) * stride)
-                    } else {
-                        let to = &mut self.scratch.weights;
-                        to.resize(chunk.len() * stride, 0.0);
-                        let weights = &self.convolution.weights;
-                        weights.pack(block, chunk.clone(), &taps, to);
-                        Some(to.as_slice())
+                if packed.is_none() {
+                    let to = &mut self.scratch.weights;
+                    to.resize(blocks * chunk.len() * stride, 0.0);
+                    let weights = &self.convolution.weights;
+                    weights.pack(channels.clone(), chunk.clone(), &taps, to);
+                }
+                let sums = self.scratch.sums.chunks_mut(BLOCK * length);
+                for (index, sums) in sums.enumerate() {
+                    let block = channels.start + index * BLOCK;
+                    let weights = match packed {
+                        Some(packed) => {
+                            let at = block / BLOCK * source.channels + chunk.start;
+                            packed.get(at * stride..(at + chunk.len()) * stride)
+                        }
+                        None => {
+                            let length = chunk.len() * stride;
+                            let weights = &self.scratch.weights;
+                            weights.get(index * length..(index + 1) * length)
+                        }
                     };
                     let operands = Operands {
                         source: &self.scratch.source,

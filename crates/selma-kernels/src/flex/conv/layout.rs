@@ -65,7 +65,8 @@ impl Plan {
         let pitch = self.columns.pitch().max(1);
         let rows = self.rows.count().max(1);
         let image = rows * pitch;
-        if image < ENOUGH {
+        let few = positions.clamp(ENOUGH, TOGETHER);
+        if image < few {
             return Cut {
                 images: even(batch.max(1), TOGETHER.div_ceil(image)),
                 rows,

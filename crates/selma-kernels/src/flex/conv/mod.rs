@@ -9,7 +9,9 @@ mod pack;
 mod tile;
 mod weight;
 
-use burn::backend::TensorMetadata;
+use burn::backend::ops::{FloatTensorOps, ModuleOps};
+use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::ops::ConvOptions;
 
 pub(crate) use self::autodiff::{tracked, tracked_biased};
 use self::axis::Axis;
@@ -47,6 +49,12 @@ impl Sizes {
         })
     }
 
+    /// Whether each position of the output sees the same position of the input alone.
+    fn pointwise(&self, options: Options) -> bool {
+        let [_, _, height, width] = self.weight;
+        [height, width, options.stride, options.padding] == [1, 1, 1, 0]
+    }
+
     /// Whether the kernels take a convolution of these sizes: nothing is empty and the kernel fits, or burn's own
     /// operation is to say what it makes of it.
     pub(crate) fn taken(&self, options: Options) -> bool {
@@ -73,6 +81,9 @@ pub(crate) fn forward(
         input: x.shape().dims(),
         weight: weight.shape().dims(),
     };
+    if sizes.pointwise(options) {
+        return product(x, weight, bias);
+    }
     let [batch, inputs, height, width] = sizes.input;
     let [outputs, _, kernel_height, kernel_width] = sizes.weight;
     let Some(plan) = plan(sizes, options, Axis::forward) else {
@@ -98,6 +109,12 @@ pub(crate) fn forward(
     shaped(convolution.run(), [batch, outputs, height, width])
 }
 
+/// A pointwise convolution: the product of two matrices, which burn multiplies as they are.
+fn product(x: Storage, weight: Storage, bias: Option<Storage>) -> Storage {
+    let options = ConvOptions::new([1, 1], [0, 0], [1, 1], 1);
+    Flex::conv2d(x, weight, bias, options)
+}
+
 /// The gradient with respect to the input of `sizes`, for the gradient `dy` with respect to the output.
 pub(crate) fn backward_input(
     weight: Storage,
@@ -106,6 +123,9 @@ pub(crate) fn backward_input(
     options: Options,
 ) -> Storage {
     let (weight, dy) = (contiguous(weight), contiguous(dy));
+    if sizes.pointwise(options) {
+        return product(dy, Flex::float_swap_dims(weight, 0, 1), None);
+    }
     let [_, inputs, _, _] = sizes.input;
     let [outputs, _, kernel_height, kernel_width] = sizes.weight;
     let Some(plan) = plan(sizes, options, Axis::backward) else {
@@ -182,9 +202,8 @@ fn plan(
     let [_, _, mut height, mut width] = sizes.input;
     let [_, _, kernel_height, kernel_width] = sizes.weight;
     let Options { stride, padding } = options;
-    // A small image that every position sees alone is one row, which costs less to pack.
-    let alone = [kernel_height, kernel_width, stride, padding] == [1, 1, 1, 0];
-    if alone && height * width <= 1024 {
+    // One long row costs less to pack than many short ones.
+    if sizes.pointwise(options) && height * width <= 1024 {
         (height, width) = (1, height * width);
     }
     Some(Plan {

@@ -180,36 +180,46 @@ pub(super) struct Weights<'a> {
 }
 
 impl Weights<'_> {
-    /// Packs some taps of a block of outputs from `first` on for some inputs: `[inputs, taps, BLOCK]`, with zeros
+    /// Packs some taps for some outputs, from a whole block on, and inputs: `[block][input][tap][BLOCK]`, with zeros
     /// behind the last output.
     pub(super) fn pack(
         &self,
-        first: usize,
+        outputs: Range<usize>,
         inputs: Range<usize>,
         taps: &[usize],
         packed: &mut [f32],
     ) {
-        let outputs = first..self.outputs.min(first + BLOCK);
-        let (blocks, _) = packed.as_chunks_mut::<BLOCK>();
-        if outputs.len() < BLOCK {
-            blocks.fill([0.0; BLOCK]);
+        let (places, _) = packed.as_chunks_mut::<BLOCK>();
+        let block = inputs.len() * taps.len();
+        if !outputs.len().is_multiple_of(BLOCK) {
+            let last = outputs.len() / BLOCK * block;
+            places[last..].fill([0.0; BLOCK]);
         }
-        for (input, blocks) in inputs.zip(blocks.chunks_exact_mut(taps.len().max(1))) {
-            for (lane, output) in outputs.clone().enumerate() {
+        if !self.turned && taps.len() == self.area {
+            for (index, output) in outputs.enumerate() {
+                let row = output * self.inputs;
+                let row = row + inputs.start..row + inputs.end;
+                let row = &self.numbers[row.start * self.area..row.end * self.area];
+                let places = &mut places[index / BLOCK * block..][..block];
+                for (place, &number) in places.iter_mut().zip(row) {
+                    place[index % BLOCK] = number;
+                }
+            }
+            return;
+        }
+        // The kernels of all outputs of an input lie together if `turned`.
+        for (place, input) in inputs.enumerate() {
+            for (index, output) in outputs.clone().enumerate() {
                 let at = if self.turned {
                     input * self.outputs + output
                 } else {
                     output * self.inputs + input
                 };
                 let kernel = &self.numbers[at * self.area..(at + 1) * self.area];
-                if taps.len() == kernel.len() {
-                    for (&number, block) in kernel.iter().zip(blocks.iter_mut()) {
-                        block[lane] = number;
-                    }
-                } else {
-                    for (&tap, block) in taps.iter().zip(blocks.iter_mut()) {
-                        block[lane] = kernel[tap];
-                    }
+                let start = index / BLOCK * block + place * taps.len();
+                let places = &mut places[start..start + taps.len()];
+                for (place, &tap) in places.iter_mut().zip(taps) {
+                    place[index % BLOCK] = kernel[tap];
                 }
             }
         }
