@@ -226,7 +226,7 @@ mod tests {
     use super::{Axis, Cut, Layout, Plan, Run};
 
     fn plan(size: usize) -> Plan {
-        let axis = Axis::forward(size, 3, 1, 1).unwrap();
+        let axis = Axis::forward(size, 3, 1, 1);
         Plan {
             rows: axis.clone(),
             columns: axis,

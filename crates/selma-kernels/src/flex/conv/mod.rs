@@ -45,7 +45,7 @@ impl Sizes {
         let [_, _, height, width] = self.input;
         let [_, _, kernel_height, kernel_width] = self.weight;
         [(height, kernel_height), (width, kernel_width)].map(|(length, kernel)| {
-            (length + 2 * options.padding).saturating_sub(kernel) / options.stride.max(1) + 1
+            axis::output_length(length, kernel, options.stride, options.padding)
         })
     }
 
@@ -55,17 +55,12 @@ impl Sizes {
         [height, width, options.stride, options.padding] == [1, 1, 1, 0]
     }
 
-    /// Whether the kernels take a convolution of these sizes: nothing is empty and the kernel fits, or burn's own
-    /// operation is to say what it makes of it.
+    /// Whether the kernels take a convolution of these sizes, whose kernel fits: nothing is empty, and the padding is
+    /// less than the kernel.
     pub(crate) fn taken(&self, options: Options) -> bool {
-        let [_, channels, _, _] = self.input;
-        let [_, inputs, height, width] = self.weight;
+        let [_, _, height, width] = self.weight;
         let sizes = self.input.iter().chain(&self.weight);
-        channels == inputs
-            && sizes.copied().all(|size| size > 0)
-            && options.stride > 0
-            && options.padding < height.min(width)
-            && plan(*self, options, Axis::forward).is_some()
+        sizes.copied().all(|size| size > 0) && options.padding < height.min(width)
     }
 }
 
@@ -86,9 +81,7 @@ pub(crate) fn forward(
     }
     let [batch, inputs, height, width] = sizes.input;
     let [outputs, _, kernel_height, kernel_width] = sizes.weight;
-    let Some(plan) = plan(sizes, options, Axis::forward) else {
-        return shaped(Vec::new(), [0, outputs, 0, 0]);
-    };
+    let plan = plan(sizes, options, Axis::forward);
     let convolution = Convolution {
         plan: &plan,
         source: Images {
@@ -128,9 +121,7 @@ pub(crate) fn backward_input(
     }
     let [_, inputs, _, _] = sizes.input;
     let [outputs, _, kernel_height, kernel_width] = sizes.weight;
-    let Some(plan) = plan(sizes, options, Axis::backward) else {
-        return shaped(Vec::new(), [0, inputs, 0, 0]);
-    };
+    let plan = plan(sizes, options, Axis::backward);
     let convolution = Convolution {
         plan: &plan,
         source: Images {
@@ -155,9 +146,7 @@ pub(crate) fn backward_weight(x: Storage, dy: Storage, sizes: Sizes, options: Op
     let (x, dy) = (contiguous(x), contiguous(dy));
     let [_, inputs, height, width] = sizes.input;
     let [outputs, _, _, _] = sizes.weight;
-    let Some(plan) = plan(sizes, options, Axis::forward) else {
-        return shaped(Vec::new(), [0, inputs, 0, 0]);
-    };
+    let plan = plan(sizes, options, Axis::forward);
     let x = Images {
         numbers: x.storage::<f32>(),
         channels: inputs,
@@ -193,12 +182,8 @@ pub(crate) fn backward_bias(dy: Storage) -> Storage {
     )
 }
 
-/// The axes of a convolution, each made by `axis`. `None` if the kernel does not fit.
-fn plan(
-    sizes: Sizes,
-    options: Options,
-    axis: impl Fn(usize, usize, usize, usize) -> Option<Axis>,
-) -> Option<Plan> {
+/// The axes of a convolution, each made by `axis`.
+fn plan(sizes: Sizes, options: Options, axis: impl Fn(usize, usize, usize, usize) -> Axis) -> Plan {
     let [_, _, mut height, mut width] = sizes.input;
     let [_, _, kernel_height, kernel_width] = sizes.weight;
     let Options { stride, padding } = options;
@@ -206,11 +191,11 @@ fn plan(
     if sizes.pointwise(options) && height * width <= 1024 {
         (height, width) = (1, height * width);
     }
-    Some(Plan {
-        rows: axis(height, kernel_height, stride, padding)?,
-        columns: axis(width, kernel_width, stride, padding)?,
+    Plan {
+        rows: axis(height, kernel_height, stride, padding),
+        columns: axis(width, kernel_width, stride, padding),
         kernel_columns: kernel_width,
-    })
+    }
 }
 
 /// Writes the sum of each channel of a sample.
