@@ -1,10 +1,10 @@
-"""Makes the parity fixture of selma-kernels from torch.
+"""Makes the parity fixtures of selma-kernels, kernels.safetensors and conv2d.safetensors, from torch.
 
-    python tools/make_kernel_fixtures.py [--out crates/selma-kernels/tests/fixtures/kernels.safetensors]
+    python tools/make_kernel_fixtures.py [--out crates/selma-kernels/tests/fixtures]
 
 Written with torch 2.15. Inputs are f32 with fixed seeds; outputs and gradients are computed in f64 and rounded to f32, so that they
 carry no rounding errors of torch's own kernels. `<case>.x`, `.y` (output), `.dy` (gradient of the output), `.dx`, and for
-`group_norm*` also `.weight`, `.bias`, `.dweight`, `.dbias`. `*_special` hold infinities, NaN and the edges of the range.
+`group_norm*` and `conv2d*` also `.weight`, `.bias`, `.dweight`, `.dbias`. `*_special` hold infinities, NaN and the edges of the range.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def record(out, case, function, x, seed, **parameters):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("crates/selma-kernels/tests/fixtures/kernels.safetensors"))
+    parser.add_argument("--out", type=Path, default=Path("crates/selma-kernels/tests/fixtures"))
     out = {}
     grid = torch.linspace(-12, 12, 1021)
     special = torch.tensor(SPECIAL)
@@ -59,9 +59,22 @@ def main():
         for suffix, activation in [("", lambda z: z), ("_silu", F.silu)]:
             norm = lambda x, weight, bias: activation(F.group_norm(x, groups, weight, bias, eps))
             record(out, name + suffix, norm, x, 5, weight=weight, bias=bias)
-    path = parser.parse_args().out
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: value.clone() for name, value in out.items()}, path)
+    kernels, out = out, {}
+    for name, shape, outputs, kernel, stride, padding in [
+        ("conv2d", (2, 9, 7, 6), 13, 3, 1, 1),
+        ("conv2d_small", (17, 5, 4, 4), 6, 3, 1, 1),
+        ("conv2d_strided", (1, 4, 9, 8), 5, 3, 2, 1),
+        ("conv2d_pointwise", (2, 6, 5, 5), 4, 1, 1, 0),
+    ]:
+        x = torch.randn(shape, generator=generator)
+        weight = torch.randn(outputs, shape[1], kernel, kernel, generator=generator)
+        bias = torch.randn(outputs, generator=generator)
+        convolve = lambda x, weight, bias: F.conv2d(x, weight, bias, stride, padding)
+        record(out, name, convolve, x, 6, weight=weight, bias=bias)
+    folder = parser.parse_args().out
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, cases in [("kernels", kernels), ("conv2d", out)]:
+        save_file({name: value.clone() for name, value in cases.items()}, folder / f"{file}.safetensors")
 
 
 if __name__ == "__main__":

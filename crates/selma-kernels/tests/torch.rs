@@ -3,12 +3,18 @@
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use safetensors::SafeTensors;
-use selma_kernels::{geglu, gelu, group_norm, silu};
+use selma_kernels::{conv2d, geglu, gelu, group_norm, silu};
 
-const FIXTURE: &[u8] = include_bytes!("fixtures/kernels.safetensors");
+const KERNELS: &[u8] = include_bytes!("fixtures/kernels.safetensors");
+const CONV2D: &[u8] = include_bytes!("fixtures/conv2d.safetensors");
 
 fn load<const D: usize>(name: &str, device: &Device) -> Tensor<D> {
-    let file = SafeTensors::deserialize(FIXTURE).unwrap();
+    let fixture = if name.starts_with("conv2d") {
+        CONV2D
+    } else {
+        KERNELS
+    };
+    let file = SafeTensors::deserialize(fixture).unwrap();
     let view = file.tensor(name).unwrap();
     let values: Vec<f32> = view
         .data()
@@ -176,4 +182,48 @@ fn group_norm_survives_a_mean_far_from_zero() {
 #[test]
 fn group_norm_of_a_constant_is_its_bias() {
     check_group_norm("group_norm_constant", 2, 1e-5, 2e-6);
+}
+
+#[test]
+fn convolutions_are_those_of_torch() {
+    for (case, stride, padding) in [
+        ("conv2d", 1, 1),
+        ("conv2d_small", 1, 1),
+        ("conv2d_strided", 2, 1),
+        ("conv2d_pointwise", 1, 0),
+    ] {
+        let device = Device::flex().autodiff();
+        let x = load::<4>(&format!("{case}.x"), &device).require_grad();
+        let weight = load::<4>(&format!("{case}.weight"), &device).require_grad();
+        let bias = load::<1>(&format!("{case}.bias"), &device).require_grad();
+        let y = conv2d(
+            x.clone(),
+            weight.clone(),
+            Some(bias.clone()),
+            stride,
+            padding,
+        );
+        let grads = (y.clone() * load::<4>(&format!("{case}.dy"), &device)).backward();
+        let expected = |name: &str| values(load::<4>(&format!("{case}.{name}"), &device));
+        let dbias = values(load::<1>(&format!("{case}.dbias"), &device));
+        for (name, got, expected) in [
+            ("y", values(y), expected("y")),
+            ("dx", values(x.grad(&grads).unwrap()), expected("dx")),
+            (
+                "dweight",
+                values(weight.grad(&grads).unwrap()),
+                expected("dweight"),
+            ),
+            ("dbias", values(bias.grad(&grads).unwrap()), dbias),
+        ] {
+            let scale = expected.iter().fold(1.0_f32, |m, v| m.max(v.abs()));
+            assert_close(
+                &format!("{case} {name}"),
+                &got,
+                &expected,
+                0.0,
+                1e-6 * scale,
+            );
+        }
+    }
 }

@@ -5,19 +5,27 @@
 //! the kernel is one offset for all positions, whatever the size of the image: a few positions at the end of each row
 //! are computed in vain, and small images fill long vectors together.
 
-use super::axis::{Axis, Outputs};
+use core::ops::Range;
+
+use super::axis::{Axis, Outputs, Tap};
 
 /// Lanes of the widest vectors: what is packed has this many numbers to spare.
 pub(super) const LANES: usize = 16;
 
-/// Positions of a task, about: enough that what is done once for a task does not count.
+/// Positions of a task at most, unless a single row has more.
 const MANY: usize = 1024;
 
-/// Positions that a task has at least, if there are as many: fewer do not pay for streaming the weights through.
+/// Positions of a task at least, if there are as many: fewer do not pay for streaming the weights through.
 const ENOUGH: usize = 256;
 
-/// Numbers of the packed source that stay in the second-level cache (half a megabyte).
-const CACHED: usize = 1 << 17;
+/// Positions that small images have together.
+const TOGETHER: usize = 512;
+
+/// Positions of a line from which on it pays to leave taps that read nothing but padding out, line by line.
+const LINE: usize = 64;
+
+/// Numbers of the packed source that stay in the second-level cache, next to the sums and the weights.
+const CACHED: usize = 1 << 15;
 
 /// The two axes of a convolution.
 #[derive(Clone, Debug)]
@@ -44,20 +52,27 @@ impl Plan {
         })
     }
 
-    /// How a source of `batch` images with so many `channels` is cut.
-    pub(super) fn cut(&self, batch: usize, channels: usize) -> Cut {
+    /// Taps of the kernel.
+    pub(super) fn taps(&self) -> usize {
+        let passes = self.passes();
+        passes
+            .map(|p| p.rows.taps.len() * p.columns.taps.len())
+            .sum()
+    }
+
+    /// How a source of `batch` images is cut, with about `positions` in a task.
+    pub(super) fn cut(&self, batch: usize, positions: usize) -> Cut {
         let pitch = self.columns.pitch().max(1);
         let rows = self.rows.count().max(1);
         let image = rows * pitch;
-        if image < ENOUGH {
+        let few = positions.clamp(ENOUGH, TOGETHER);
+        if image < few {
             return Cut {
-                images: even(batch.max(1), ENOUGH.div_ceil(image)),
+                images: even(batch.max(1), TOGETHER.div_ceil(image)),
                 rows,
             };
         }
-        let row = (channels * self.phases() * pitch).max(1);
-        let cached = (CACHED / row).saturating_sub(self.rows.reach());
-        let band = (MANY / pitch).min(cached).max(ENOUGH.div_ceil(pitch));
+        let band = positions.clamp(ENOUGH, MANY).div_ceil(pitch);
         Cut {
             images: 1,
             rows: even(rows, band),
@@ -66,7 +81,7 @@ impl Plan {
 }
 
 /// Parts of even size of a whole, each about `part`.
-fn even(whole: usize, part: usize) -> usize {
+pub(super) fn even(whole: usize, part: usize) -> usize {
     let part = part.clamp(1, whole);
     whole.div_ceil(whole.div_ceil(part))
 }
@@ -95,6 +110,19 @@ pub(super) struct Cut {
     pub(super) images: usize,
     /// Rows of each phase of the destination.
     pub(super) rows: usize,
+}
+
+/// Positions that see the same taps, one after another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    /// The first position.
+    pub(super) position: usize,
+    /// The place of its sum.
+    pub(super) sum: usize,
+    /// How many sums there are, in whole vectors.
+    pub(super) sums: usize,
+    /// Which taps of the pass they see.
+    pub(super) taps: Range<usize>,
 }
 
 /// How the packed source of a task lies in memory.
@@ -149,41 +177,117 @@ impl Layout {
     pub(super) fn padded(&self) -> usize {
         self.positions.next_multiple_of(LANES)
     }
+
+    /// Channels that are packed at a time, of so many.
+    pub(super) fn chunk(&self, channels: usize) -> usize {
+        even(channels.max(1), (CACHED / self.channel).max(8))
+    }
+
+    /// The runs of a pass from output row `first` on, and the place of the first sum of each line.
+    pub(super) fn runs(&self, axis: &Axis, pass: Pass<'_>, first: usize) -> (Vec<Run>, Vec<usize>) {
+        let line = self.images * self.pitch;
+        let rows = self.positions / line;
+        let columns = pass.columns.taps.len();
+        let mut runs: Vec<Run> = Vec::new();
+        let mut lines = Vec::with_capacity(rows);
+        let mut start = 0;
+        for row in 0..rows {
+            let seen = |tap: &Tap| axis.place(tap.phase, first + row + tap.shift).is_some();
+            let taps = if line < LINE {
+                0..pass.rows.taps.len()
+            } else {
+                let before = pass.rows.taps.iter().take_while(|tap| !seen(tap)).count();
+                let after = pass.rows.taps.iter().rev().take_while(|tap| !seen(tap));
+                before..(pass.rows.taps.len() - after.count()).max(before)
+            };
+            let taps = taps.start * columns..taps.end * columns;
+            match runs.last_mut() {
+                Some(run) if run.taps == taps => run.sums += line,
+                _ => runs.push(Run {
+                    position: row * line,
+                    sum: 0,
+                    sums: line,
+                    taps,
+                }),
+            }
+        }
+        for run in &mut runs {
+            run.sum = start;
+            lines.extend((start..start + run.sums).step_by(line));
+            run.sums = run.sums.next_multiple_of(LANES);
+            start += run.sums;
+        }
+        (runs, lines)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Axis, Cut, Plan};
+    use super::{Axis, Cut, Layout, Plan, Run};
 
-    fn cut(size: usize, batch: usize, channels: usize) -> Cut {
-        let axis = Axis::forward(size, 3, 1, 1).unwrap();
+    fn plan(size: usize) -> Plan {
+        let axis = Axis::forward(size, 3, 1, 1);
         Plan {
             rows: axis.clone(),
             columns: axis,
             kernel_columns: 3,
         }
-        .cut(batch, channels)
     }
 
     #[test]
     fn small_images_go_together_and_large_ones_in_bands() {
-        assert_eq!(cut(4, 16, 160), Cut { images: 8, rows: 4 });
-        assert_eq!(cut(8, 16, 80), Cut { images: 4, rows: 8 });
+        let cut = |size, batch, positions| plan(size).cut(batch, positions);
         assert_eq!(
-            cut(16, 16, 64),
+            cut(4, 32, 0),
+            Cut {
+                images: 16,
+                rows: 4
+            }
+        );
+        assert_eq!(cut(8, 16, 0), Cut { images: 8, rows: 8 });
+        assert_eq!(
+            cut(16, 16, 0),
             Cut {
                 images: 1,
                 rows: 16
             }
         );
         assert_eq!(
-            cut(64, 16, 16),
+            cut(64, 16, 5000),
             Cut {
                 images: 1,
-                rows: 13
+                rows: 16
             }
         );
-        assert_eq!(cut(64, 2, 320), Cut { images: 1, rows: 4 });
-        assert_eq!(cut(1, 0, 1), Cut { images: 1, rows: 1 });
+        assert_eq!(cut(64, 2, 0), Cut { images: 1, rows: 4 });
+        assert_eq!(cut(1, 0, 0), Cut { images: 1, rows: 1 });
+    }
+
+    #[test]
+    fn lines_at_the_edge_leave_out_the_taps_in_the_padding() {
+        let plan = plan(4);
+        let pass = plan.passes().next().unwrap();
+        let layout = Layout::new(&plan, 13, 4);
+        let (runs, lines) = layout.runs(&plan.rows, pass, 0);
+        let run = |position, sum, sums, taps| Run {
+            position,
+            sum,
+            sums,
+            taps,
+        };
+        assert_eq!(
+            runs,
+            [
+                run(0, 0, 80, 3..9),
+                run(65, 80, 144, 0..9),
+                run(195, 224, 80, 0..6)
+            ]
+        );
+        assert_eq!(lines, [0, 80, 145, 224]);
+
+        let layout = Layout::new(&plan, 2, 4);
+        let (runs, lines) = layout.runs(&plan.rows, pass, 0);
+        assert_eq!(runs, [run(0, 0, 48, 0..9)]);
+        assert_eq!(lines, [0, 10, 20, 30]);
     }
 }

@@ -2,19 +2,22 @@
 
 mod autodiff;
 mod axis;
+mod correlate;
 mod direct;
 mod layout;
 mod pack;
 mod tile;
 mod weight;
 
-use burn::backend::TensorMetadata;
+use burn::backend::ops::{FloatTensorOps, ModuleOps};
+use burn::backend::{Flex, TensorMetadata};
+use burn::tensor::ops::ConvOptions;
 
 pub(crate) use self::autodiff::{tracked, tracked_biased};
 use self::axis::Axis;
 use self::direct::Convolution;
 use self::layout::Plan;
-use self::pack::Images;
+use self::pack::{Images, Weights};
 use super::math::Map1;
 use super::simd::{Kernel, Writer, chunk_of, fill};
 use super::storage::{Storage, contiguous, shaped};
@@ -37,17 +40,27 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// Whether the kernels take a convolution of these sizes: nothing is empty and the kernel fits, or burn's own
-    /// operation is to say what it makes of it.
+    /// Height and width of the output, where the kernel fits.
+    fn output(&self, options: Options) -> [usize; 2] {
+        let [_, _, height, width] = self.input;
+        let [_, _, kernel_height, kernel_width] = self.weight;
+        [(height, kernel_height), (width, kernel_width)].map(|(length, kernel)| {
+            axis::output_length(length, kernel, options.stride, options.padding)
+        })
+    }
+
+    /// Whether each position of the output sees the same position of the input alone.
+    fn pointwise(&self, options: Options) -> bool {
+        let [_, _, height, width] = self.weight;
+        [height, width, options.stride, options.padding] == [1, 1, 1, 0]
+    }
+
+    /// Whether the kernels take a convolution of these sizes, whose kernel fits: nothing is empty, and the padding is
+    /// less than the kernel.
     pub(crate) fn taken(&self, options: Options) -> bool {
-        let [_, channels, _, _] = self.input;
-        let [_, inputs, height, width] = self.weight;
+        let [_, _, height, width] = self.weight;
         let sizes = self.input.iter().chain(&self.weight);
-        channels == inputs
-            && sizes.copied().all(|size| size > 0)
-            && options.stride > 0
-            && options.padding < height.min(width)
-            && plan(*self, options, Axis::forward).is_some()
+        sizes.copied().all(|size| size > 0) && options.padding < height.min(width)
     }
 }
 
@@ -63,11 +76,12 @@ pub(crate) fn forward(
         input: x.shape().dims(),
         weight: weight.shape().dims(),
     };
+    if sizes.pointwise(options) {
+        return product(x, weight, bias);
+    }
     let [batch, inputs, height, width] = sizes.input;
     let [outputs, _, kernel_height, kernel_width] = sizes.weight;
-    let Some(plan) = plan(sizes, options, Axis::forward) else {
-        return shaped(Vec::new(), [0, outputs, 0, 0]);
-    };
+    let plan = plan(sizes, options, Axis::forward);
     let convolution = Convolution {
         plan: &plan,
         source: Images {
@@ -75,22 +89,23 @@ pub(crate) fn forward(
             channels: inputs,
             plane: height * width,
         },
-        weight: weight.storage::<f32>(),
-        area: kernel_height * kernel_width,
-        turned: false,
-        bias: bias.as_ref().map(|bias| bias.storage::<f32>()),
-        outputs,
-    };
-    let y = convolution.run();
-    shaped(
-        y,
-        [
-            batch,
+        weights: Weights {
+            numbers: weight.storage::<f32>(),
             outputs,
-            plan.rows.destination,
-            plan.columns.destination,
-        ],
-    )
+            inputs,
+            area: kernel_height * kernel_width,
+            turned: false,
+        },
+        bias: bias.as_ref().map(|bias| bias.storage::<f32>()),
+    };
+    let [height, width] = sizes.output(options);
+    shaped(convolution.run(), [batch, outputs, height, width])
+}
+
+/// A pointwise convolution: the product of two matrices, which burn multiplies as they are.
+fn product(x: Storage, weight: Storage, bias: Option<Storage>) -> Storage {
+    let options = ConvOptions::new([1, 1], [0, 0], [1, 1], 1);
+    Flex::conv2d(x, weight, bias, options)
 }
 
 /// The gradient with respect to the input of `sizes`, for the gradient `dy` with respect to the output.
@@ -101,11 +116,12 @@ pub(crate) fn backward_input(
     options: Options,
 ) -> Storage {
     let (weight, dy) = (contiguous(weight), contiguous(dy));
+    if sizes.pointwise(options) {
+        return product(dy, Flex::float_swap_dims(weight, 0, 1), None);
+    }
     let [_, inputs, _, _] = sizes.input;
     let [outputs, _, kernel_height, kernel_width] = sizes.weight;
-    let Some(plan) = plan(sizes, options, Axis::backward) else {
-        return shaped(Vec::new(), [0, inputs, 0, 0]);
-    };
+    let plan = plan(sizes, options, Axis::backward);
     let convolution = Convolution {
         plan: &plan,
         source: Images {
@@ -113,11 +129,14 @@ pub(crate) fn backward_input(
             channels: outputs,
             plane: plan.rows.source * plan.columns.source,
         },
-        weight: weight.storage::<f32>(),
-        area: kernel_height * kernel_width,
-        turned: true,
+        weights: Weights {
+            numbers: weight.storage::<f32>(),
+            outputs: inputs,
+            inputs: outputs,
+            area: kernel_height * kernel_width,
+            turned: true,
+        },
         bias: None,
-        outputs: inputs,
     };
     shaped(convolution.run(), sizes.input)
 }
@@ -127,9 +146,7 @@ pub(crate) fn backward_weight(x: Storage, dy: Storage, sizes: Sizes, options: Op
     let (x, dy) = (contiguous(x), contiguous(dy));
     let [_, inputs, height, width] = sizes.input;
     let [outputs, _, _, _] = sizes.weight;
-    let Some(plan) = plan(sizes, options, Axis::forward) else {
-        return shaped(Vec::new(), [0, inputs, 0, 0]);
-    };
+    let plan = plan(sizes, options, Axis::forward);
     let x = Images {
         numbers: x.storage::<f32>(),
         channels: inputs,
@@ -165,20 +182,20 @@ pub(crate) fn backward_bias(dy: Storage) -> Storage {
     )
 }
 
-/// The axes of a convolution, each made by `axis`. `None` if the kernel does not fit.
-fn plan(
-    sizes: Sizes,
-    options: Options,
-    axis: impl Fn(usize, usize, usize, usize) -> Option<Axis>,
-) -> Option<Plan> {
-    let [_, _, height, width] = sizes.input;
+/// The axes of a convolution, each made by `axis`.
+fn plan(sizes: Sizes, options: Options, axis: impl Fn(usize, usize, usize, usize) -> Axis) -> Plan {
+    let [_, _, mut height, mut width] = sizes.input;
     let [_, _, kernel_height, kernel_width] = sizes.weight;
     let Options { stride, padding } = options;
-    Some(Plan {
-        rows: axis(height, kernel_height, stride, padding)?,
-        columns: axis(width, kernel_width, stride, padding)?,
+    // One long row costs less to pack than many short ones.
+    if sizes.pointwise(options) && height * width <= 1024 {
+        (height, width) = (1, height * width);
+    }
+    Plan {
+        rows: axis(height, kernel_height, stride, padding),
+        columns: axis(width, kernel_width, stride, padding),
         kernel_columns: kernel_width,
-    })
+    }
 }
 
 /// Writes the sum of each channel of a sample.

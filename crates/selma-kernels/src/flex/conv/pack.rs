@@ -4,6 +4,8 @@
     reason = "the ranges follow from the layout, whose sizes the buffers have"
 )]
 
+use core::ops::Range;
+
 use super::axis::Outputs;
 use super::layout::{Layout, Plan};
 use super::tile::BLOCK;
@@ -41,18 +43,22 @@ impl<'a> Images<'a> {
     }
 }
 
-/// Packs the rows from output row `first` on into `packed`, all of it.
+/// Packs the rows from output row `first` on of some `channels` into `packed`, all of it.
 pub(super) fn source(
     plan: &Plan,
     layout: &Layout,
     images: &Images<'_>,
+    channels: Range<usize>,
     first: usize,
     packed: &mut Vec<f32>,
 ) {
-    packed.resize(images.channels * layout.channel, 0.0);
+    packed.resize(channels.len() * layout.channel, 0.0);
     let phases = packed.chunks_exact_mut(layout.phase);
     for (index, packed) in phases.enumerate() {
-        let (channel, phase) = (index / plan.phases(), index % plan.phases());
+        let (channel, phase) = (
+            channels.start + index / plan.phases(),
+            index % plan.phases(),
+        );
         let (row_phase, column_phase) = (phase / plan.columns.phases, phase % plan.columns.phases);
         let (zeros, numbers) = plan.columns.span(column_phase);
         let start = plan.columns.place(column_phase, zeros).unwrap_or(0);
@@ -72,7 +78,7 @@ pub(super) fn source(
                 let numbers = numbers.min(line.len() - zeros);
                 let to = &mut line[zeros..zeros + numbers];
                 if plan.columns.phases == 1 {
-                    to.copy_from_slice(&from[start..start + numbers]);
+                    copy(to, &from[start..start + numbers]);
                 } else {
                     let from = from[start..].iter().step_by(plan.columns.phases);
                     to.iter_mut().zip(from).for_each(|(to, &from)| *to = from);
@@ -89,7 +95,7 @@ pub(super) fn outputs(
     plan: &Plan,
     layout: &Layout,
     images: &Images<'_>,
-    channels: core::ops::Range<usize>,
+    channels: Range<usize>,
     first: usize,
     packed: &mut Vec<f32>,
 ) {
@@ -101,7 +107,7 @@ pub(super) fn outputs(
             let (row, image) = (first + index / layout.images, index % layout.images);
             let from = &images.plane(image, channel)[row * width..(row + 1) * width];
             let (numbers, rest) = line.split_at_mut(width);
-            numbers.copy_from_slice(from);
+            copy(numbers, from);
             rest.fill(0.0);
         }
         spare.fill(0.0);
@@ -115,14 +121,15 @@ pub(super) struct Band<'a, 'b> {
 }
 
 impl Band<'_, '_> {
-    /// Takes the positions of one channel of each image: those of the planes `channel`, `channel + channels`, ...
+    /// Takes the sums of one channel of each image, the planes `channel`, `channel + channels`, ... Those of each line
+    /// begin at `starts`.
     pub(super) fn unpack(
         &mut self,
         layout: &Layout,
-        rows: &Outputs,
-        columns: &Outputs,
+        (rows, columns): (&Outputs, &Outputs),
         (channel, channels): (usize, usize),
-        positions: &[f32],
+        starts: &[usize],
+        sums: &[f32],
     ) {
         let planes = self.planes.iter_mut().skip(channel).step_by(channels);
         for (image, plane) in planes.enumerate() {
@@ -130,11 +137,11 @@ impl Band<'_, '_> {
                 .chunks_exact_mut(self.width)
                 .skip(rows.start)
                 .step_by(rows.step);
-            for (row, line) in lines.enumerate() {
-                let at = (row * layout.images + image) * layout.pitch;
-                let from = &positions[at..at + columns.count];
+            for (line, start) in lines.zip(starts) {
+                let at = start + image * layout.pitch;
+                let from = &sums[at..at + columns.count];
                 if columns.step == 1 {
-                    line.copy_from_slice(from);
+                    copy(line, from);
                 } else {
                     let to = line.iter_mut().skip(columns.start).step_by(columns.step);
                     to.zip(from).for_each(|(to, &from)| *to = from);
@@ -144,31 +151,77 @@ impl Band<'_, '_> {
     }
 }
 
-/// The weights of the taps `taps` in blocks of [`BLOCK`] output channels: `[block][input][tap][BLOCK]`, with zeros
-/// behind the last channel. `turned` has the two channels change places: `weight` is `[input, output, kernel]` then.
-pub(super) fn weights(
-    weight: &[f32],
-    [outputs, inputs, area]: [usize; 3],
-    taps: &[usize],
-    turned: bool,
-) -> Vec<f32> {
-    let block = inputs * taps.len() * BLOCK;
-    let mut packed = vec![0.0; outputs.div_ceil(BLOCK) * block];
-    for (index, packed) in packed.chunks_exact_mut(block.max(1)).enumerate() {
-        let channels = index * BLOCK..outputs.min((index + 1) * BLOCK);
-        for (lane, output) in channels.enumerate() {
-            for (input, packed) in packed.chunks_exact_mut(taps.len() * BLOCK).enumerate() {
-                let at = if turned {
-                    input * outputs + output
+/// Copies numbers, few of them without a call.
+#[inline(always)]
+fn copy(to: &mut [f32], from: &[f32]) {
+    if to.len() > 32 {
+        to.copy_from_slice(from);
+        return;
+    }
+    let (to_fours, to_rest) = to.as_chunks_mut::<4>();
+    let (fours, rest) = from.as_chunks::<4>();
+    for (to, from) in to_fours.iter_mut().zip(fours) {
+        *to = *from;
+    }
+    for (to, from) in to_rest.iter_mut().zip(rest) {
+        *to = *from;
+    }
+}
+
+/// The weights of a convolution: `[outputs, inputs, area]`, or `[inputs, outputs, area]` if `turned`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Weights<'a> {
+    pub(super) numbers: &'a [f32],
+    pub(super) outputs: usize,
+    pub(super) inputs: usize,
+    /// Taps of the kernel.
+    pub(super) area: usize,
+    pub(super) turned: bool,
+}
+
+impl Weights<'_> {
+    /// Packs some taps for some outputs, from a whole block on, and inputs: `[block][input][tap][BLOCK]`, with zeros
+    /// behind the last output.
+    pub(super) fn pack(
+        &self,
+        outputs: Range<usize>,
+        inputs: Range<usize>,
+        taps: &[usize],
+        packed: &mut [f32],
+    ) {
+        let (places, _) = packed.as_chunks_mut::<BLOCK>();
+        let block = inputs.len() * taps.len();
+        if !outputs.len().is_multiple_of(BLOCK) {
+            let last = outputs.len() / BLOCK * block;
+            places[last..].fill([0.0; BLOCK]);
+        }
+        if !self.turned && taps.len() == self.area {
+            for (index, output) in outputs.enumerate() {
+                let row = output * self.inputs;
+                let row = row + inputs.start..row + inputs.end;
+                let row = &self.numbers[row.start * self.area..row.end * self.area];
+                let places = &mut places[index / BLOCK * block..][..block];
+                for (place, &number) in places.iter_mut().zip(row) {
+                    place[index % BLOCK] = number;
+                }
+            }
+            return;
+        }
+        // The kernels of all outputs of an input lie together if `turned`.
+        for (place, input) in inputs.enumerate() {
+            for (index, output) in outputs.clone().enumerate() {
+                let at = if self.turned {
+                    input * self.outputs + output
                 } else {
-                    output * inputs + input
+                    output * self.inputs + input
                 };
-                let kernel = &weight[at * area..(at + 1) * area];
-                for (&tap, packed) in taps.iter().zip(packed.chunks_exact_mut(BLOCK)) {
-                    packed[lane] = kernel[tap];
+                let kernel = &self.numbers[at * self.area..(at + 1) * self.area];
+                let start = index / BLOCK * block + place * taps.len();
+                let places = &mut places[start..start + taps.len()];
+                for (place, &tap) in places.iter_mut().zip(taps) {
+                    place[index % BLOCK] = kernel[tap];
                 }
             }
         }
     }
-    packed
 }

@@ -5,12 +5,13 @@ use core::ops::Range;
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::correlate::{Operands, correlate};
 use super::layout::{Cut, Layout, Plan};
 use super::pack::{self, Images};
-use super::tile;
 
-/// Tasks there are at most: as many threads have work.
+/// Tasks there shall be, so that several threads have work, each of so many multiplications at least.
 const TASKS: usize = 16;
+const TASK: usize = 1 << 22;
 
 /// Numbers of the partial sums of all tasks at most.
 const PARTIAL: usize = 1 << 21;
@@ -19,21 +20,18 @@ const PARTIAL: usize = 1 << 21;
 ///
 /// Each task sums over a part of the images for some of the output channels, in an order that the sizes alone decide.
 pub(super) fn gradient(plan: &Plan, x: Images<'_>, dy: Images<'_>) -> Vec<f32> {
-    let area = plan
-        .passes()
-        .map(|pass| pass.taps(plan.kernel_columns).len())
-        .sum::<usize>();
-    let row = x.channels * area;
+    let row = x.channels * plan.taps();
     let len = dy.channels * row;
-    let cut = plan.cut(x.count(), x.channels);
+    let cut = plan.cut(x.count(), usize::MAX);
     let bands = plan.rows.count().div_ceil(cut.rows);
     let units = x.count().div_ceil(cut.images) * bands;
-    let parts = units.min(TASKS).min((PARTIAL / len).max(1));
+    let tasks = (dy.numbers.len() * row / TASK).clamp(1, TASKS);
+    let parts = units.min(tasks).min((PARTIAL / len).max(1));
     let units_per_part = units.div_ceil(parts);
     let parts = units.div_ceil(units_per_part);
     let channels = dy
         .channels
-        .div_ceil(TASKS.div_ceil(parts))
+        .div_ceil(tasks.div_ceil(parts))
         .next_multiple_of(16);
     let mut sums = vec![0.0; parts * len];
     let arch = Arch::new();
@@ -70,8 +68,7 @@ pub(super) fn gradient(plan: &Plan, x: Images<'_>, dy: Images<'_>) -> Vec<f32> {
     for part in parts.chunks_exact(len) {
         total.iter_mut().zip(part).for_each(|(to, &sum)| *to += sum);
     }
-    sums.truncate(len);
-    sums
+    total.to_vec()
 }
 
 /// Memory that a thread uses again.
@@ -104,6 +101,8 @@ impl WithSimd for Run<'_> {
         let plan = self.plan;
         let bands = plan.rows.count().div_ceil(self.cut.rows);
         let Scratch { source, outputs } = self.scratch;
+        let area = plan.taps();
+        let row = self.x.channels * area;
         let mut taps = Vec::new();
         for unit in self.units {
             let image = unit / bands * self.cut.images;
@@ -111,17 +110,27 @@ impl WithSimd for Run<'_> {
             let first = unit % bands * self.cut.rows;
             let rows = self.cut.rows.min(plan.rows.count() - first);
             let layout = Layout::new(plan, images, rows);
-            pack::source(plan, &layout, &self.x.part(image, images), first, source);
-            let dy = self.dy.part(image, images);
+            let (x, dy) = (self.x.part(image, images), self.dy.part(image, images));
             pack::outputs(plan, &layout, &dy, self.channels.clone(), first, outputs);
-            taps.clear();
-            for channel in 0..self.x.channels {
-                for pass in plan.passes() {
-                    let offsets = layout.offsets(pass).into_iter();
-                    taps.extend(offsets.map(|offset| channel * layout.channel + offset));
+            let chunk = layout.chunk(x.channels);
+            for channel in (0..x.channels).step_by(chunk) {
+                let channels = channel..x.channels.min(channel + chunk);
+                taps.clear();
+                for index in 0..channels.len() {
+                    for pass in plan.passes() {
+                        let offsets = layout.offsets(pass).into_iter();
+                        taps.extend(offsets.map(|offset| index * layout.channel + offset));
+                    }
                 }
+                pack::source(plan, &layout, &x, channels, first, source);
+                let operands = Operands {
+                    outputs,
+                    positions: layout.padded(),
+                    source,
+                    taps: &taps,
+                };
+                correlate(simd, operands, self.sums, row, channel * area);
             }
-            tile::correlate(simd, outputs, layout.padded(), source, &taps, self.sums);
         }
     }
 }
