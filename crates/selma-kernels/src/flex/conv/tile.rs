@@ -95,9 +95,7 @@ fn tile<S: Simd, const CHANNELS: usize, const VECTORS: usize>(
         } else {
             let start = (first + c) * length + run.sum + at;
             let (sums, _) = S::as_simd_f32s(&sums[start..start + VECTORS * S::F32_LANES]);
-            for v in 0..VECTORS {
-                tile[c][v] = sums[v];
-            }
+            tile[c].copy_from_slice(&sums[..VECTORS]);
         }
     }
     let position = run.position + at;
@@ -122,8 +120,6 @@ fn tile<S: Simd, const CHANNELS: usize, const VECTORS: usize>(
     for c in 0..CHANNELS {
         let start = (first + c) * length + run.sum + at;
         let (sums, _) = S::as_mut_simd_f32s(&mut sums[start..start + VECTORS * S::F32_LANES]);
-        for v in 0..VECTORS {
-            sums[v] = tile[c][v];
-        }
+        sums[..VECTORS].copy_from_slice(&tile[c]);
     }
 }
