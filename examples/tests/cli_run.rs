@@ -193,7 +193,7 @@ fn a_recipe_that_cannot_be_used_is_named() {
     with("key.toml", "seed = 7", "seed = 7\nsead = 8").failed(&["key.toml", "sead"]);
     with("inner.toml", "rank = 2", "rank = 2\nrnak = 3").failed(&["inner.toml", "rnak"]);
     with("prompt.toml", "count = 4", "count = 4\ncuont = 3").failed(&["prompt.toml", "cuont"]);
-    with("type.toml", "rank = 2", "rank = \"two\"").failed(&["type.toml", "two"]);
+    with("type.toml", "rank = 2", "rank = \"two\"").failed(&["type.toml", "in `rank`", "two"]);
     with("value.toml", "steps = 5", "steps = 0").failed(&["steps", "0"]);
     with("skill.toml", "\"coco\"", "\"cooking\"").failed(&["cooking"]);
     with("model.toml", "model = \"model\"", "model = \"none\"").failed(&["none/"]);

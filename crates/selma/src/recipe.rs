@@ -8,7 +8,8 @@ use selma_eval::dsg::Aggregation;
 use selma_llm::{OpenAiConfig, PromptConfig};
 use selma_lora::merge::Method;
 use selma_train::TrainConfig;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::files::{read_json, read_toml};
 use crate::{Layout, SelmaError};
@@ -46,7 +47,7 @@ pub struct PromptStage {
     /// Names of skills, or paths of skill files that end in `.toml`.
     pub skills: Vec<String>,
     /// How many prompts a skill and how they are filtered; the seed is replaced by one derived from the recipe's.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "settings")]
     pub settings: PromptConfig,
 }
 
@@ -88,7 +89,7 @@ pub struct TrainStage {
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
     /// Settings of every training; the seed is replaced by one derived from the recipe's, the same for all experts.
-    #[serde(flatten)]
+    #[serde(flatten, deserialize_with = "settings")]
     pub settings: TrainConfig,
 }
 
@@ -213,6 +214,14 @@ impl Recipe {
         self.eval.bootstrap.validate()?;
         Ok(())
     }
+}
+
+/// Settings among the keys of a stage. Serde alone would not say which key has a value that cannot be used.
+fn settings<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let keys = toml::Table::deserialize(deserializer)?;
+    keys.try_into().map_err(D::Error::custom)
 }
 
 /// A scheduler by its short name.

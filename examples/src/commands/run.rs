@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::ensure;
-use selma::{Recipe, Run, Stage};
+use selma::{Layout, Recipe, Run, Stage};
 use selma_diffusion::device;
 
 use super::{events::Events, values};
@@ -47,8 +47,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         None => PathBuf::from("runs").join(&recipe.name),
     };
     ensure!(
-        !args.resume || folder.is_dir(),
-        "{} does not exist, so there is no run to resume",
+        !args.resume || Layout::new(&folder).recipe().is_file(),
+        "{} holds no run to resume",
         folder.display()
     );
     let run = Run::open(recipe, &folder, &device)?;
