@@ -40,7 +40,6 @@ pub struct Recipe {
 
 /// How prompts are written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct PromptStage {
     /// Who writes.
     pub writer: Writer,
@@ -78,7 +77,6 @@ pub struct ImageStage {
 
 /// How experts are trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct TrainStage {
     /// Whether one adapter is also trained on the data of all skills, for as many steps as all experts together.
     pub union: bool,
@@ -216,7 +214,8 @@ impl Recipe {
     }
 }
 
-/// Settings among the keys of a stage. Serde alone would not say which key has a value that cannot be used.
+/// Settings among the keys of a stage, unknown keys included, which they refuse. Serde alone would not say which key has
+/// a value that cannot be used.
 fn settings<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     deserializer: D,
 ) -> Result<T, D::Error> {
