@@ -62,12 +62,13 @@ fn config() -> PretrainConfig {
             "cross_attention_dim": 8,
             "norm_num_groups": 2,
         },
-        "vae_training": {"steps": 5, "batch_size": 3, "learning_rate": 1e-3, "kl_weight": 1e-6},
+        "vae_training": {"steps": 5, "batch_size": 3, "learning_rate": 1e-3, "matrix_learning_rate": 2e-2, "kl_weight": 1e-6},
         "denoiser_training": {
             "steps": 5,
             "batch_size": 3,
             "pairs": 7,
             "learning_rate": 1e-3,
+            "matrix_learning_rate": 2e-2,
             "caption_dropout": 0.2,
         },
     });

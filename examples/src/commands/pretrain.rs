@@ -11,8 +11,8 @@ use crate::progress::Progress;
 /// Train the miniature model from nothing, on rendered scenes alone.
 ///
 /// Makes a small Stable Diffusion (tokenizer, VAE, text encoder, UNet) in diffusers' folder layout. The model that comes
-/// with this repository was made like this. It takes hours on a laptop. Stopped at
-/// any time, the same command goes on.
+/// with this repository was made like this. It takes the better part of an hour on two cores. Stopped at any time, the same
+/// command goes on.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
@@ -43,7 +43,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
                 PretrainStage::Vae => "VAE",
                 PretrainStage::Denoiser => "text encoder and UNet",
             };
-            current = Some((stage, Progress::new(name, progress.steps as u64, "steps")));
+            let before = progress.step.saturating_sub(1) as u64;
+            let bar = Progress::new(name, progress.steps as u64, "steps");
+            current = Some((stage, bar.resumed_at(before)));
         }
         if let Some((_, bar)) = &mut current {
             bar.set(progress.step as u64, format!("loss {:.4}", progress.loss));

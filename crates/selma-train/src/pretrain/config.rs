@@ -31,8 +31,10 @@ pub struct VaePretraining {
     pub steps: usize,
     /// Images a step.
     pub batch_size: usize,
-    /// Peak of the one-cycle learning rate.
+    /// Peak of the one-cycle learning rate of AdamW.
     pub learning_rate: f64,
+    /// Peak of the one-cycle learning rate of Muon, which trains the weights of two or more dimensions.
+    pub matrix_learning_rate: f64,
     /// Weight of the KL divergence (per latent) beside the squared error (per pixel and channel).
     pub kl_weight: f64,
 }
@@ -47,8 +49,10 @@ pub struct DenoiserPretraining {
     pub batch_size: usize,
     /// Number of pairs; they are drawn from the source once and encoded before the training.
     pub pairs: usize,
-    /// Peak of the one-cycle learning rate.
+    /// Peak of the one-cycle learning rate of AdamW.
     pub learning_rate: f64,
+    /// Peak of the one-cycle learning rate of Muon, which trains the weights of two or more dimensions.
+    pub matrix_learning_rate: f64,
     /// Share of captions replaced by the empty one, for classifier-free guidance.
     pub caption_dropout: f64,
 }

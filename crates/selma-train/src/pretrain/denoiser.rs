@@ -13,6 +13,7 @@ use selma_diffusion::schedulers::{NoiseSchedule, SchedulerConfig};
 use selma_diffusion::tokenizer::ClipTokenizer;
 
 use super::descent::{Descent, ShardLoss};
+use super::optimizer::Rates;
 use super::pairs::{image_tensor, pairs};
 use super::{Checkpoints, PairSource, PretrainConfig};
 use crate::factors::{host, scalar};
@@ -62,14 +63,17 @@ pub fn pretrain_denoiser(
         text_encoder: config.text_encoder.init(device)?,
         unet: config.unet.init(device)?,
     };
-    let optimizer = AdamWConfig::new()
+    let adamw = AdamWConfig::new()
         .with_epsilon(1e-8)
         .with_weight_decay(0.01)
         .with_grad_clipping(Some(GradientClippingConfig::Norm(1.0)));
     let descent = Descent {
         steps: training.steps,
-        learning_rate: training.learning_rate,
-        optimizer,
+        rates: Rates {
+            others: training.learning_rate,
+            matrices: training.matrix_learning_rate,
+        },
+        adamw,
         device,
         checkpoints,
     };

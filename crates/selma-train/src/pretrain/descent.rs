@@ -11,6 +11,7 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use selma_durable::atomic_write;
 
+use super::optimizer::{Rates, optimizer};
 use crate::shards::{HALVES, for_each_shard};
 use crate::{Observer, Progress, TrainError, one_cycle};
 
@@ -30,9 +31,8 @@ pub struct Checkpoints<'a> {
 #[derive(Debug)]
 pub(super) struct Descent<'a> {
     pub(super) steps: usize,
-    /// Peak of the one-cycle learning rate.
-    pub(super) learning_rate: f64,
-    pub(super) optimizer: AdamWConfig,
+    pub(super) rates: Rates,
+    pub(super) adamw: AdamWConfig,
     pub(super) device: &'a Device,
     pub(super) checkpoints: Option<Checkpoints<'a>>,
 }
@@ -48,7 +48,7 @@ pub(super) struct ShardLoss {
 }
 
 impl Descent<'_> {
-    /// Trains `model` by AdamW on the losses that `shard_loss(model, step, shard)` gives.
+    /// Trains `model` on the losses that `shard_loss(model, step, shard)` gives.
     ///
     /// # Errors
     ///
@@ -60,12 +60,13 @@ impl Descent<'_> {
         observer: &mut Observer<'_>,
     ) -> Result<M, TrainError> {
         let mut model = model.train();
-        let mut optimizer = self.optimizer.init();
+        let fresh = |model: &M| optimizer(model, &self.adamw, self.rates);
+        let mut optimizer = fresh(&model);
         let mut done = 0;
         if let Some(Checkpoints { path, .. }) = self.checkpoints
             && path.is_file()
         {
-            (model, optimizer, done) = load(path, model, optimizer)?;
+            (model, optimizer, done) = load(path, model, fresh)?;
         }
         for step in done..self.steps {
             let shards = for_each_shard(HALVES, |shard| {
@@ -88,7 +89,7 @@ impl Descent<'_> {
             for (.., gradients) in shards {
                 sums.accumulate(&model, gradients);
             }
-            let learning_rate = one_cycle(step, self.steps, self.learning_rate);
+            let learning_rate = one_cycle(step, self.steps, self.rates.others);
             model = optimizer.step(learning_rate, model, sums.grads());
             // The observer first: what it records is then never behind the checkpoint.
             let flow = observer(Progress {
@@ -142,7 +143,7 @@ fn save<M: Module>(
 fn load<M: Module>(
     path: &Path,
     model: M,
-    optimizer: ModuleOptimizer,
+    fresh: impl Fn(&M) -> ModuleOptimizer,
 ) -> Result<(M, ModuleOptimizer, usize), TrainError> {
     let damaged = |reason: String| TrainError::Checkpoint {
         path: path.to_owned(),
@@ -168,7 +169,7 @@ fn load<M: Module>(
     let record = record.map_err(|error| damaged(error.to_string()))?;
     let model = model.try_load_record(record);
     let model = model.map_err(|error| damaged(error.to_string()))?;
-    let optimizer = optimizer.from_bytes(part(OPTIMIZER)?);
+    let optimizer = fresh(&model).from_bytes(part(OPTIMIZER)?);
     let optimizer = optimizer.map_err(|error| damaged(error.to_string()))?;
     Ok((model, optimizer, step))
 }

@@ -5,6 +5,7 @@
 mod config;
 mod denoiser;
 mod descent;
+mod optimizer;
 mod pairs;
 mod tokenizer;
 mod vae;

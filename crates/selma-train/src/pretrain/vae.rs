@@ -6,6 +6,7 @@ use selma_diffusion::models::AutoencoderKL;
 use selma_diffusion::noise::{derive_seed, normal};
 
 use super::descent::{Descent, ShardLoss};
+use super::optimizer::Rates;
 use super::pairs::{image_tensor, pairs};
 use super::{Checkpoints, PairSource, PretrainConfig};
 use crate::factors::{host, scalar};
@@ -32,8 +33,11 @@ pub fn pretrain_vae(
     device.seed(derive_seed(config.seed, "vae init", &[]));
     let descent = Descent {
         steps: training.steps,
-        learning_rate: training.learning_rate,
-        optimizer: AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.0),
+        rates: Rates {
+            others: training.learning_rate,
+            matrices: training.matrix_learning_rate,
+        },
+        adamw: AdamWConfig::new().with_epsilon(1e-8).with_weight_decay(0.0),
         device,
         checkpoints,
     };
