@@ -174,6 +174,11 @@ fn stages_run_alone_in_their_order() {
         .run(&format!("{run} images"))
         .failed(&["prompts", "run the stage"]);
     selma.run(&format!("{run} prompts")).ok();
+    for stage in ["train", "merge", "eval"] {
+        selma
+            .run(&format!("{run} {stage}"))
+            .failed(&["run the stage"]);
+    }
     assert!(selma.path("out/prompts/coco.jsonl").is_file());
     assert!(!selma.path("out/images").exists());
     selma.run("report out").failed(&["eval"]);

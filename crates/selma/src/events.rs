@@ -17,7 +17,7 @@ pub enum RunEvent<'a> {
         done: usize,
         /// Units in all.
         total: usize,
-        /// What the units are: `prompts`, `images`, `steps`, `questions`.
+        /// What the units are: `prompts`, `images`, `steps`, `pictures` (that are asked about).
         unit: &'static str,
         /// A figure to show, for example a loss.
         note: Option<(&'static str, f64)>,

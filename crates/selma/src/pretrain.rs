@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 use log::Log;
 
 use crate::SelmaError;
-use crate::files::remove;
+use crate::files::{read_json, remove};
 
 /// Marks that a folder is being made by this recipe, and holds it.
 const RECIPE_FILE: &str = "pretrain.json";
@@ -73,17 +73,10 @@ impl PretrainRecipe {
         device: &Device,
         observer: &mut dyn FnMut(PretrainStage, selma_train::Progress) -> ControlFlow<()>,
     ) -> Result<(), SelmaError> {
-        create_folder(out)?;
-        let recipe_path = out.join(RECIPE_FILE);
-        let text = to_json(self)?;
-        match std::fs::read_to_string(&recipe_path) {
-            Ok(found) if found == text => {}
-            Ok(_) => {
-                return Err(SelmaError::OtherRecipe {
-                    path: out.to_owned(),
-                });
-            }
-            Err(_) => atomic_write(&recipe_path, text.as_bytes())?,
+        let unet_weights = out.join("unet").join("diffusion_pytorch_model.safetensors");
+        let denoiser_checkpoint = out.join("denoiser.checkpoint.safetensors");
+        if self.begin(out)? && unet_weights.is_file() {
+            return remove(&denoiser_checkpoint);
         }
         let source = WorldSource(self.world);
         let mut config = self.model.clone();
@@ -127,7 +120,6 @@ impl PretrainRecipe {
         let checkpoint = Checkpoint::open(out)?;
         let vae = checkpoint.vae(device)?;
         let tokenizer = checkpoint.tokenizer()?;
-        let checkpoint = out.join("denoiser.checkpoint.safetensors");
         let mut observe = |progress| {
             log.push(PretrainStage::Denoiser, progress)?;
             observer(PretrainStage::Denoiser, progress)
@@ -138,7 +130,7 @@ impl PretrainRecipe {
             tokenizer: &tokenizer,
             scheduler: &scheduler,
         };
-        let kept = Some(checkpoints(&checkpoint));
+        let kept = Some(checkpoints(&denoiser_checkpoint));
         let trained = pretrain_denoiser(&config, &source, foundation, device, kept, &mut observe);
         let (text_encoder, unet) = log.checked(trained)?;
         write_json(
@@ -151,9 +143,32 @@ impl PretrainRecipe {
             Dtype::F16,
         )?;
         write_json(&out.join("unet").join("config.json"), &config.unet)?;
-        let weights = out.join("unet").join("diffusion_pytorch_model.safetensors");
-        save(&unet, &weights, Dtype::F16)?;
-        remove(&checkpoint)
+        // Last, because it marks the model as finished.
+        save(&unet, &unet_weights, Dtype::F16)?;
+        remove(&denoiser_checkpoint)
+    }
+
+    /// Makes the folder if need be; whether it was begun before, by this recipe.
+    fn begin(&self, out: &Path) -> Result<bool, SelmaError> {
+        let recipe_path = out.join(RECIPE_FILE);
+        if recipe_path.is_file() {
+            return if read_json::<Self>(&recipe_path)? == *self {
+                Ok(true)
+            } else {
+                Err(SelmaError::OtherRecipe {
+                    path: out.to_owned(),
+                })
+            };
+        }
+        if std::fs::read_dir(out).is_ok_and(|mut files| files.next().is_some()) {
+            return Err(SelmaError::Damaged {
+                path: out.to_owned(),
+                reason: "the folder is not empty and is no pretraining".to_owned(),
+            });
+        }
+        create_folder(out)?;
+        atomic_write(&recipe_path, to_json(self)?.as_bytes())?;
+        Ok(false)
     }
 }
 

@@ -174,6 +174,15 @@ impl Recipe {
         if self.prompts.skills.is_empty() {
             return wrong("prompts.skills", "at least one", "none".to_owned());
         }
+        let methods = &self.merge.methods;
+        if methods.is_empty() {
+            return wrong("merge.methods", "at least one", "none".to_owned());
+        }
+        for (index, method) in methods.iter().enumerate() {
+            if methods.iter().skip(index + 1).any(|other| other == method) {
+                return wrong("merge.methods", "each once", format!("{method} twice"));
+            }
+        }
         for (field, value) in [
             ("images.steps", self.images.steps),
             ("images.batch_size", self.images.batch_size),

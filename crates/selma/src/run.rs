@@ -1,5 +1,6 @@
 //! A run: its folder, its stages, its models.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -119,44 +120,63 @@ impl Run {
             .iter()
             .map(|name| load_skill(&recipe, name));
         let skills: Vec<Skill> = skills.collect::<Result<_, _>>()?;
-        let layout = Layout::new(folder);
-        if folder.is_dir() {
-            remove_temporaries(folder)?;
+        let run = Self {
+            recipe,
+            layout: Layout::new(folder),
+            skills,
+            device: device.clone(),
+        };
+        run.check_names()?;
+        run.begin()?;
+        Ok(run)
+    }
+
+    /// Refuses skills whose results would overwrite each other.
+    fn check_names(&self) -> Result<(), SelmaError> {
+        let mut names = BTreeSet::new();
+        let filtered = self
+            .skills
+            .iter()
+            .map(|skill| format!("{}{FILTERED}", skill.name));
+        for name in self
+            .models()
+            .into_iter()
+            .map(|model| model.name)
+            .chain(filtered)
+        {
+            if let Some(name) = names.replace(name) {
+                return Err(SelmaError::Setting {
+                    field: "prompts.skills".to_owned(),
+                    expected: "names that no other skill or model has".to_owned(),
+                    found: format!("{name} twice"),
+                });
+            }
         }
-        let text = to_json(&recipe)?;
-        match std::fs::read_to_string(layout.recipe()) {
-            Ok(found) if found == text => {}
-            Ok(_) => {
+        Ok(())
+    }
+
+    /// Makes the folder, or sees that it belongs to the recipe and tidies up after an interruption.
+    fn begin(&self) -> Result<(), SelmaError> {
+        let folder = self.layout.root();
+        if self.layout.recipe().is_file() {
+            if Recipe::of_run(folder)? != self.recipe {
                 return Err(SelmaError::OtherRecipe {
                     path: folder.to_owned(),
                 });
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let occupied =
-                    std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some());
-                if occupied {
-                    return Err(SelmaError::Damaged {
-                        path: folder.to_owned(),
-                        reason: "the folder is not empty and is no run".to_owned(),
-                    });
-                }
-                create_folder(folder)?;
-                atomic_write(&layout.recipe(), text.as_bytes())?;
-            }
-            Err(source) => {
-                return Err(SelmaError::Io {
-                    action: "read",
-                    path: layout.recipe(),
-                    source,
-                });
-            }
+            return Ok(remove_temporaries(folder)?);
         }
-        Ok(Self {
-            recipe,
-            layout,
-            skills,
-            device: device.clone(),
-        })
+        if std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some()) {
+            return Err(SelmaError::Damaged {
+                path: folder.to_owned(),
+                reason: "the folder is not empty and is no run".to_owned(),
+            });
+        }
+        create_folder(folder)?;
+        Ok(atomic_write(
+            &self.layout.recipe(),
+            to_json(&self.recipe)?.as_bytes(),
+        )?)
     }
 
     /// Runs all stages; what is finished is not done again.

@@ -31,7 +31,7 @@ pub struct Args {
     /// Folder for the adapter; made if need be.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Settings as a TOML file, those of the recipes' section [train]. Flags go before it.
+    /// Settings as a TOML file: those of the recipes' section [train] from `steps` on. Flags go before it.
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
     /// Optimizer steps.

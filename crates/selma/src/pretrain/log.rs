@@ -70,7 +70,10 @@ impl Log {
     pub(super) fn checked<T>(&mut self, result: Result<T, TrainError>) -> Result<T, SelmaError> {
         match self.failure.take() {
             Some(error) => Err(error),
-            None => Ok(result?),
+            None => result.map_err(|error| match error {
+                TrainError::Cancelled { .. } => SelmaError::Cancelled,
+                other => other.into(),
+            }),
         }
     }
 }

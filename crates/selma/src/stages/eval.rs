@@ -79,7 +79,9 @@ pub(crate) fn chosen_guidance(run: &Run, model: &Model) -> Result<f64, SelmaErro
         } else {
             0.0
         };
-        if best.is_none_or(|(_, found)| score > found) {
+        let better =
+            |(scale, found): (f64, f64)| score > found || (score == found && guidance < scale);
+        if best.is_none_or(better) {
             best = Some((guidance, score));
         }
     }
@@ -189,7 +191,7 @@ impl Judge<'_> {
                 task: &task,
                 done: progress.done,
                 total: progress.total,
-                unit: "judged",
+                unit: "pictures",
                 note: None,
             })
         };

@@ -9,6 +9,7 @@ use selma_llm::{
 };
 use selma_mini::GrammarModel;
 
+use crate::files::read_json;
 use crate::run::to_json;
 use crate::{Run, RunEvent, RunObserver, SelmaError, Writer};
 
@@ -74,9 +75,17 @@ fn report_path(run: &Run, skill: &Skill) -> std::path::PathBuf {
         .with_extension("report.json")
 }
 
-/// What happened when a skill's prompts were written.
-pub(crate) fn generation_report(run: &Run, skill: &Skill) -> Result<GenerationReport, SelmaError> {
-    crate::files::read_json(&report_path(run, skill))
+/// What happened when a skill's prompts were written; `None` for prompts that the user brought.
+pub(crate) fn generation_report(
+    run: &Run,
+    skill: &Skill,
+) -> Result<Option<GenerationReport>, SelmaError> {
+    let path = report_path(run, skill);
+    if path.is_file() {
+        read_json(&path).map(Some)
+    } else {
+        Ok(None)
+    }
 }
 
 /// Tells the observer that a piece of work is finished.

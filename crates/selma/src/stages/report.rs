@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use selma_dataset::Dataset;
 use selma_diffusion::Checkpoint;
 use selma_eval::{EvalResult, compare};
+use selma_llm::Skill;
 
 use super::eval::{chosen_guidance, image_folder, load};
 use super::prompts::generation_report;
@@ -96,17 +97,23 @@ fn notes(run: &Run) -> Vec<String> {
 }
 
 fn funnel(run: &Run) -> Result<Vec<FunnelRow>, SelmaError> {
-    let rows = run.skills.iter().map(|skill| {
-        let report = generation_report(run, skill)?;
-        Ok(FunnelRow {
+    let row = |skill: &Skill| {
+        let Some(report) = generation_report(run, skill)? else {
+            return Ok(None);
+        };
+        Ok(Some(FunnelRow {
             skill: skill.name.clone(),
             requests: usize::try_from(report.requests).unwrap_or(usize::MAX),
             parsed: report.parsed,
             kept: report.kept,
             images: Dataset::open(run.layout.images_of(&skill.name))?.len(),
-        })
-    });
-    rows.collect()
+        }))
+    };
+    run.skills
+        .iter()
+        .map(row)
+        .filter_map(Result::transpose)
+        .collect()
 }
 
 fn curves(

@@ -1,0 +1,75 @@
+//! Recipes that come along, and folders and names that cannot be used.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use selma::pretrain::PretrainRecipe;
+use selma::{Recipe, Run};
+
+fn recipes() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")
+}
+
+#[test]
+fn every_recipe_that_comes_along_can_be_used() {
+    let mut found = 0;
+    for entry in fs::read_dir(recipes()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.to_string_lossy().ends_with("-pretrain.toml") {
+            PretrainRecipe::load(&path).unwrap();
+        } else {
+            Recipe::load(&path).unwrap();
+        }
+        found += 1;
+    }
+    assert!(found >= 2, "{found}");
+}
+
+#[test]
+fn names_that_collide_are_refused() {
+    let recipe = Recipe::load(&recipes().join("mini.toml")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("run");
+    let mut twice = recipe.clone();
+    twice.prompts.skills.push("coco".to_owned());
+    let error = Run::open(twice, &folder, &Device::flex()).unwrap_err();
+    assert!(error.to_string().contains("coco twice"), "{error}");
+    let mut twice = recipe.clone();
+    twice.merge.methods.push(recipe.merge.methods[0]);
+    let error = Run::open(twice, &folder, &Device::flex()).unwrap_err();
+    assert!(error.to_string().contains("mean twice"), "{error}");
+    assert!(!folder.exists());
+}
+
+#[test]
+fn a_pretraining_spares_the_folders_of_others() {
+    let recipe = PretrainRecipe::load(&recipes().join("mini-pretrain.toml")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("model_index.json");
+    fs::write(&index, "{}").unwrap();
+    let begin = |recipe: &PretrainRecipe, folder: &Path| {
+        let mut stop = |_, _| ControlFlow::Break(());
+        recipe
+            .run(folder, &Device::flex(), &mut stop)
+            .unwrap_err()
+            .to_string()
+    };
+    let error = begin(&recipe, dir.path());
+    assert!(error.contains("not empty"), "{error}");
+    assert_eq!(fs::read_to_string(&index).unwrap(), "{}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+
+    let own = dir.path().join("own");
+    fs::create_dir(&own).unwrap();
+    fs::write(
+        own.join("pretrain.json"),
+        serde_json::to_string(&recipe).unwrap(),
+    )
+    .unwrap();
+    let mut other = recipe;
+    other.world.seed += 1;
+    let error = begin(&other, &own);
+    assert!(error.contains("another recipe"), "{error}");
+}
