@@ -285,10 +285,26 @@ fn stages_name_what_they_cannot_use() {
         "train --model model --data no --out expert",
         &["no/metadata.jsonl", "No such file"],
     );
-    check(
-        "train --model model --data model --out expert --steps 0",
-        &["steps"],
-    );
+    for (command, flag) in [
+        (
+            "train --model model --data model --out expert --steps 0",
+            "--steps",
+        ),
+        (
+            "train --model model --data model --out expert --checkpoint-every 0",
+            "--checkpoint-every",
+        ),
+        (
+            "images --model model --prompts no.jsonl --out data --batch-size 0",
+            "--batch-size",
+        ),
+        (
+            "images --model model --prompts no.jsonl --out data --guidance nan",
+            "--guidance",
+        ),
+    ] {
+        selma.run(command).misused(&[flag]);
+    }
     selma.write("train.toml", "rnak = 3\n");
     check(
         "train --model model --data model --out expert --config train.toml",

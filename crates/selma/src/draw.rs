@@ -63,6 +63,13 @@ pub fn draw(
     task: &str,
     observer: &mut RunObserver<'_>,
 ) -> Result<(), SelmaError> {
+    if style.batch_size == 0 {
+        return Err(SelmaError::Setting {
+            field: "batch_size".to_owned(),
+            expected: "at least 1".to_owned(),
+            found: "0".to_owned(),
+        });
+    }
     let mut writer = DatasetWriter::open(folder)?;
     let total = drawings.len();
     for batch in drawings.chunks(style.batch_size) {

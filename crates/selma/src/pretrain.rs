@@ -73,6 +73,7 @@ impl PretrainRecipe {
         device: &Device,
         observer: &mut dyn FnMut(PretrainStage, selma_train::Progress) -> ControlFlow<()>,
     ) -> Result<(), SelmaError> {
+        self.validate()?;
         let unet_weights = out.join("unet").join("diffusion_pytorch_model.safetensors");
         let denoiser_checkpoint = out.join("denoiser.checkpoint.safetensors");
         if self.begin(out)? && unet_weights.is_file() {
@@ -146,6 +147,18 @@ impl PretrainRecipe {
         // Last, because it marks the model as finished.
         save(&unet, &unet_weights, Dtype::F16)?;
         remove(&denoiser_checkpoint)
+    }
+
+    fn validate(&self) -> Result<(), SelmaError> {
+        let noise = self.world.caption_noise;
+        if !(0.0..=1.0).contains(&noise) {
+            return Err(SelmaError::Setting {
+                field: "world.caption_noise".to_owned(),
+                expected: "a share from 0 to 1".to_owned(),
+                found: noise.to_string(),
+            });
+        }
+        Ok(self.model.validate()?)
     }
 
     /// Makes the folder if need be; whether it was begun before, by this recipe.

@@ -61,6 +61,17 @@ fn a_pretraining_spares_the_folders_of_others() {
     assert_eq!(fs::read_to_string(&index).unwrap(), "{}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 
+    let mut wrong = recipe.clone();
+    wrong.model.denoiser_training.caption_dropout = 1.5;
+    let error = begin(&wrong, &dir.path().join("new"));
+    assert!(
+        error.contains("caption_dropout") && error.contains("1.5"),
+        "{error}"
+    );
+    wrong.world.caption_noise = f64::NAN;
+    assert!(begin(&wrong, &dir.path().join("new")).contains("caption_noise"));
+    assert!(!dir.path().join("new").exists());
+
     let own = dir.path().join("own");
     fs::create_dir(&own).unwrap();
     fs::write(

@@ -12,7 +12,7 @@ use selma_diffusion::schedulers::SchedulerKind;
 use selma_diffusion::{DiffusionError, Latents, StableDiffusion, TextToImage, device};
 use selma_lora::Adapter;
 
-use super::values::{WeightedFile, named, weighted_file};
+use super::values::{WeightedFile, finite, named, weighted_file};
 use crate::interrupt;
 use crate::output::{self, Output};
 use crate::progress::Progress;
@@ -42,7 +42,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value = "50")]
     steps: NonZeroUsize,
     /// Scale of classifier-free guidance: how strongly the picture follows the prompt. 1 is none.
-    #[arg(long, value_name = "SCALE", default_value = "7.5", value_parser = guidance)]
+    #[arg(long, value_name = "SCALE", default_value = "7.5", value_parser = finite)]
     guidance: f64,
     /// How the noise is taken away step by step. Default: what the model's folder names.
     #[arg(long, value_name = "NAME", value_parser = named::<SchedulerKind>(SchedulerKind::ALL.map(SchedulerKind::name)))]
@@ -226,13 +226,6 @@ fn png(picture: &RgbImage) -> anyhow::Result<Vec<u8>> {
         .write_to(&mut bytes, ImageFormat::Png)
         .context("cannot encode the picture")?;
     Ok(bytes.into_inner())
-}
-
-fn guidance(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(scale) if scale.is_finite() => Ok(scale),
-        _ => Err("expected a finite number".to_owned()),
-    }
 }
 
 fn dtype() -> impl TypedValueParser<Value = FloatDType> {

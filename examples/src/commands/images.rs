@@ -1,8 +1,8 @@
 //! `selma images`.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use anyhow::ensure;
 use selma::draw::{Drawing, DrawingStyle, draw};
 use selma_diffusion::noise::derive_seed;
 use selma_diffusion::schedulers::SchedulerKind;
@@ -36,16 +36,16 @@ pub struct Args {
     adapter: Option<PathBuf>,
     /// Denoising steps.
     #[arg(long, value_name = "N", default_value = "50")]
-    steps: usize,
+    steps: NonZeroUsize,
     /// How closely pictures follow their prompts; 1 is without guidance.
-    #[arg(long, value_name = "G", default_value = "7.5")]
+    #[arg(long, value_name = "G", default_value = "7.5", value_parser = values::finite)]
     guidance: f64,
     /// The scheduler. Default: the model's own.
     #[arg(long, value_name = "NAME", value_parser = values::named::<SchedulerKind>(SchedulerKind::ALL.map(SchedulerKind::name)))]
     scheduler: Option<SchedulerKind>,
     /// Pictures drawn together.
     #[arg(long, value_name = "N", default_value = "8")]
-    batch_size: usize,
+    batch_size: NonZeroUsize,
     /// Seed from which each picture's own is derived.
     #[arg(long, value_name = "S", default_value = "0")]
     seed: u64,
@@ -56,10 +56,6 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     interrupt::install()?;
-    ensure!(
-        args.batch_size > 0,
-        "--batch-size must be at least 1, found 0"
-    );
     let prompts = read_prompts(&args.prompts)?;
     let device = device(&args.device)?;
     let mut pipeline = StableDiffusion::load(&args.model, &device)?;
@@ -81,10 +77,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .collect();
     let model = args.model.to_string_lossy();
     let style = DrawingStyle {
-        steps: args.steps,
+        steps: args.steps.get(),
         guidance: args.guidance,
         scheduler: args.scheduler,
-        batch_size: args.batch_size,
+        batch_size: args.batch_size.get(),
         model: &model,
         model_hash: &model_hash,
         adapter: adapter_hash.as_deref(),

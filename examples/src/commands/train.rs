@@ -1,5 +1,6 @@
 //! `selma train`.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -36,25 +37,25 @@ pub struct Args {
     config: Option<PathBuf>,
     /// Optimizer steps.
     #[arg(long, value_name = "N")]
-    steps: Option<usize>,
+    steps: Option<NonZeroUsize>,
     /// Samples a forward pass.
     #[arg(long, value_name = "N")]
-    batch_size: Option<usize>,
+    batch_size: Option<NonZeroUsize>,
     /// Forward passes an optimizer step.
     #[arg(long, value_name = "N")]
-    gradient_accumulation: Option<usize>,
+    gradient_accumulation: Option<NonZeroUsize>,
     /// Constant learning rate.
     #[arg(long, value_name = "R")]
     learning_rate: Option<f64>,
     /// Rank of the adapter; its alpha becomes the same.
     #[arg(long, value_name = "R")]
-    rank: Option<usize>,
+    rank: Option<NonZeroUsize>,
     /// Seed of everything random. Experts that are to be merged should share it.
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
     /// Steps between checkpoints.
     #[arg(long, value_name = "N", default_value = "100")]
-    checkpoint_every: usize,
+    checkpoint_every: NonZeroUsize,
     /// What computes: flex (the CPU), wgpu, cuda or cuda:N.
     #[arg(long, value_name = "D", default_value = "flex")]
     device: String,
@@ -86,7 +87,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         name: "training",
         skills: &skills,
         config,
-        checkpoint_every: args.checkpoint_every,
+        checkpoint_every: args.checkpoint_every.get(),
     };
     let mut events = Events::default();
     expert.train(&pipeline, &set, &args.out, &mut |event| {
@@ -106,16 +107,20 @@ fn config(args: &Args) -> anyhow::Result<TrainConfig> {
             toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?
         }
     };
-    config.steps = args.steps.unwrap_or(config.steps);
-    config.batch_size = args.batch_size.unwrap_or(config.batch_size);
-    config.gradient_accumulation = args
-        .gradient_accumulation
-        .unwrap_or(config.gradient_accumulation);
+    let over = |setting: &mut usize, flag: Option<NonZeroUsize>| {
+        *setting = flag.map_or(*setting, NonZeroUsize::get);
+    };
+    over(&mut config.steps, args.steps);
+    over(&mut config.batch_size, args.batch_size);
+    over(
+        &mut config.gradient_accumulation,
+        args.gradient_accumulation,
+    );
     config.learning_rate = args.learning_rate.unwrap_or(config.learning_rate);
     config.seed = args.seed.unwrap_or(config.seed);
     if let Some(rank) = args.rank {
-        config.rank = rank;
-        config.alpha = rank as f64;
+        config.rank = rank.get();
+        config.alpha = rank.get() as f64;
     }
     Ok(config)
 }

@@ -50,6 +50,14 @@ where
     names.into().try_map(|name| name.parse::<T>())
 }
 
+/// A finite number.
+pub fn finite(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() => Ok(number),
+        _ => Err("expected a finite number".to_owned()),
+    }
+}
+
 /// A threshold that [`DiversityFilter`] takes.
 pub fn threshold(text: &str) -> Result<f64, String> {
     let threshold = text.parse().map_err(|_| "expected a number".to_owned())?;
