@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use selma_durable::AtomicFile;
 
 /// A file that is being written. Create it before the work that fills it, so that a wrong path is an error at once.
@@ -128,8 +128,35 @@ pub fn check_file(name: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// Sees that no output would overwrite an input or another output.
+///
+/// # Errors
+///
+/// The first that would.
+pub fn spare<'a>(
+    inputs: impl IntoIterator<Item = &'a Path>,
+    outputs: impl IntoIterator<Item = &'a Path>,
+) -> anyhow::Result<()> {
+    let inputs: Vec<&Path> = inputs.into_iter().collect();
+    let mut before: Vec<&Path> = Vec::new();
+    for output in outputs {
+        ensure!(
+            !inputs.iter().any(|input| same_file(input, output)),
+            "{} is an input; write to another file",
+            output.display()
+        );
+        ensure!(
+            !before.iter().any(|other| same_file(other, output)),
+            "two outputs cannot both go to {}",
+            output.display()
+        );
+        before.push(output);
+    }
+    Ok(())
+}
+
 /// Whether two names mean the same file, which need not exist.
-pub fn same_file(a: &Path, b: &Path) -> bool {
+fn same_file(a: &Path, b: &Path) -> bool {
     let resolve = |path: &Path| {
         let folder = path.parent().filter(|folder| *folder != Path::new(""));
         let folder = fs::canonicalize(folder.unwrap_or(Path::new(".")));

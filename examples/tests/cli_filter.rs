@@ -171,7 +171,7 @@ fn the_input_is_never_overwritten() {
     ] {
         selma
             .run(&format!("filter --input in.txt {args}"))
-            .failed(&["in.txt", "is the input"]);
+            .failed(&["in.txt", "is an input"]);
     }
     selma
         .run("filter --input in.txt --kept a.txt --rejected ./a.txt")

@@ -131,7 +131,10 @@ fn places_that_cannot_be_written_are_named() {
     let whole = selma.read("a.safetensors");
     selma
         .run("merge --method mean --out a.safetensors a.safetensors")
-        .failed(&["a.safetensors", "one of the adapters"]);
+        .failed(&["a.safetensors", "is an input"]);
+    selma
+        .run("merge --method mean --out m --report ./m a.safetensors")
+        .failed(&["two outputs cannot both go to ./m"]);
     selma
         .run("merge --method mean --out no/m a.safetensors")
         .failed(&["cannot write no/m"]);

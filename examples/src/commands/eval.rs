@@ -11,7 +11,7 @@ use selma_eval::{
 use selma_mini::OracleVqa;
 
 use crate::interrupt;
-use crate::output::Output;
+use crate::output::{Output, spare};
 use crate::progress::Progress;
 use crate::table::columns;
 use crate::terminal::{print, say};
@@ -118,6 +118,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 impl Dsg {
     fn run(self) -> anyhow::Result<()> {
+        let inputs = std::iter::once(self.annotations.as_path()).chain(self.answers.as_deref());
+        spare(inputs, self.out.as_deref())?;
         let output = self.out.as_deref().map(Output::create).transpose()?;
         let quirks = match self.quirks {
             Reading::Strict => Quirks::Strict,

@@ -4,14 +4,14 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use indicatif::HumanCount;
 use selma_rouge::{DiversityFilter, Tokenizer};
 use serde::Deserialize;
 
 use super::values;
 use crate::interrupt;
-use crate::output::{Output, same_file};
+use crate::output::{Output, spare};
 use crate::progress::Progress;
 
 /// Keep prompts that differ from each other, drop near copies.
@@ -87,24 +87,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut filter = DiversityFilter::new(args.threshold, args.tokenizer)?;
     let (mut input, name) = open(&args.input)?;
     let from_file = args.input != Path::new("-");
-    for output in [Some(&args.kept), args.rejected.as_ref()]
-        .into_iter()
-        .flatten()
-    {
-        ensure!(
-            !(from_file && same_file(&args.input, output)),
-            "{} is the input; write to another file",
-            output.display()
-        );
-    }
-    if let Some(rejected) = &args.rejected
-        && same_file(&args.kept, rejected)
-    {
-        bail!(
-            "kept and rejected prompts cannot both go to {}",
-            rejected.display()
-        );
-    }
+    spare(
+        from_file.then_some(args.input.as_path()),
+        std::iter::once(args.kept.as_path()).chain(args.rejected.as_deref()),
+    )?;
     let mut kept = Output::create(&args.kept)?;
     let mut rejected = args.rejected.as_deref().map(Output::create).transpose()?;
 

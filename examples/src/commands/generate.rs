@@ -14,7 +14,7 @@ use selma_lora::Adapter;
 
 use super::values::{WeightedFile, finite, named, weighted_file};
 use crate::interrupt;
-use crate::output::{self, Output};
+use crate::output::{self, Output, spare};
 use crate::progress::Progress;
 use crate::terminal::say;
 
@@ -88,6 +88,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let request = request(&args, init)?;
     // Before the model is loaded, so that a wrong path costs no time.
     let paths = paths(&args.out, request.prompts.len());
+    let adapters = args.adapters.iter().map(|file| file.path.as_path());
+    spare(
+        adapters.chain(args.init_latents.as_deref()),
+        paths
+            .iter()
+            .map(PathBuf::as_path)
+            .chain(args.save_latents.as_deref()),
+    )?;
     let outputs = paths
         .iter()
         .map(|path| Output::create(path))

@@ -3,12 +3,11 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use anyhow::ensure;
 use indicatif::{HumanBytes, HumanCount};
 use selma_lora::{Adapter, Dtype, Format, Merge, MergeReport, Method, Weighted};
 
 use super::values::{WeightedFile, named, weighted_file};
-use crate::output::{Output, same_file};
+use crate::output::{Output, spare};
 use crate::terminal::say;
 
 /// Merge LoRA adapters into one.
@@ -46,18 +45,10 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    for adapter in &args.adapters {
-        for output in [Some(&args.out), args.report.as_ref()]
-            .into_iter()
-            .flatten()
-        {
-            ensure!(
-                !same_file(&adapter.path, output),
-                "{} is one of the adapters; write to another file",
-                output.display()
-            );
-        }
-    }
+    spare(
+        args.adapters.iter().map(|adapter| adapter.path.as_path()),
+        std::iter::once(args.out.as_path()).chain(args.report.as_deref()),
+    )?;
     let mut out = Output::create(&args.out)?;
     let mut report_out = args.report.as_deref().map(Output::create).transpose()?;
     let loaded = args
