@@ -122,14 +122,18 @@ fn a_run_that_is_killed_in_every_stage_makes_the_same_files() {
     for part in ["base", "coco", "count_bench", "merged-mean"] {
         assert!(ended.text().contains(part), "{part}: {}", ended.text());
     }
-    let mut kills = 0;
     for part in [
         "prompts", "images", "images", "experts", "experts", "merged", "eval", "eval", "report",
     ] {
-        kills += usize::from(kill_at(&selma, part));
+        // A short stage may be over before the kill; what it made is then taken away, and it is tried again.
+        let killed = (0..20).any(|_| {
+            kill_at(&selma, part) || {
+                fs::remove_dir_all(selma.path("killed").join(part)).unwrap();
+                false
+            }
+        });
+        assert!(killed, "{part} was never killed");
     }
-    // The last stages may be over before they can be killed.
-    assert!(kills >= 6, "{kills}");
     let resumed = selma.run("run recipe.toml --out killed --resume").ok();
     assert_eq!(resumed.text(), ended.text());
     let relative = |root: &str| -> BTreeMap<PathBuf, Vec<u8>> {
@@ -137,13 +141,7 @@ fn a_run_that_is_killed_in_every_stage_makes_the_same_files() {
         let strip = |(path, bytes): (PathBuf, Vec<u8>)| {
             (path.strip_prefix(&root).unwrap().to_owned(), bytes)
         };
-        // The log of losses is no result; a kill between checkpoint and log may cost some of its lines.
-        let log = Path::new("metrics.jsonl");
-        files(&root)
-            .into_iter()
-            .filter(|(path, _)| !path.ends_with(log))
-            .map(strip)
-            .collect()
+        files(&root).into_iter().map(strip).collect()
     };
     let (whole, killed) = (relative("whole"), relative("killed"));
     let only = |a: &BTreeMap<PathBuf, Vec<u8>>, b: &BTreeMap<PathBuf, Vec<u8>>| -> Vec<PathBuf> {

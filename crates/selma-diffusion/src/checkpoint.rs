@@ -184,11 +184,7 @@ impl Checkpoint {
             })?;
             hash.update(Sha256::digest(&bytes));
         }
-        Ok(hash
-            .finalize()
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect())
+        Ok(hex::encode(hash.finalize()))
     }
 
     fn component<C: serde::de::DeserializeOwned>(

@@ -4,10 +4,12 @@ mod atomic;
 mod error;
 mod folder;
 mod journal;
+mod json;
 mod jsonl;
 
 pub use atomic::{AtomicFile, atomic_write, sync_files, write_unsynced};
 pub use error::DurableError;
 pub use folder::{create_folder, remove_temporaries};
 pub use journal::Journal;
+pub use json::{to_json, write_json};
 pub use jsonl::{parse_jsonl, read_jsonl, to_jsonl, write_jsonl};

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use selma_durable::atomic_write;
+use selma_durable::write_json;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -258,12 +258,7 @@ impl EvalResult {
     /// # Errors
     /// [`EvalError::Durable`] when the file cannot be written; the old one is then untouched.
     pub fn save(&self, path: &Path) -> Result<(), EvalError> {
-        let mut bytes = serde_json::to_vec_pretty(self).map_err(|source| EvalError::Json {
-            path: path.to_path_buf(),
-            source,
-        })?;
-        bytes.push(b'\n');
-        Ok(atomic_write(path, &bytes)?)
+        Ok(write_json(path, self)?)
     }
 
     /// Reads a result that [`save`](Self::save) wrote.

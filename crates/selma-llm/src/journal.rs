@@ -44,10 +44,7 @@ impl RequestHash {
             model: model.to_owned(),
             source: source.into(),
         })?;
-        let digest = Sha256::digest(bytes);
-        Ok(Self(
-            digest.iter().map(|byte| format!("{byte:02x}")).collect(),
-        ))
+        Ok(Self(hex::encode(Sha256::digest(bytes))))
     }
 
     /// The 64 hex digits.

@@ -111,7 +111,7 @@ impl Adapter {
             metadata: content.metadata,
             source: Some(Source {
                 path: PathBuf::new(),
-                sha256: hex(&Sha256::digest(bytes)),
+                sha256: hex::encode(Sha256::digest(bytes)),
                 format: content.format,
                 dtypes: content.dtypes,
             }),
@@ -172,7 +172,7 @@ impl Adapter {
                 }
             }
         }
-        hex(&hash.finalize())
+        hex::encode(hash.finalize())
     }
 
     /// Numbers stored in all factors.
@@ -180,13 +180,4 @@ impl Adapter {
     pub fn parameters(&self) -> usize {
         self.modules.values().map(LoraModule::parameters).sum()
     }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

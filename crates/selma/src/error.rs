@@ -96,10 +96,3 @@ pub enum SelmaError {
     #[error(transparent)]
     Train(#[from] TrainError),
 }
-
-impl SelmaError {
-    /// Wraps an error of serialisation.
-    pub(crate) fn json(source: serde_json::Error) -> Self {
-        Self::Json(source)
-    }
-}

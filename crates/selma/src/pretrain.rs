@@ -10,7 +10,7 @@ use image::RgbImage;
 use selma_diffusion::Checkpoint;
 use selma_diffusion::schedulers::{PredictionType, SchedulerConfig};
 use selma_diffusion::weights::{Dtype, save};
-use selma_durable::{atomic_write, create_folder};
+use selma_durable::{create_folder, write_json};
 use selma_mini::{TrainingWorld, render, vocabulary};
 use selma_train::TrainError;
 use selma_train::pretrain::{
@@ -92,15 +92,15 @@ impl PretrainRecipe {
         config.unet.rest = class("UNet2DConditionModel", "_class_name");
         config.vae.rest = class("AutoencoderKL", "_class_name");
         let scheduler = SchedulerConfig::stable_diffusion(PredictionType::Epsilon);
-        let mut scheduler_json = serde_json::to_value(&scheduler).map_err(SelmaError::json)?;
+        let mut scheduler_json = serde_json::to_value(&scheduler).map_err(SelmaError::Json)?;
         if let Some(fields) = scheduler_json.as_object_mut() {
             fields.insert("_class_name".to_owned(), json!("DDIMScheduler"));
         }
-        write_json(
+        write(
             &out.join("scheduler").join("scheduler_config.json"),
             &scheduler_json,
         )?;
-        write_json(&out.join("model_index.json"), &model_index())?;
+        write(&out.join("model_index.json"), &model_index())?;
 
         let vae_weights = out.join("vae").join("diffusion_pytorch_model.safetensors");
         let checkpoint = out.join("vae.checkpoint.safetensors");
@@ -113,7 +113,7 @@ impl PretrainRecipe {
             let trained = pretrain_vae(&config, &source, device, kept, &mut observe);
             let (vae, scale) = log.checked(trained)?;
             config.vae.scaling_factor = scale;
-            write_json(&out.join("vae").join("config.json"), &config.vae)?;
+            write(&out.join("vae").join("config.json"), &config.vae)?;
             save(&vae, &vae_weights, Dtype::F16)?;
         }
         remove(&checkpoint)?;
@@ -134,7 +134,7 @@ impl PretrainRecipe {
         let kept = Some(checkpoints(&denoiser_checkpoint));
         let trained = pretrain_denoiser(&config, &source, foundation, device, kept, &mut observe);
         let (text_encoder, unet) = log.checked(trained)?;
-        write_json(
+        write(
             &out.join("text_encoder").join("config.json"),
             &config.text_encoder,
         )?;
@@ -143,7 +143,7 @@ impl PretrainRecipe {
             &out.join("text_encoder").join("model.safetensors"),
             Dtype::F16,
         )?;
-        write_json(&out.join("unet").join("config.json"), &config.unet)?;
+        write(&out.join("unet").join("config.json"), &config.unet)?;
         // Last, because it marks the model as finished.
         save(&unet, &unet_weights, Dtype::F16)?;
         remove(&denoiser_checkpoint)
@@ -180,7 +180,7 @@ impl PretrainRecipe {
             });
         }
         create_folder(out)?;
-        atomic_write(&recipe_path, to_json(self)?.as_bytes())?;
+        write_json(&recipe_path, self)?;
         Ok(false)
     }
 }
@@ -233,15 +233,9 @@ fn model_index() -> Value {
     })
 }
 
-fn to_json(value: &impl Serialize) -> Result<String, SelmaError> {
-    let mut text = serde_json::to_string_pretty(value).map_err(SelmaError::json)?;
-    text.push('\n');
-    Ok(text)
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> Result<(), SelmaError> {
+fn write(path: &Path, value: &impl Serialize) -> Result<(), SelmaError> {
     if let Some(folder) = path.parent() {
         create_folder(folder)?;
     }
-    Ok(atomic_write(path, to_json(value)?.as_bytes())?)
+    Ok(write_json(path, value)?)
 }

@@ -6,10 +6,9 @@ use std::str::FromStr;
 
 use burn::tensor::Device;
 use selma_diffusion::noise::derive_seed;
-use selma_durable::{atomic_write, create_folder, remove_temporaries};
+use selma_durable::{create_folder, remove_temporaries, write_json};
 use selma_llm::Skill;
 use selma_mini::Style;
-use serde::Serialize;
 
 use crate::report::{ModelKind, Report};
 use crate::stages;
@@ -173,10 +172,7 @@ impl Run {
             });
         }
         create_folder(folder)?;
-        Ok(atomic_write(
-            &self.layout.recipe(),
-            to_json(&self.recipe)?.as_bytes(),
-        )?)
+        Ok(write_json(&self.layout.recipe(), &self.recipe)?)
     }
 
     /// Runs all stages; what is finished is not done again.
@@ -287,11 +283,4 @@ fn mini_style(name: &str) -> Result<Style, SelmaError> {
             .join(", "),
         found: name.to_owned(),
     })
-}
-
-/// Indented JSON with a newline at the end.
-pub(crate) fn to_json(value: &impl Serialize) -> Result<String, SelmaError> {
-    let mut text = serde_json::to_string_pretty(value).map_err(SelmaError::Json)?;
-    text.push('\n');
-    Ok(text)
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::bail;
 use clap::{Subcommand, ValueEnum};
+use selma_durable::to_json;
 use selma_eval::dsg::{Aggregation, AnswerMatch, MissingItems, Quirks};
 use selma_eval::{
     Answers, EvalError, EvalOptions, EvalResult, ImageFolder, QuestionSet, Vqa, evaluate, score,
@@ -147,10 +148,8 @@ impl Dsg {
             }
             None => self.ask(&questions)?,
         };
-        if let Some(output) = output {
-            let mut json = serde_json::to_vec_pretty(&result)?;
-            json.push(b'\n');
-            output.finish_with(&json)?;
+        if let (Some(output), Some(path)) = (output, &self.out) {
+            output.finish_with(&to_json(path, &result)?)?;
         }
         print(text(&result))
     }

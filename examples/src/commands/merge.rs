@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use indicatif::{HumanBytes, HumanCount};
+use selma_durable::to_json;
 use selma_lora::{Adapter, Dtype, Format, Merge, MergeReport, Method, Weighted};
 
 use super::values::{WeightedFile, named, weighted_file};
@@ -70,10 +71,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let (merged, report) = merge.run(&inputs)?;
     let bytes = merged.to_bytes(args.format, args.dtype)?;
     out.write(&bytes)?;
-    if let Some(output) = &mut report_out {
-        let mut json = serde_json::to_vec_pretty(&report)?;
-        json.push(b'\n');
-        output.write(&json)?;
+    if let (Some(output), Some(path)) = (&mut report_out, &args.report) {
+        output.write(&to_json(path, &report)?)?;
     }
     out.finish()?;
     if let Some(output) = report_out {

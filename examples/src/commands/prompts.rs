@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use clap::ArgGroup;
+use selma_durable::write_json;
 use selma_llm::{
     ChatModel, Generation, Journal, LlmError, OpenAiClient, OpenAiConfig, PromptConfig,
     PromptEvent, PromptGenerator, Skill, write_prompts, write_rejected,
@@ -13,7 +14,6 @@ use selma_mini::{GrammarModel, Style, skill};
 
 use super::values;
 use crate::interrupt;
-use crate::output::Output;
 use crate::progress::Progress;
 use crate::terminal::say;
 
@@ -164,9 +164,7 @@ fn write(generator: &PromptGenerator, model: &dyn ChatModel, out: &Path) -> anyh
         other => other?,
     };
     // The prompts come last: where they are, everything is.
-    let mut json = serde_json::to_vec_pretty(&report)?;
-    json.push(b'\n');
-    Output::create(&path("report.json"))?.finish_with(&json)?;
+    write_json(&path("report.json"), &report)?;
     write_rejected(&path("rejected.jsonl"), &rejected)?;
     write_prompts(&path("jsonl"), &prompts)?;
     progress.set(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use selma_durable::{atomic_write, create_folder};
+use selma_durable::{atomic_write, create_folder, write_json};
 use serde_json::{Map, Value, json};
 
 use crate::TrainError;
@@ -70,11 +70,6 @@ pub fn write_tokenizer(dir: &Path, words: &[&str], max_length: usize) -> Result<
         &json!({"bos_token": START, "eos_token": END, "pad_token": END, "unk_token": END}),
     )?;
     Ok(size)
-}
-
-/// Writes indented JSON with a newline at the end.
-pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), TrainError> {
-    Ok(atomic_write(path, format!("{value:#}\n").as_bytes())?)
 }
 
 /// Byte-pair encoding: the most frequent pair of neighbours is merged until every word is one token; ties go to the

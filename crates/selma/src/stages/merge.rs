@@ -1,11 +1,11 @@
 //! Stage 4: the experts are merged.
 
-use selma_durable::{atomic_write, create_folder};
+use selma_durable::{create_folder, write_json};
 use selma_lora::merge::{Merge, Weighted};
 use selma_lora::{Adapter, Dtype, Format};
 
 use super::prompts::finished;
-use crate::run::{FILTERED, to_json};
+use crate::run::FILTERED;
 use crate::{Run, RunObserver, SelmaError};
 
 /// Merges the experts by every method.
@@ -35,7 +35,7 @@ pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), Selma
                 });
                 let inputs: Vec<Weighted<'_>> = inputs.collect();
                 let (merged, report) = Merge::new(method).run(&inputs)?;
-                atomic_write(&path.with_extension("json"), to_json(&report)?.as_bytes())?;
+                write_json(&path.with_extension("json"), &report)?;
                 merged.save(&path, Format::Diffusers, Dtype::F32)?;
                 experts = Some(loaded);
             }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use selma_durable::{atomic_write, create_folder};
+use selma_durable::{create_folder, write_json};
 use selma_llm::{
     ChatModel, GenerationReport, Journal, LlmError, OpenAiClient, PromptConfig, PromptEvent,
     PromptGenerator, Skill, write_prompts, write_rejected,
@@ -10,7 +10,6 @@ use selma_llm::{
 use selma_mini::GrammarModel;
 
 use crate::files::read_json;
-use crate::run::to_json;
 use crate::{Run, RunEvent, RunObserver, SelmaError, Writer};
 
 /// Writes the prompts of every skill.
@@ -61,8 +60,7 @@ fn write_skill(
             other => other.into(),
         })?;
         write_rejected(&path.with_extension("rejected.jsonl"), &generation.rejected)?;
-        let report = to_json(&generation.report)?;
-        atomic_write(&report_path(run, skill), report.as_bytes())?;
+        write_json(&report_path(run, skill), &generation.report)?;
         // Last, because it marks the skill as finished.
         write_prompts(&path, &generation.prompts)?;
     }

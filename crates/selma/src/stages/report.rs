@@ -189,6 +189,8 @@ fn settings(run: &Run) -> Result<Vec<(String, String)>, SelmaError> {
     ];
     let recipe = serde_json::to_value(&run.recipe).map_err(SelmaError::Json)?;
     flatten("", &recipe, &mut settings);
+    // The recipe's seed is in their place.
+    settings.retain(|(key, _)| key != "prompts.seed" && key != "train.seed");
     Ok(settings)
 }
 
