@@ -42,6 +42,39 @@ fn the_filter_says_what_it_drops() {
 }
 
 #[test]
+fn a_work_goes_on_behind_its_last_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let work = |count| {
+        run(
+            env!("CARGO_BIN_EXE_resume_work"),
+            folder.path(),
+            &["s.jsonl", count],
+        )
+        .ok()
+    };
+    assert_eq!(work("2").text(), "0 done before\n2 done\n");
+    let path = folder.path().join("s.jsonl");
+    let torn = std::fs::read_to_string(&path).unwrap() + "9";
+    std::fs::write(&path, torn).unwrap();
+    assert_eq!(work("4").text(), "2 done before\n4 done\n");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "0\n1\n4\n9\n");
+}
+
+#[test]
+fn a_kernel_gives_what_plain_operations_give() {
+    let ended = run(env!("CARGO_BIN_EXE_fused_kernels"), Path::new("."), &[]).ok();
+    let text = ended.text();
+    let difference = text
+        .rsplit(": ")
+        .next()
+        .unwrap()
+        .trim()
+        .parse::<f32>()
+        .unwrap();
+    assert!(difference < 1e-5, "{text}");
+}
+
+#[test]
 fn prompts_are_written() {
     let folder = tempfile::tempdir().unwrap();
     let ended = run(
@@ -126,6 +159,8 @@ fn without_arguments_they_say_how_they_are_used() {
         env!("CARGO_BIN_EXE_train_expert"),
         env!("CARGO_BIN_EXE_score_images"),
         env!("CARGO_BIN_EXE_mini_world"),
+        env!("CARGO_BIN_EXE_resume_work"),
+        env!("CARGO_BIN_EXE_run_recipe"),
     ] {
         let ended = run(program, folder.path(), &[]);
         assert_eq!(ended.code, Some(1), "{program}");
