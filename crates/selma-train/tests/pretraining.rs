@@ -62,7 +62,7 @@ fn config() -> PretrainConfig {
             "cross_attention_dim": 8,
             "norm_num_groups": 2,
         },
-        "vae_training": {"steps": 5, "batch_size": 3, "learning_rate": 1e-3, "matrix_learning_rate": 2e-2, "kl_weight": 1e-6},
+        "vae_training": {"steps": 3, "decoder_steps": 2, "batch_size": 3, "learning_rate": 1e-3, "matrix_learning_rate": 2e-2, "kl_weight": 1e-6},
         "denoiser_training": {
             "steps": 5,
             "batch_size": 3,
@@ -117,11 +117,26 @@ fn compare(
 fn an_interrupted_vae_makes_the_same_bytes() {
     let config = config();
     let device = Device::flex();
-    compare(config.vae_training.steps, |checkpoints, observer| {
+    compare(5, |checkpoints, observer| {
         let (vae, scale) = pretrain_vae(&config, &Squares, &device, checkpoints, observer)?;
         assert!(scale.is_finite() && scale > 0.0);
         Ok(bytes(&vae))
     });
+}
+
+#[test]
+fn the_decoder_goes_on_alone() {
+    let device = Device::flex();
+    let train = |decoder_steps| {
+        let mut config = config();
+        config.vae_training.decoder_steps = decoder_steps;
+        let mut observer = |_| ControlFlow::Continue(());
+        pretrain_vae(&config, &Squares, &device, None, &mut observer).unwrap()
+    };
+    let ((first, scale), (last, scale_then)) = (train(0), train(2));
+    assert!(bytes(&first.encoder) == bytes(&last.encoder));
+    assert!(bytes(&first.decoder) != bytes(&last.decoder));
+    assert_eq!(scale, scale_then);
 }
 
 #[test]

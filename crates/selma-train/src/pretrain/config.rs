@@ -93,6 +93,8 @@ impl PretrainConfig {
 pub struct VaePretraining {
     /// Optimizer steps.
     pub steps: usize,
+    /// Further steps of the decoder alone.
+    pub decoder_steps: usize,
     /// Images a step.
     pub batch_size: usize,
     /// Peak of the one-cycle learning rate of AdamW.

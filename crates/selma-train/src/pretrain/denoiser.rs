@@ -68,7 +68,7 @@ pub fn pretrain_denoiser(
         .with_weight_decay(0.01)
         .with_grad_clipping(Some(GradientClippingConfig::Norm(1.0)));
     let descent = Descent {
-        steps: training.steps,
+        phases: vec![training.steps],
         rates: Rates {
             others: training.learning_rate,
             matrices: training.matrix_learning_rate,

@@ -30,7 +30,8 @@ pub struct Checkpoints<'a> {
 /// How a model is trained.
 #[derive(Debug)]
 pub(super) struct Descent<'a> {
-    pub(super) steps: usize,
+    /// Steps of each phase; the learning rates go through their cycle in each.
+    pub(super) phases: Vec<usize>,
     pub(super) rates: Rates,
     pub(super) adamw: AdamWConfig,
     pub(super) device: &'a Device,
@@ -68,7 +69,8 @@ impl Descent<'_> {
         {
             (model, optimizer, done) = load(path, model, fresh)?;
         }
-        for step in done..self.steps {
+        let steps = self.phases.iter().sum();
+        for step in done..steps {
             let shards = for_each_shard(HALVES, |shard| {
                 // Leaves of its own: a graph whose leaves are shared can be walked back once only.
                 let model = model.clone().fork(self.device);
@@ -89,12 +91,12 @@ impl Descent<'_> {
             for (.., gradients) in shards {
                 sums.accumulate(&model, gradients);
             }
-            let learning_rate = one_cycle(step, self.steps, self.rates.others);
+            let learning_rate = self.learning_rate(step);
             model = optimizer.step(learning_rate, model, sums.grads());
             // The observer first: what it records is then never behind the checkpoint.
             let flow = observer(Progress {
                 step: step + 1,
-                steps: self.steps,
+                steps,
                 loss,
                 learning_rate,
                 grad_norm: None,
@@ -109,6 +111,18 @@ impl Descent<'_> {
             }
         }
         Ok(model.valid())
+    }
+
+    /// AdamW's learning rate.
+    fn learning_rate(&self, step: usize) -> f64 {
+        let mut step = step;
+        for &steps in &self.phases {
+            if step < steps {
+                return one_cycle(step, steps, self.rates.others);
+            }
+            step -= steps;
+        }
+        0.0
     }
 }
 
