@@ -181,6 +181,7 @@ impl Run {
     ///
     /// The first error of a stage. [`SelmaError::Cancelled`] if the observer stops; nothing finished is lost.
     pub fn run(&self, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
+        stages::eval::check(self)?;
         Stage::ALL
             .into_iter()
             .try_for_each(|stage| self.stage(stage, observer))

@@ -1,7 +1,8 @@
 //! Stage 5: all models draw prompts that none was trained on, and are asked about their pictures.
 
 use selma_dataset::METADATA_FILE;
-use selma_diffusion::{Checkpoint, StableDiffusion};
+use selma_diffusion::schedulers::build;
+use selma_diffusion::{Checkpoint, DiffusionError, StableDiffusion};
 use selma_eval::{EvalOptions, EvalResult, ImageFolder, QuestionSet, evaluate};
 use selma_lora::Adapter;
 use selma_mini::{EvalItem, EvalSet, OracleVqa, Partition};
@@ -22,11 +23,34 @@ struct Questions {
     set: QuestionSet,
 }
 
+/// The test set and the validation set.
+fn sets(run: &Run) -> Result<[Questions; 2], SelmaError> {
+    let stage = &run.recipe.eval;
+    Ok([
+        questions(run, "test", Partition::Test, stage.prompts)?,
+        questions(run, "validation", Partition::Validation, stage.validation)?,
+    ])
+}
+
+/// Sees that the model and the settings of drawing can be used and the world has as many prompts as are wanted, before
+/// any work is done.
+pub(crate) fn check(run: &Run) -> Result<(), SelmaError> {
+    let recipe = &run.recipe;
+    let (own, config) = Checkpoint::open(&recipe.model)?.scheduler()?;
+    for (kind, steps) in [
+        (recipe.images.scheduler, recipe.images.steps),
+        (recipe.eval.scheduler, recipe.eval.steps),
+    ] {
+        build(kind.unwrap_or(own), &config, steps).map_err(DiffusionError::from)?;
+    }
+    sets(run)?;
+    Ok(())
+}
+
 /// Draws and judges the pictures of every model.
 pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
     let stage = &run.recipe.eval;
-    let test = questions(run, "test", Partition::Test, stage.prompts)?;
-    let validation = questions(run, "validation", Partition::Validation, stage.validation)?;
+    let [test, validation] = sets(run)?;
     let hash = Checkpoint::open(&run.recipe.model)?.sha256()?;
     let mut pipeline = None;
     for model in run.models() {
