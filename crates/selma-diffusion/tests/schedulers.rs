@@ -59,10 +59,7 @@ impl Case {
 
     fn name(&self) -> String {
         let config = serde_json::to_string(&self.config).unwrap();
-        format!(
-            "{} x{} eta {} {config}",
-            self.kind, self.steps, self.eta
-        )
+        format!("{} x{} eta {} {config}", self.kind, self.steps, self.eta)
     }
 }
 

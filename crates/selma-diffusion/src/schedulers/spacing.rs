@@ -70,12 +70,14 @@ fn leading(config: &SchedulerConfig, ratio: usize, count: usize) -> Vec<f64> {
 
 /// Counted down from `top` in steps of `ratio`, less one; ascending.
 fn trailing(top: f64, ratio: f64) -> Vec<f64> {
-    // numpy.arange: the length is a rounded-up quotient and the increment that of the first two values.
+    // numpy.arange: the length is a rounded-up quotient and the increment that of the first two values. The quotient of some step counts (61, 103, ..) comes out just
+    // above a whole number, and diffusers then makes one step too many, at timestep -1.
     let count = (top / ratio).ceil() as usize;
     let increment = (top - ratio) - top;
     (0..count)
         .rev()
         .map(|i| (top + i as f64 * increment).round_ties_even() - 1.0)
+        .filter(|t| *t >= 0.0)
         .collect()
 }
 
@@ -139,6 +141,27 @@ mod tests {
             spaced(TimestepSpacing::Trailing, 5),
             [999, 799, 599, 399, 199]
         );
+        assert_eq!(spaced(TimestepSpacing::Trailing, 61).len(), 61);
+    }
+
+    #[test]
+    fn solvers_leave_out_the_cleanest_timestep() {
+        let solver = |spacing, kept| {
+            let config = SchedulerConfig {
+                timestep_spacing: Some(spacing),
+                ..SchedulerConfig::stable_diffusion(PredictionType::Epsilon)
+            };
+            solver_timesteps(&config, kept, 4)
+        };
+        let all = |spacing| solver(spacing, 1000).unwrap();
+        assert_eq!(all(TimestepSpacing::Linspace), [999, 749, 500, 250]);
+        assert_eq!(all(TimestepSpacing::Leading), [801, 601, 401, 201]);
+        assert_eq!(all(TimestepSpacing::Trailing), [999, 749, 499, 249]);
+        assert_eq!(
+            solver(TimestepSpacing::Linspace, 801).unwrap(),
+            [800, 600, 400, 200]
+        );
+        assert!(solver(TimestepSpacing::Linspace, 3).is_err());
     }
 
     #[test]
