@@ -10,7 +10,8 @@ use std::path::PathBuf;
 
 use safetensors::SafeTensors;
 use selma_diffusion::schedulers::{
-    Ddim, NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SchedulerKind, build,
+    BetaSchedule, Ddim, NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SchedulerKind,
+    build,
 };
 use serde::Deserialize;
 
@@ -19,7 +20,7 @@ const TABLE: f64 = 1e-6;
 /// Rounding of the f32 steps in diffusers; a difference of method shows at 1e-4 and above.
 const FINAL: f64 = 1e-5;
 /// With zero terminal SNR, diffusers subtracts nearly equal f32 numbers: the roots of the table, which torch takes with an error of one bit, and in Euler
-/// samples with a deviation of 4096.
+/// samples with a deviation of 4096. Samples with such deviations come of the cosine schedule, too.
 const ZERO_SNR_TABLE: f64 = 1e-5;
 const ZERO_SNR_FINAL: f64 = 1e-4;
 
@@ -143,16 +144,19 @@ fn final_latents_are_those_of_diffusers() {
     for case in cases().iter().filter(|case| !case.r#final.is_empty()) {
         let ours = run(case.build().as_mut(), case.r#final.len());
         let found = error(&ours, &case.r#final);
-        let zero_snr = case.config.rescale_betas_zero_snr == Some(true);
-        let bound = if zero_snr { ZERO_SNR_FINAL } else { FINAL };
+        let loose = case.config.rescale_betas_zero_snr == Some(true)
+            || case.config.beta_schedule == Some(BetaSchedule::SquaredcosCapV2);
+        let bound = if loose { ZERO_SNR_FINAL } else { FINAL };
         assert!(found <= bound, "{}: {found:e}", case.name());
-        if !zero_snr {
+        if !loose {
             worst = worst.max(found);
         }
         walked += 1;
     }
-    assert!(walked > 200, "{walked}");
-    println!("worst final error over {walked} runs {worst:e}, zero terminal SNR left out");
+    assert!(walked > 300, "{walked}");
+    println!(
+        "worst final error over {walked} runs {worst:e}, those with (nearly) zero terminal SNR left out"
+    );
 }
 
 fn floats(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {
