@@ -71,7 +71,8 @@ impl Plan {
         Self::new(timesteps.iter().map(|t| *t as f64).collect())
     }
 
-    /// A run of samples `x_0 + sigma * noise` (Euler's method and its relatives). `training` is the sigma of every training timestep, `last` the one that the run ends at.
+    /// A run of samples `x_0 + sigma * noise` (Euler's method and its relatives). `training` is the sigma of every training timestep, `last` the one that the
+    /// run ends at.
     pub(super) fn variance_exploding(
         config: &SchedulerConfig,
         training: &[f64],

@@ -70,8 +70,8 @@ fn leading(config: &SchedulerConfig, ratio: usize, count: usize) -> Vec<f64> {
 
 /// Counted down from `top` in steps of `ratio`, less one; ascending.
 fn trailing(top: f64, ratio: f64) -> Vec<f64> {
-    // numpy.arange: the length is a rounded-up quotient and the increment that of the first two values. The quotient of some step counts (61, 103, ..) comes out just
-    // above a whole number, and diffusers then makes one step too many, at timestep -1.
+    // numpy.arange: the length is a rounded-up quotient and the increment that of the first two values. The quotient of some step counts (61, 103, ..) comes
+    // out just above a whole number, and diffusers then makes one step too many, at timestep -1.
     let count = (top / ratio).ceil() as usize;
     let increment = (top - ratio) - top;
     (0..count)
