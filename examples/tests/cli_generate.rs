@@ -268,7 +268,7 @@ fn wrong_flags_are_explained() {
         .run(&format!("{generate} --steps 0"))
         .misused(&["--steps"]);
     selma
-        .run(&format!("{generate} --scheduler heun"))
+        .run(&format!("{generate} --scheduler plms"))
         .misused(&["ddpm, ddim, pndm, euler"]);
     selma
         .run(&format!("{generate} --dtype f64"))

@@ -10,7 +10,8 @@ use std::path::PathBuf;
 
 use safetensors::SafeTensors;
 use selma_diffusion::schedulers::{
-    Ddim, Euler, NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SchedulerKind, build,
+    BetaSchedule, Ddim, NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SchedulerKind,
+    build,
 };
 use serde::Deserialize;
 
@@ -19,13 +20,19 @@ const TABLE: f64 = 1e-6;
 /// Rounding of the f32 steps in diffusers; a difference of method shows at 1e-4 and above.
 const FINAL: f64 = 1e-5;
 /// With zero terminal SNR, diffusers subtracts nearly equal f32 numbers: the roots of the table, which torch takes with an error of one bit, and in Euler
-/// samples with a deviation of 4096.
+/// samples with a deviation of 4096. Samples with such deviations come of the cosine schedule, too.
 const ZERO_SNR_TABLE: f64 = 1e-5;
 const ZERO_SNR_FINAL: f64 = 1e-4;
 
+/// Stands for the kind until the name of the file is known.
+fn no_kind() -> SchedulerKind {
+    SchedulerKind::Ddpm
+}
+
 #[derive(Deserialize)]
 struct Case {
-    scheduler: String,
+    #[serde(skip, default = "no_kind")]
+    kind: SchedulerKind,
     steps: usize,
     config: SchedulerConfig,
     eta: f64,
@@ -39,7 +46,6 @@ struct Case {
 
 impl Case {
     fn build(&self) -> Box<dyn Scheduler> {
-        let kind: SchedulerKind = self.scheduler.parse().unwrap();
         if self.eta > 0.0 {
             Box::new(
                 Ddim::new(&self.config, self.steps)
@@ -48,16 +54,13 @@ impl Case {
                     .unwrap(),
             )
         } else {
-            build(kind, &self.config, self.steps).unwrap()
+            build(self.kind, &self.config, self.steps).unwrap()
         }
     }
 
     fn name(&self) -> String {
         let config = serde_json::to_string(&self.config).unwrap();
-        format!(
-            "{} x{} eta {} {config}",
-            self.scheduler, self.steps, self.eta
-        )
+        format!("{} x{} eta {} {config}", self.kind, self.steps, self.eta)
     }
 }
 
@@ -65,8 +68,14 @@ fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/schedulers")
 }
 
+/// The cases of every kind, each in a file of its name.
 fn cases() -> Vec<Case> {
-    serde_json::from_slice(&std::fs::read(fixtures().join("cases.json")).unwrap()).unwrap()
+    let of_kind = |kind: SchedulerKind| {
+        let text = std::fs::read(fixtures().join(format!("{kind}.json"))).unwrap();
+        let cases: Vec<Case> = serde_json::from_slice(&text).unwrap();
+        cases.into_iter().map(move |case| Case { kind, ..case })
+    };
+    SchedulerKind::ALL.into_iter().flat_map(of_kind).collect()
 }
 
 /// The largest difference, relative to the largest value.
@@ -119,8 +128,7 @@ fn tables_are_those_of_diffusers() {
             error(&[scheduler.init_noise_sigma()], &[case.init_noise_sigma]),
         ];
         if !case.sigmas.is_empty() {
-            let euler = Euler::new(&case.config, case.steps).unwrap();
-            parts.push(error(euler.sigmas(), &case.sigmas));
+            parts.push(error(scheduler.plan().sigmas(), &case.sigmas));
         }
         let found = parts.into_iter().fold(0.0, f64::max);
         assert!(found <= TABLE, "{}: {found:e}", case.name());
@@ -136,16 +144,19 @@ fn final_latents_are_those_of_diffusers() {
     for case in cases().iter().filter(|case| !case.r#final.is_empty()) {
         let ours = run(case.build().as_mut(), case.r#final.len());
         let found = error(&ours, &case.r#final);
-        let zero_snr = case.config.rescale_betas_zero_snr == Some(true);
-        let bound = if zero_snr { ZERO_SNR_FINAL } else { FINAL };
+        let loose = case.config.rescale_betas_zero_snr == Some(true)
+            || case.config.beta_schedule == Some(BetaSchedule::SquaredcosCapV2);
+        let bound = if loose { ZERO_SNR_FINAL } else { FINAL };
         assert!(found <= bound, "{}: {found:e}", case.name());
-        if !zero_snr {
+        if !loose {
             worst = worst.max(found);
         }
         walked += 1;
     }
-    assert!(walked > 60, "{walked}");
-    println!("worst final error over {walked} runs {worst:e}, zero terminal SNR left out");
+    assert!(walked > 300, "{walked}");
+    println!(
+        "worst final error over {walked} runs {worst:e}, those with (nearly) zero terminal SNR left out"
+    );
 }
 
 fn floats(tensors: &SafeTensors<'_>, name: &str) -> Vec<f32> {

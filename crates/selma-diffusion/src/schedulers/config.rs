@@ -59,6 +59,42 @@ pub enum FinalSigmasType {
     SigmaMin,
 }
 
+/// Which of the equations DPM-Solver solves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AlgorithmType {
+    /// The probability flow, by the clean sample (arXiv 2211.01095).
+    #[serde(rename = "dpmsolver++")]
+    DpmSolverPlusPlus,
+    /// The diffusion equation, by the clean sample: with fresh noise.
+    #[serde(rename = "sde-dpmsolver++")]
+    SdeDpmSolverPlusPlus,
+    /// Not supported: the probability flow, by the noise (arXiv 2206.00927).
+    #[serde(rename = "dpmsolver")]
+    DpmSolver,
+    /// Not supported: the diffusion equation, by the noise.
+    #[serde(rename = "sde-dpmsolver")]
+    SdeDpmSolver,
+    /// In files of the DEIS scheduler, where diffusers' DPM-Solver reads it as `dpmsolver++`.
+    #[serde(rename = "deis")]
+    Deis,
+}
+
+/// A variant of a multistep solver. A scheduler that does not know the one given takes its default, as in diffusers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SolverType {
+    /// DPM-Solver's default: the slope in the middle of the step.
+    Midpoint,
+    /// DPM-Solver: the slope integrated over the step.
+    Heun,
+    /// UniPC: `B(h) = h`.
+    Bh1,
+    /// UniPC's default: `B(h) = exp(h) - 1`.
+    Bh2,
+    /// In files of the DEIS scheduler.
+    Logrho,
+}
+
 /// The fields of diffusers' `scheduler_config.json`, of all schedulers together.
 ///
 /// A field that the file leaves out stays `None` and takes the default of the scheduler that is built, which need not be the one that the file names:
@@ -73,31 +109,31 @@ pub struct SchedulerConfig {
     /// Length of the training schedule. Default 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub num_train_timesteps: Option<usize>,
-    /// First beta. Default 0.0001.
+    /// First beta. Default 0.0001; Heun's and LCM's is 0.00085.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta_start: Option<f64>,
-    /// Last beta. Default 0.02.
+    /// Last beta. Default 0.02; Heun's and LCM's is 0.012.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta_end: Option<f64>,
-    /// Default `linear`.
+    /// Default `linear`; LCM's is `scaled_linear`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub beta_schedule: Option<BetaSchedule>,
     /// The betas themselves, in place of a schedule. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trained_betas: Option<Vec<f64>>,
-    /// Move the schedule so that the last timestep is pure noise (arXiv 2305.08891, algorithm 1). Default false; PNDM ignores it.
+    /// Move the schedule so that the last timestep is pure noise (arXiv 2305.08891, algorithm 1). Default false; PNDM, Heun and LMS ignore it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rescale_betas_zero_snr: Option<bool>,
     /// Default `epsilon`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prediction_type: Option<PredictionType>,
-    /// Default `leading`; Euler's is `linspace`.
+    /// Default `leading` for DDPM, DDIM and PNDM, `linspace` for the others; LCM ignores it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestep_spacing: Option<TimestepSpacing>,
     /// Added to `leading` timesteps. Default 0; Stable Diffusion has 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps_offset: Option<usize>,
-    /// Clamp the predicted clean sample. DDPM and DDIM; default true, and false in every latent model.
+    /// Clamp the predicted clean sample. DDPM, DDIM (default true, and false in every latent model), Heun, LCM (default false).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clip_sample: Option<bool>,
     /// The bound of `clip_sample`. Default 1.
@@ -115,19 +151,19 @@ pub struct SchedulerConfig {
     /// DDPM. Default `fixed_small`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variance_type: Option<VarianceType>,
-    /// Euler: the sigmas of arXiv 2206.00364. Default false.
+    /// The sigmas of arXiv 2206.00364. Euler, Heun, LMS, DPM-Solver, UniPC; default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_karras_sigmas: Option<bool>,
-    /// Euler: sigmas evenly spaced in their logarithm. Default false.
+    /// Sigmas evenly spaced in their logarithm. The same schedulers; default false.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_exponential_sigmas: Option<bool>,
     /// Default false; true is not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub use_beta_sigmas: Option<bool>,
-    /// Euler: smallest Karras or exponential sigma. Default: that of the last inference timestep.
+    /// Smallest Karras or exponential sigma. Default: that of the last inference timestep, or of the first training timestep in DPM-Solver and UniPC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma_min: Option<f64>,
-    /// Euler: largest Karras or exponential sigma. Default: that of the first inference timestep.
+    /// Largest Karras or exponential sigma. Default: that of the first inference timestep, or of the last training timestep in DPM-Solver and UniPC.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sigma_max: Option<f64>,
     /// Euler. Default `linear`; `log_linear` is not supported.
@@ -136,9 +172,45 @@ pub struct SchedulerConfig {
     /// Euler. Default `discrete`; `continuous` is not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timestep_type: Option<String>,
-    /// Euler. Default `zero`.
+    /// Euler, DPM-Solver, UniPC. Default `zero`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub final_sigmas_type: Option<FinalSigmasType>,
+    /// DPM-Solver, UniPC: the order, 1 to 3. Default 2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub solver_order: Option<usize>,
+    /// DPM-Solver. Default `dpmsolver++`; the name of the scheduler decides between the two that are supported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub algorithm_type: Option<AlgorithmType>,
+    /// DPM-Solver's default is `midpoint`, UniPC's `bh2`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub solver_type: Option<SolverType>,
+    /// DPM-Solver, UniPC: lower the order towards the end of a run (DPM-Solver: of one below 15 steps). Default true.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lower_order_final: Option<bool>,
+    /// DPM-Solver: the last step is of first order in longer runs, too. Default false; `final_sigmas_type` `zero` implies it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub euler_at_final: Option<bool>,
+    /// DPM-Solver: leave out training timesteps whose log-SNR is below. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lambda_min_clipped: Option<f64>,
+    /// DPM-Solver. Default false; true is not supported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub use_lu_lambdas: Option<bool>,
+    /// DPM-Solver, UniPC. Default false; true is not supported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub use_flow_sigmas: Option<bool>,
+    /// UniPC: work with the clean sample. Default true; false is not supported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predict_x0: Option<bool>,
+    /// UniPC: steps whose result is not corrected. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disable_corrector: Option<Vec<usize>>,
+    /// LCM: steps of the distillation, of which a run takes some. Default 50.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub original_inference_steps: Option<usize>,
+    /// LCM: factor of the timestep in the boundary condition. Default 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timestep_scaling: Option<f64>,
 }
 
 impl SchedulerConfig {
@@ -168,18 +240,35 @@ impl SchedulerConfig {
             path: path.to_owned(),
             source,
         })?;
+        // Python writes the default of lambda_min_clipped in a way that JSON does not know.
+        let text = text.replace("-Infinity", "null");
         serde_json::from_str(&text).map_err(|source| SchedulerError::Parse {
             path: path.to_owned(),
             source,
         })
     }
 
-    /// The scheduler that `_class_name` names, if there is one and it is implemented.
+    /// The scheduler that `_class_name` names, if there is one and it is implemented; where `algorithm_type` decides between two, both together.
     ///
     /// # Errors
-    /// [`SchedulerError::UnknownKind`] when the field is missing or names another class.
+    /// [`SchedulerError::UnknownKind`] when the field is missing or names another class, and [`SchedulerError::Unsupported`] for an `algorithm_type` that is not
+    /// implemented.
     pub fn kind(&self) -> Result<SchedulerKind, SchedulerError> {
-        SchedulerKind::from_class_name(self.class_name.as_deref().unwrap_or_default())
+        let kind = SchedulerKind::from_class_name(self.class_name.as_deref().unwrap_or_default())?;
+        match (kind, self.algorithm_type) {
+            (SchedulerKind::Dpmpp2m, Some(AlgorithmType::SdeDpmSolverPlusPlus)) => {
+                Ok(SchedulerKind::Dpmpp2mSde)
+            }
+            (
+                SchedulerKind::Dpmpp2m,
+                Some(algorithm @ (AlgorithmType::DpmSolver | AlgorithmType::SdeDpmSolver)),
+            ) => Err(SchedulerError::Unsupported {
+                scheduler: kind.name(),
+                field: "algorithm_type",
+                found: format!("{algorithm:?}"),
+            }),
+            _ => Ok(kind),
+        }
     }
 
     /// `num_train_timesteps`, or its default.
@@ -194,11 +283,36 @@ impl SchedulerConfig {
         self.prediction_type.unwrap_or(PredictionType::Epsilon)
     }
 
-    /// The bound that the predicted clean sample is clamped to, if it is.
-    pub(super) fn clip_range(&self) -> Option<f64> {
+    /// The bound that the predicted clean sample is clamped to, if it is; `default` is the scheduler's own.
+    pub(super) fn clip_range(&self, default: bool) -> Option<f64> {
         self.clip_sample
-            .unwrap_or(true)
+            .unwrap_or(default)
             .then(|| self.clip_sample_range.unwrap_or(1.0))
+    }
+
+    /// `solver_order`, or its default.
+    pub(super) fn solver_order(&self) -> Result<usize, SchedulerError> {
+        match self.solver_order.unwrap_or(2) {
+            order @ 1..=3 => Ok(order),
+            other => Err(SchedulerError::InvalidField {
+                field: "solver_order",
+                found: other.to_string(),
+                expected: "1 to 3".to_owned(),
+            }),
+        }
+    }
+
+    /// For schedulers whose betas have other defaults.
+    pub(super) fn with_default_betas(
+        mut self,
+        start: f64,
+        end: f64,
+        schedule: Option<BetaSchedule>,
+    ) -> Self {
+        self.beta_start = self.beta_start.or(Some(start));
+        self.beta_end = self.beta_end.or(Some(end));
+        self.beta_schedule = self.beta_schedule.or(schedule);
+        self
     }
 }
 
@@ -215,6 +329,24 @@ mod tests {
         assert_eq!(config.skip_prk_steps, Some(true));
         assert_eq!(config.trained_betas, None);
         assert_eq!(config.prediction_type(), PredictionType::Epsilon);
+    }
+
+    #[test]
+    fn the_infinity_that_python_writes_is_no_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("scheduler_config.json");
+        let json = r#"{"_class_name": "DPMSolverMultistepScheduler", "lambda_min_clipped": -Infinity,
+            "algorithm_type": "sde-dpmsolver++"}"#;
+        std::fs::write(&path, json).unwrap();
+        let config = SchedulerConfig::load(&path).unwrap();
+        assert_eq!(config.lambda_min_clipped, None);
+        assert_eq!(config.kind().unwrap(), SchedulerKind::Dpmpp2mSde);
+        let config = SchedulerConfig {
+            algorithm_type: Some(AlgorithmType::DpmSolver),
+            ..config
+        };
+        let error = config.kind().unwrap_err();
+        assert!(error.to_string().contains("algorithm_type"), "{error}");
     }
 
     #[test]

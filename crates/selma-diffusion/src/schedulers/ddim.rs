@@ -1,8 +1,9 @@
 //! Denoising diffusion implicit models: arXiv 2010.02502, `scheduling_ddim.py`.
 
-use super::order::{StepOrder, as_floats, check_index, entry};
+use super::arithmetic::add_noise;
+use super::order::{StepOrder, entry};
 use super::spacing::integer_timesteps;
-use super::{NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SchedulerError};
+use super::{NoiseSchedule, Plan, PredictionType, Scheduler, SchedulerConfig, SchedulerError};
 
 /// DDIM: deterministic unless [`Ddim::with_eta`] adds noise.
 #[derive(Debug, Clone)]
@@ -15,7 +16,7 @@ pub struct Ddim {
     /// Training timesteps between two inference steps.
     ratio: i64,
     steps: Vec<i64>,
-    timesteps: Vec<f64>,
+    plan: Plan,
     eta: f64,
     order: StepOrder,
 }
@@ -45,10 +46,10 @@ impl Ddim {
         };
         Ok(Self {
             prediction: config.prediction_type(),
-            clip: config.clip_range(),
+            clip: config.clip_range(true),
             final_alpha,
             ratio: (config.num_train_timesteps() / num_inference_steps) as i64,
-            timesteps: as_floats(&steps),
+            plan: Plan::over(&steps),
             steps,
             schedule,
             eta: 0.0,
@@ -74,20 +75,8 @@ impl Ddim {
 }
 
 impl Scheduler for Ddim {
-    fn timesteps(&self) -> &[f64] {
-        &self.timesteps
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        1.0
-    }
-
-    fn scale_model_input(
-        &self,
-        _sample: &mut [f32],
-        step_index: usize,
-    ) -> Result<(), SchedulerError> {
-        check_index(step_index, self.steps.len())
+    fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     fn step(
@@ -115,13 +104,7 @@ impl Scheduler for Ddim {
                 .map_or(parts.clean, |bound| parts.clean.clamp(-bound, bound));
             *x = (alpha_next.sqrt() * clean + direction * parts.noise) as f32;
         }
-        if self.eta > 0.0 {
-            let mut extra = vec![0.0; sample.len()];
-            noise(&mut extra);
-            for (x, n) in sample.iter_mut().zip(extra) {
-                *x += (deviation * f64::from(n)) as f32;
-            }
-        }
+        add_noise(sample, deviation, noise);
         Ok(())
     }
 }
@@ -129,24 +112,6 @@ impl Scheduler for Ddim {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_true_prediction_of_the_noise_gives_back_the_clean_sample() {
-        let mut config = SchedulerConfig::stable_diffusion(PredictionType::Epsilon);
-        config.set_alpha_to_one = Some(true);
-        let mut ddim = Ddim::new(&config, 10).unwrap();
-        let schedule = NoiseSchedule::new(&config).unwrap();
-        let (clean, noise) = ([0.3_f32, -2.0], [1.0_f32, 0.5]);
-        let mut sample = schedule.add_noise(&clean, &noise, 901).unwrap();
-        for index in 0..10 {
-            ddim.step(&noise, index, &mut sample, &mut |_| panic!("eta is 0"))
-                .unwrap();
-        }
-        assert!(
-            (sample[0] - clean[0]).abs() < 1e-5 && (sample[1] - clean[1]).abs() < 1e-5,
-            "{sample:?}"
-        );
-    }
 
     #[test]
     fn what_is_not_supported_is_refused() {

@@ -1,9 +1,10 @@
 //! Denoising diffusion probabilistic models: arXiv 2006.11239, `scheduling_ddpm.py`.
 
-use super::order::{StepOrder, as_floats, check_index, entry};
+use super::arithmetic::add_noise;
+use super::order::{StepOrder, entry};
 use super::spacing::integer_timesteps;
 use super::{
-    NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SchedulerError, VarianceType,
+    NoiseSchedule, Plan, PredictionType, Scheduler, SchedulerConfig, SchedulerError, VarianceType,
 };
 
 /// Keeps the logarithm of the variance finite at the last step.
@@ -17,7 +18,7 @@ pub struct Ddpm {
     clip: Option<f64>,
     variance: VarianceType,
     steps: Vec<i64>,
-    timesteps: Vec<f64>,
+    plan: Plan,
     order: StepOrder,
 }
 
@@ -48,9 +49,9 @@ impl Ddpm {
         Ok(Self {
             schedule: NoiseSchedule::new(config)?,
             prediction: config.prediction_type(),
-            clip: config.clip_range(),
+            clip: config.clip_range(true),
             variance,
-            timesteps: as_floats(&steps),
+            plan: Plan::over(&steps),
             steps,
             order: StepOrder::default(),
         })
@@ -58,20 +59,8 @@ impl Ddpm {
 }
 
 impl Scheduler for Ddpm {
-    fn timesteps(&self) -> &[f64] {
-        &self.timesteps
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        1.0
-    }
-
-    fn scale_model_input(
-        &self,
-        _sample: &mut [f32],
-        step_index: usize,
-    ) -> Result<(), SchedulerError> {
-        check_index(step_index, self.steps.len())
+    fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     fn step(
@@ -108,12 +97,7 @@ impl Scheduler for Ddpm {
                 VarianceType::FixedLarge => step_beta,
                 _ => ((1.0 - alpha_next) / (1.0 - alpha) * step_beta).max(MIN_VARIANCE),
             };
-            let deviation = variance.sqrt();
-            let mut extra = vec![0.0; sample.len()];
-            noise(&mut extra);
-            for (x, n) in sample.iter_mut().zip(extra) {
-                *x += (deviation * f64::from(n)) as f32;
-            }
+            add_noise(sample, variance.sqrt(), noise);
         }
         Ok(())
     }

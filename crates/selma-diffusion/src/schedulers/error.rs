@@ -28,7 +28,7 @@ pub enum SchedulerError {
         /// The name given.
         name: String,
         /// The names there are.
-        expected: &'static str,
+        expected: String,
     },
     /// A field is out of its range.
     #[error("scheduler field {field} is {found}; expected {expected}")]

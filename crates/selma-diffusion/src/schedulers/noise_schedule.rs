@@ -3,6 +3,9 @@
 use super::error::same_length;
 use super::{SchedulerConfig, SchedulerError, betas};
 
+/// The smallest positive f16: with a schedule that ends at zero signal, the first sigma would be infinite.
+const SMALLEST_ALPHA: f32 = 1.0 / 16_777_216.0;
+
 /// The forward process `x_t = sqrt(a_t) x_0 + sqrt(1 - a_t) noise` over the training timesteps `0..num_train_timesteps`.
 ///
 /// The table is rounded to f32 where diffusers rounds it, and everything derived from it is computed in f64.
@@ -33,12 +36,21 @@ impl NoiseSchedule {
         })
     }
 
-    /// Replaces the last entry, for schedulers that must divide by it.
-    pub(super) fn with_last(mut self, value: f32) -> Self {
-        if let Some(last) = self.alphas_cumprod.last_mut() {
-            *last = value;
+    /// The same schedule with a last entry above zero, for schedulers that must divide by it.
+    pub(super) fn with_finite_sigmas(config: &SchedulerConfig) -> Result<Self, SchedulerError> {
+        let mut schedule = Self::new(config)?;
+        if config.rescale_betas_zero_snr.unwrap_or(false)
+            && let Some(last) = schedule.alphas_cumprod.last_mut()
+        {
+            *last = SMALLEST_ALPHA;
         }
-        self
+        Ok(schedule)
+    }
+
+    /// `sqrt((1 - a_t) / a_t)` of every training timestep, rounded as torch does: the deviation of the noise over the factor of the clean sample.
+    pub(super) fn sigmas(&self) -> Vec<f64> {
+        let sigma = |alpha: &f32| f64::from(((1.0 - alpha) / alpha).sqrt());
+        self.alphas_cumprod.iter().map(sigma).collect()
     }
 
     /// The table `a_t`, `[num_train_timesteps]`.

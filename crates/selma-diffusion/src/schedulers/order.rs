@@ -6,7 +6,8 @@ use super::error::same_length;
 /// Remembers the step made last, so that steps out of order are refused.
 #[derive(Debug, Clone, Default)]
 pub(super) struct StepOrder {
-    previous: Option<usize>,
+    /// The index of the step made last, and the length of its sample.
+    previous: Option<(usize, usize)>,
 }
 
 impl StepOrder {
@@ -20,15 +21,16 @@ impl StepOrder {
     ) -> Result<(), SchedulerError> {
         check_index(index, len)?;
         same_length("model output", sample.len(), model_output.len())?;
-        if let Some(previous) = self.previous
-            && index != previous + 1
-        {
-            return Err(SchedulerError::StepOrder {
-                previous,
-                found: index,
-            });
+        if let Some((previous, length)) = self.previous {
+            same_length("sample", length, sample.len())?;
+            if index != previous + 1 {
+                return Err(SchedulerError::StepOrder {
+                    previous,
+                    found: index,
+                });
+            }
         }
-        self.previous = Some(index);
+        self.previous = Some((index, sample.len()));
         Ok(())
     }
 }
@@ -49,9 +51,4 @@ pub(super) fn entry<T: Copy>(table: &[T], index: usize) -> Result<T, SchedulerEr
         index,
         len: table.len(),
     })
-}
-
-/// Timesteps as the model takes them.
-pub(super) fn as_floats(timesteps: &[i64]) -> Vec<f64> {
-    timesteps.iter().map(|t| *t as f64).collect()
 }

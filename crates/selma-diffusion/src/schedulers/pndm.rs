@@ -1,9 +1,9 @@
 //! Pseudo numerical methods: arXiv 2202.09778, `scheduling_pndm.py`.
 
-use super::error::same_length;
-use super::order::{StepOrder, as_floats, check_index, entry};
+use super::arithmetic::weighted;
+use super::order::{StepOrder, entry};
 use super::spacing::{check_steps, integer_timesteps};
-use super::{NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SchedulerError};
+use super::{NoiseSchedule, Plan, PredictionType, Scheduler, SchedulerConfig, SchedulerError};
 
 /// Inference steps that the Runge-Kutta start covers, with four calls of the model for each of the first three.
 const RUNGE_KUTTA_STEPS: usize = 4;
@@ -22,7 +22,7 @@ pub struct Pndm {
     /// How many of the steps are Runge-Kutta.
     runge_kutta: usize,
     steps: Vec<i64>,
-    timesteps: Vec<f64>,
+    plan: Plan,
     order: StepOrder,
     /// Steps made so far: a run may start in the middle.
     made: usize,
@@ -43,14 +43,6 @@ impl Pndm {
         config: &SchedulerConfig,
         num_inference_steps: usize,
     ) -> Result<Self, SchedulerError> {
-        let prediction = config.prediction_type();
-        if prediction == PredictionType::Sample {
-            return Err(SchedulerError::Unsupported {
-                scheduler: "pndm",
-                field: "prediction_type",
-                found: "sample".to_owned(),
-            });
-        }
         let schedule = NoiseSchedule::without_rescaling(config)?;
         let descending = integer_timesteps(config, num_inference_steps)?;
         let ratio = (config.num_train_timesteps() / num_inference_steps) as i64;
@@ -77,11 +69,11 @@ impl Pndm {
         let steps = [start.as_slice(), rest.as_slice()].concat();
         Ok(Self {
             schedule,
-            prediction,
+            prediction: config.prediction_type(),
             final_alpha,
             ratio,
             runge_kutta: start.len(),
-            timesteps: as_floats(&steps),
+            plan: Plan::over(&steps),
             steps,
             order: StepOrder::default(),
             made: 0,
@@ -164,6 +156,16 @@ impl Pndm {
         self.transfer(&combined, from, until, sample)
     }
 
+    /// The noise that predictions of the clean sample stand for. The method combines noise, and diffusers has no `sample` prediction here to follow.
+    fn noise_of(&self, output: &[f32], t: i64, sample: &[f32]) -> Result<Vec<f32>, SchedulerError> {
+        let alpha = self.schedule.alpha_or(t, self.final_alpha)?;
+        let (signal, spread) = (alpha.sqrt(), (1.0 - alpha).sqrt());
+        let noise = |(x, output): (&f32, &f32)| {
+            self.prediction.parts(*output, *x, signal, spread).noise as f32
+        };
+        Ok(sample.iter().zip(output).map(noise).collect())
+    }
+
     /// Formula 9: moves the sample from one timestep to another along a predicted noise.
     fn transfer(
         &self,
@@ -180,28 +182,21 @@ impl Pndm {
             alpha * (1.0 - alpha_next).sqrt() + (alpha * (1.0 - alpha) * alpha_next).sqrt();
         let noise_factor = (alpha_next - alpha) / denominator;
         for (x, output) in sample.iter_mut().zip(output) {
-            let parts = self.prediction.parts(*output, *x, signal, spread);
-            *x = (sample_factor * f64::from(*x) - noise_factor * parts.noise) as f32;
+            let noise = match self.prediction {
+                PredictionType::VPrediction => {
+                    self.prediction.parts(*output, *x, signal, spread).noise
+                }
+                PredictionType::Epsilon | PredictionType::Sample => f64::from(*output),
+            };
+            *x = (sample_factor * f64::from(*x) - noise_factor * noise) as f32;
         }
         Ok(())
     }
 }
 
 impl Scheduler for Pndm {
-    fn timesteps(&self) -> &[f64] {
-        &self.timesteps
-    }
-
-    fn init_noise_sigma(&self) -> f64 {
-        1.0
-    }
-
-    fn scale_model_input(
-        &self,
-        _sample: &mut [f32],
-        step_index: usize,
-    ) -> Result<(), SchedulerError> {
-        check_index(step_index, self.steps.len())
+    fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     fn step(
@@ -211,16 +206,20 @@ impl Scheduler for Pndm {
         sample: &mut [f32],
         _noise: &mut dyn FnMut(&mut [f32]),
     ) -> Result<(), SchedulerError> {
-        if self.made > 0 {
-            same_length("sample", self.origin.len(), sample.len())?;
-        }
         self.order
             .advance(step_index, self.steps.len(), model_output, sample)?;
         let t = entry(&self.steps, step_index)?;
-        if self.made < self.runge_kutta {
-            self.step_runge_kutta(model_output, t, sample)?;
+        let converted;
+        let output = if self.prediction == PredictionType::Sample {
+            converted = self.noise_of(model_output, t, sample)?;
+            &converted
         } else {
-            self.step_multistep(model_output, t, sample)?;
+            model_output
+        };
+        if self.made < self.runge_kutta {
+            self.step_runge_kutta(output, t, sample)?;
+        } else {
+            self.step_multistep(output, t, sample)?;
         }
         self.made += 1;
         Ok(())
@@ -245,16 +244,6 @@ fn runge_kutta_timesteps(descending: &[i64], half: i64) -> Vec<i64> {
         .collect()
 }
 
-fn weighted(terms: &[(f64, &[f32])]) -> Vec<f32> {
-    let mut sum = vec![0.0_f64; terms.first().map_or(0, |(_, values)| values.len())];
-    for (weight, values) in terms {
-        for (sum, value) in sum.iter_mut().zip(*values) {
-            *sum += weight * f64::from(*value);
-        }
-    }
-    sum.into_iter().map(|value| value as f32).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,13 +258,6 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_refused() {
-        let config = SchedulerConfig::stable_diffusion(PredictionType::Sample);
-        assert!(
-            Pndm::new(&config, 10)
-                .unwrap_err()
-                .to_string()
-                .contains("prediction_type")
-        );
         let error = Pndm::new(&SchedulerConfig::default(), 3).unwrap_err();
         assert!(
             matches!(
@@ -283,27 +265,6 @@ mod tests {
                 SchedulerError::Steps {
                     found: 3,
                     min: 4,
-                    ..
-                }
-            ),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_sample_of_another_size_is_refused_in_the_middle_of_a_run() {
-        let config = SchedulerConfig::stable_diffusion(PredictionType::Epsilon);
-        let mut pndm = Pndm::new(&config, 10).unwrap();
-        pndm.step(&[0.1; 2], 0, &mut [0.5; 2], &mut |_| ()).unwrap();
-        let error = pndm
-            .step(&[0.1; 3], 1, &mut [0.5; 3], &mut |_| ())
-            .unwrap_err();
-        assert!(
-            matches!(
-                error,
-                SchedulerError::Length {
-                    expected: 2,
-                    found: 3,
                     ..
                 }
             ),

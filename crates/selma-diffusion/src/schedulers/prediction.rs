@@ -24,6 +24,22 @@ pub(super) struct Parts {
 }
 
 impl PredictionType {
+    /// The clean sample that a model output stands for, where the sample is `x_0 + sigma * noise` and the model was given it divided by `sqrt(sigma^2 + 1)`.
+    pub(super) fn clean(self, output: f32, sample: f32, sigma: f64) -> f64 {
+        let (output, sample) = (f64::from(output), f64::from(sample));
+        let scale = sigma * sigma + 1.0;
+        match self {
+            Self::Epsilon => sample - sigma * output,
+            Self::VPrediction => sample / scale - output * sigma / scale.sqrt(),
+            Self::Sample => output,
+        }
+    }
+
+    /// How such a sample changes with sigma: the noise in it.
+    pub(super) fn slope(self, output: f32, sample: f32, sigma: f64) -> f64 {
+        (f64::from(sample) - self.clean(output, sample, sigma)) / sigma
+    }
+
     /// The clean sample and the noise that a model output stands for. `signal` is `sqrt(a)` and `spread` is `sqrt(1 - a)` of the sample's timestep.
     pub(super) fn parts(self, output: f32, sample: f32, signal: f64, spread: f64) -> Parts {
         let (output, sample) = (f64::from(output), f64::from(sample));
@@ -61,6 +77,9 @@ mod tests {
             let parts = kind.parts(output as f32, sample, signal, spread);
             assert!((parts.clean - clean).abs() < 1e-6, "{kind:?}: {parts:?}");
             assert!((parts.noise - noise).abs() < 1e-6, "{kind:?}: {parts:?}");
+            let exploding = (f64::from(sample) / signal) as f32;
+            let slope = kind.slope(output as f32, exploding, spread / signal);
+            assert!((slope - noise).abs() < 1e-6, "{kind:?}: {slope}");
         }
     }
 
