@@ -1,27 +1,15 @@
-//! Milliseconds of the convolution and of burn's own, forward, with the gradient of the input, and with all gradients.
+//! Median milliseconds of the convolution and of burn's own, forward, with the gradient of the input, and with all gradients.
 #![allow(clippy::print_stdout, reason = "the table is what this program is for")]
 
+mod common;
+
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
 use burn::tensor::module::conv2d as plain;
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Distribution, Tensor};
+use common::median;
 use selma_kernels::conv2d;
-
-/// The shortest of repeated runs over about a second (two at least), in milliseconds.
-fn shortest(run: impl Fn()) -> f64 {
-    let begin = Instant::now();
-    let mut best = Duration::MAX;
-    let mut runs = 0;
-    while begin.elapsed() < Duration::from_secs(1) || runs < 2 {
-        let start = Instant::now();
-        run();
-        best = best.min(start.elapsed());
-        runs += 1;
-    }
-    best.as_secs_f64() * 1e3
-}
 
 /// A convolution with its bias, stride and padding.
 type Function = dyn Fn(Tensor<4>, Tensor<4>, Tensor<1>) -> Tensor<4>;
@@ -40,9 +28,10 @@ fn row(shape: [usize; 4], outputs: usize, kernel: usize, stride: usize) {
     let weight = Tensor::<4>::random([outputs, shape[1], kernel, kernel], normal, &device);
     let bias = Tensor::<1>::random([outputs], normal, &device);
     let forward = |f: &Function| {
-        shortest(|| {
+        let run = |()| {
             black_box(f(x.clone(), weight.clone(), bias.clone()));
-        })
+        };
+        median(|| (), run)
     };
     let device = device.autodiff();
     let track = |all: bool, f: &Function| {
@@ -53,10 +42,11 @@ fn row(shape: [usize; 4], outputs: usize, kernel: usize, stride: usize) {
             weight = weight.require_grad();
             bias = bias.require_grad();
         }
-        shortest(|| {
+        let run = |()| {
             let y = f(x.clone(), weight.clone(), bias.clone());
             black_box(y.backward());
-        })
+        };
+        median(|| (), run)
     };
     let pairs = [
         functions.map(forward),

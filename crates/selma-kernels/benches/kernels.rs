@@ -1,24 +1,13 @@
-//! Milliseconds of each kernel and of burn's own operations, forward and with the backward pass.
+//! Median milliseconds of each kernel and of burn's own operations, forward and with the backward pass.
 #![allow(clippy::print_stdout, reason = "the table is what this program is for")]
 
+mod common;
+
 use std::hint::black_box;
-use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Distribution, Tensor, activation};
+use common::median;
 use selma_kernels::{geglu, gelu, group_norm, silu};
-
-/// The shortest of repeated runs over about a second, in milliseconds, not counting the preparation of each input.
-fn shortest<I>(prepare: impl Fn() -> I, run: impl Fn(I)) -> f64 {
-    let begin = Instant::now();
-    let mut best = Duration::MAX;
-    while begin.elapsed() < Duration::from_secs(1) {
-        let input = prepare();
-        let start = Instant::now();
-        run(input);
-        best = best.min(start.elapsed());
-    }
-    best.as_secs_f64() * 1e3
-}
 
 /// Prints one row: forward of `plain` and `kernel`, then forward and backward of both.
 fn row<const D: usize>(
@@ -31,7 +20,7 @@ fn row<const D: usize>(
     let x = Tensor::<D>::random(shape, Distribution::Normal(0.0, 1.0), &device);
     // The input belongs to the function alone, as between the layers of a model; both may overwrite it.
     let forward = |f: &dyn Fn(Tensor<D>) -> Tensor<D>| {
-        shortest(
+        median(
             || x.clone() + 0.0,
             |x| {
                 black_box(f(x));
@@ -40,7 +29,7 @@ fn row<const D: usize>(
     };
     let tracked = Tensor::from_data(x.to_data(), &device.autodiff()).require_grad();
     let both = |f: &dyn Fn(Tensor<D>) -> Tensor<D>| {
-        shortest(
+        median(
             || tracked.clone(),
             |x| {
                 black_box(f(x).backward());

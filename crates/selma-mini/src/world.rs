@@ -72,11 +72,11 @@ attribute! {
 }
 
 attribute! {
-    /// The size of an object. The radii are in [`Size::radius_range`].
+    /// The size of an object, see [`Size::radius`].
     Size {
-        /// 6.0 to 7.0 pixels in radius.
+        /// 7 pixels in radius.
         Small => "small",
-        /// 9.8 to 11.3 pixels in radius.
+        /// 11 pixels in radius.
         Large => "large",
     }
 }
@@ -176,18 +176,17 @@ impl Background {
 }
 
 impl Size {
-    /// The radii, in pixels, that objects of this size are drawn with: `[low, high)`.
-    pub const fn radius_range(self) -> [f32; 2] {
+    /// The radius, in pixels, that objects of this size are drawn with.
+    pub const fn radius(self) -> f32 {
         match self {
-            Self::Small => [6.0, 7.0],
-            Self::Large => [9.8, 11.3],
+            Self::Small => 7.0,
+            Self::Large => 11.0,
         }
     }
 
-    /// The size that a measured radius in pixels belongs to: the border lies at the geometric mean of the two
-    /// ranges' near ends, sqrt(7.0 * 9.8).
+    /// The size that a measured radius in pixels belongs to: the border lies at the geometric mean of the two radii.
     pub fn of_radius(radius: f32) -> Self {
-        if radius < 8.28 {
+        if radius < 8.77 {
             Self::Small
         } else {
             Self::Large
@@ -285,8 +284,11 @@ mod tests {
     }
 
     #[test]
-    fn size_border_separates_the_ranges() {
-        assert_eq!(Size::of_radius(Size::Small.radius_range()[1]), Size::Small);
-        assert_eq!(Size::of_radius(Size::Large.radius_range()[0]), Size::Large);
+    fn the_border_of_the_sizes_lies_between_them() {
+        for error in [0.9, 1.0, 1.1] {
+            for &size in Size::ALL {
+                assert_eq!(Size::of_radius(error * size.radius()), size);
+            }
+        }
     }
 }

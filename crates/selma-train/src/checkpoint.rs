@@ -17,7 +17,7 @@ use crate::{Objective, TrainError, Trainer, ValidTrainConfig};
 /// Key of the metadata that holds the settings.
 const CONFIG: &str = "selma.train_config";
 /// Key of the metadata that holds the number of steps done.
-const STEP: &str = "selma.step";
+pub(crate) const STEP: &str = "selma.step";
 
 impl<O: Objective> Trainer<O> {
     /// Writes factors, optimizer state, step and settings to one safetensors file, all in `F32`, so that a resumed
@@ -50,15 +50,12 @@ impl<O: Objective> Trainer<O> {
                 }
             }
         }
-        let damaged = |error: safetensors::SafeTensorError| TrainError::Checkpoint {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        };
+        let failed = |error: safetensors::SafeTensorError| damaged(path, error.to_string());
         let mut views = Vec::with_capacity(tensors.len());
         for (name, shape, bytes) in &tensors {
             views.push((
                 name,
-                TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(damaged)?,
+                TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(failed)?,
             ));
         }
         let metadata: HashMap<String, String> = [
@@ -66,7 +63,7 @@ impl<O: Objective> Trainer<O> {
             (STEP.to_owned(), self.step.to_string()),
         ]
         .into();
-        let file = safetensors::serialize(views, Some(metadata)).map_err(damaged)?;
+        let file = safetensors::serialize(views, Some(metadata)).map_err(failed)?;
         Ok(atomic_write(path, &file)?)
     }
 
@@ -83,27 +80,14 @@ impl<O: Objective> Trainer<O> {
         path: &Path,
         device: &burn::tensor::Device,
     ) -> Result<Self, TrainError> {
-        let wrong = |reason: String| TrainError::Checkpoint {
-            path: path.to_owned(),
-            reason,
-        };
-        let bytes = std::fs::read(path).map_err(|source| TrainError::Io {
-            action: "read",
-            path: path.to_owned(),
-            source,
-        })?;
-        let (_, header) =
-            SafeTensors::read_metadata(&bytes).map_err(|error| wrong(error.to_string()))?;
-        let metadata = header.metadata().clone().unwrap_or_default();
+        let wrong = |reason| damaged(path, reason);
+        let (_, metadata) = read(path)?;
         if metadata.get(CONFIG) != Some(&settings(&config)) {
             return Err(wrong(
                 "it belongs to a training with other settings".to_owned(),
             ));
         }
-        let step = metadata
-            .get(STEP)
-            .and_then(|text| text.parse::<usize>().ok());
-        let step = step.ok_or_else(|| wrong(format!("metadata {STEP}: expected a number")))?;
+        let step = step(&metadata, path)?;
         let weights = Weights::open(path)?;
         let names: Vec<&str> = weights.names().collect();
         let mut modules = Vec::new();
@@ -125,6 +109,35 @@ impl<O: Objective> Trainer<O> {
         }
         trainer.step = step;
         Ok(trainer)
+    }
+}
+
+/// The bytes of a checkpoint and its metadata.
+pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, HashMap<String, String>), TrainError> {
+    let bytes = std::fs::read(path).map_err(|source| TrainError::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    let (_, header) =
+        SafeTensors::read_metadata(&bytes).map_err(|error| damaged(path, error.to_string()))?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+    Ok((bytes, metadata))
+}
+
+/// The number of steps done, according to a checkpoint's metadata.
+pub(crate) fn step(metadata: &HashMap<String, String>, path: &Path) -> Result<usize, TrainError> {
+    metadata
+        .get(STEP)
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| damaged(path, format!("metadata {STEP}: expected a number")))
+}
+
+/// What is wrong with a checkpoint.
+pub(crate) fn damaged(path: &Path, reason: String) -> TrainError {
+    TrainError::Checkpoint {
+        path: path.to_owned(),
+        reason,
     }
 }
 

@@ -8,6 +8,17 @@ pub(crate) trait Map1: Copy + Sync {
     fn apply(self, x: f32) -> f32;
 }
 
+/// The number itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Itself;
+
+impl Map1 for Itself {
+    #[inline(always)]
+    fn apply(self, x: f32) -> f32 {
+        x
+    }
+}
+
 /// A function of two numbers.
 pub(crate) trait Map2: Copy + Sync {
     /// The value at `(a, b)`.

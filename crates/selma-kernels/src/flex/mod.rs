@@ -35,13 +35,7 @@ trait Kernels: Backend {
     fn kernel_conv2d(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
-        options: conv::Options,
-    ) -> FloatTensor<Self>;
-
-    fn kernel_conv2d_biased(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
         options: conv::Options,
     ) -> FloatTensor<Self>;
 }
@@ -71,18 +65,10 @@ impl Kernels for Flex {
     fn kernel_conv2d(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
+        bias: Option<FloatTensor<Self>>,
         options: conv::Options,
     ) -> FloatTensor<Self> {
-        conv::forward(x, weight, None, options)
-    }
-
-    fn kernel_conv2d_biased(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        bias: FloatTensor<Self>,
-        options: conv::Options,
-    ) -> FloatTensor<Self> {
-        conv::forward(x, weight, Some(bias), options)
+        conv::forward(x, weight, bias, options)
     }
 }
 
@@ -146,9 +132,10 @@ pub(crate) fn conv2d(
     padding: usize,
 ) -> Tensor<4> {
     let options = conv::Options { stride, padding };
-    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(match bias {
-        None => Dispatch::kernel_conv2d(x, weight, options),
-        Some(bias) => Dispatch::kernel_conv2d_biased(x, weight, bias.into_dispatch(), options),
-    })
+    Tensor::from_dispatch(Dispatch::kernel_conv2d(
+        x.into_dispatch(),
+        weight.into_dispatch(),
+        bias.map(Tensor::into_dispatch),
+        options,
+    ))
 }

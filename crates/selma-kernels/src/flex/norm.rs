@@ -8,7 +8,7 @@ use core::marker::PhantomData;
 
 use burn::backend::TensorMetadata;
 
-use super::math::{Activation, Identity, Map1, Map2, Silu};
+use super::math::{Activation, Identity, Itself, Map1, Map2, Silu};
 use super::simd::{Kernel, Writer, chunk_of, fill};
 use super::storage::{Storage, contiguous, shaped, tensor};
 use super::sums::{sum, sum_pair};
@@ -165,16 +165,6 @@ impl<'a> Norm<'a> {
         let weight = chunk_of(self.weight, group, self.per_group);
         let bias = chunk_of(self.bias, group, self.per_group);
         weight.iter().copied().zip(bias.iter().copied())
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Itself;
-
-impl Map1 for Itself {
-    #[inline(always)]
-    fn apply(self, x: f32) -> f32 {
-        x
     }
 }
 

@@ -12,6 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 use selma_durable::atomic_write;
 
 use super::optimizer::{Rates, optimizer};
+use crate::checkpoint::{STEP, damaged, read, step};
 use crate::shards::{HALVES, for_each_shard};
 use crate::{Observer, Progress, TrainError, one_cycle};
 
@@ -126,8 +127,6 @@ impl Descent<'_> {
     }
 }
 
-/// Key of the metadata that holds the number of steps done.
-const STEP: &str = "selma.step";
 const MODEL: &str = "model";
 const OPTIMIZER: &str = "optimizer";
 
@@ -137,10 +136,7 @@ fn save<M: Module>(
     optimizer: &ModuleOptimizer,
     step: usize,
 ) -> Result<(), TrainError> {
-    let failed = |reason: String| TrainError::Checkpoint {
-        path: path.to_owned(),
-        reason,
-    };
+    let failed = |reason| damaged(path, reason);
     let model = model.clone().into_record().into_bytes();
     let model = model.map_err(|error| failed(error.to_string()))?;
     let optimizer = optimizer.into_bytes();
@@ -159,20 +155,9 @@ fn load<M: Module>(
     model: M,
     fresh: impl Fn(&M) -> ModuleOptimizer,
 ) -> Result<(M, ModuleOptimizer, usize), TrainError> {
-    let damaged = |reason: String| TrainError::Checkpoint {
-        path: path.to_owned(),
-        reason,
-    };
-    let bytes = std::fs::read(path).map_err(|source| TrainError::Io {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    })?;
-    let (_, header) =
-        SafeTensors::read_metadata(&bytes).map_err(|error| damaged(error.to_string()))?;
-    let step = header.metadata().as_ref().and_then(|data| data.get(STEP));
-    let step = step.and_then(|step| step.parse().ok());
-    let step = step.ok_or_else(|| damaged(format!("expected the number of steps as {STEP}")))?;
+    let damaged = |reason| damaged(path, reason);
+    let (bytes, metadata) = read(path)?;
+    let step = step(&metadata, path)?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| damaged(error.to_string()))?;
     let part = |name| {
         let tensor = file.tensor(name);

@@ -12,13 +12,9 @@ use burn::backend::{Flex, TensorMetadata};
 use super::{Options, Sizes, backward_bias, backward_input, backward_weight, forward};
 use crate::flex::storage::Storage;
 
-/// The backward step of a convolution without a bias.
+/// The backward step. The parents are the input, the weight and, where there is one, the bias.
 #[derive(Debug)]
-struct Unbiased;
-
-/// The backward step of a convolution with a bias.
-#[derive(Debug)]
-struct Biased;
+struct Step;
 
 /// What the gradients need besides that of the output.
 #[derive(Clone, Debug)]
@@ -57,92 +53,66 @@ impl State {
     }
 }
 
-impl Backward<Flex, 2> for Unbiased {
+impl<const N: usize> Backward<Flex, N> for Step {
     type State = State;
 
-    fn backward(self, ops: Ops<State, 2>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
+    fn backward(self, ops: Ops<State, N>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
         let dy = grads.consume::<Flex>(&ops.node);
-        let [x, weight] = ops.parents;
-        if let Some(node) = weight
-            && let Some(dw) = ops.state.weight(dy.clone(), checkpointer)
-        {
-            grads.register::<Flex>(node.id, dw);
-        }
-        if let Some(node) = x {
-            grads.register::<Flex>(node.id, ops.state.input(dy));
-        }
-    }
-}
-
-impl Backward<Flex, 3> for Biased {
-    type State = State;
-
-    fn backward(self, ops: Ops<State, 3>, grads: &mut Gradients, checkpointer: &mut Checkpointer) {
-        let dy = grads.consume::<Flex>(&ops.node);
-        let [x, weight, bias] = ops.parents;
-        if let Some(node) = bias {
+        let mut parents = ops.parents.into_iter();
+        let (x, weight, bias) = (parents.next(), parents.next(), parents.next());
+        if let Some(node) = bias.flatten() {
             grads.register::<Flex>(node.id, backward_bias(dy.clone()));
         }
-        if let Some(node) = weight
+        if let Some(node) = weight.flatten()
             && let Some(dw) = ops.state.weight(dy.clone(), checkpointer)
         {
             grads.register::<Flex>(node.id, dw);
         }
-        if let Some(node) = x {
+        if let Some(node) = x.flatten() {
             grads.register::<Flex>(node.id, ops.state.input(dy));
         }
     }
 }
 
-/// The convolution without a bias, with its backward step recorded where a parent is tracked.
+/// The convolution, with its backward step recorded where a parent is tracked.
 pub(crate) fn tracked<C: CheckpointStrategy>(
     x: Tracked<C>,
     weight: Tracked<C>,
+    bias: Option<Tracked<C>>,
     options: Options,
 ) -> Tracked<C> {
-    match Unbiased
-        .prepare::<C>([x.node(), weight.node()])
-        .compute_bound()
-        .stateful()
-    {
-        OpsKind::Tracked(mut prep) => {
-            let state = State {
-                x: weight.is_tracked().then(|| prep.checkpoint(&x)),
-                ..State::new::<C>(&x, &weight, options)
-            };
-            let y = forward(x.into_primitive(), weight.into_primitive(), None, options);
-            prep.finish(state, y)
+    let (node_x, node_weight) = (x.node(), weight.node());
+    match bias {
+        None => {
+            let prep = Step.prepare::<C>([node_x, node_weight]);
+            finish(prep.compute_bound().stateful(), x, weight, None, options)
         }
-        OpsKind::UnTracked(prep) => {
-            let y = forward(x.into_primitive(), weight.into_primitive(), None, options);
-            prep.finish(y)
+        Some(bias) => {
+            let prep = Step.prepare::<C>([node_x, node_weight, bias.node()]);
+            let bias = Some(bias.into_primitive());
+            finish(prep.compute_bound().stateful(), x, weight, bias, options)
         }
     }
 }
 
-/// The convolution with a bias, with its backward step recorded where a parent is tracked.
-pub(crate) fn tracked_biased<C: CheckpointStrategy>(
+fn finish<C: CheckpointStrategy, const N: usize>(
+    prepared: OpsKind<Step, Flex, State, C, N>,
     x: Tracked<C>,
     weight: Tracked<C>,
-    bias: Tracked<C>,
+    bias: Option<Storage>,
     options: Options,
 ) -> Tracked<C> {
-    let shift = Some(bias.primitive().clone());
-    match Biased
-        .prepare::<C>([x.node(), weight.node(), bias.node()])
-        .compute_bound()
-        .stateful()
-    {
+    match prepared {
         OpsKind::Tracked(mut prep) => {
             let state = State {
                 x: weight.is_tracked().then(|| prep.checkpoint(&x)),
                 ..State::new::<C>(&x, &weight, options)
             };
-            let y = forward(x.into_primitive(), weight.into_primitive(), shift, options);
+            let y = forward(x.into_primitive(), weight.into_primitive(), bias, options);
             prep.finish(state, y)
         }
         OpsKind::UnTracked(prep) => {
-            let y = forward(x.into_primitive(), weight.into_primitive(), shift, options);
+            let y = forward(x.into_primitive(), weight.into_primitive(), bias, options);
             prep.finish(y)
         }
     }

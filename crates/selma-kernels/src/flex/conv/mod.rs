@@ -13,12 +13,12 @@ use burn::backend::ops::{FloatTensorOps, ModuleOps};
 use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::ops::ConvOptions;
 
-pub(crate) use self::autodiff::{tracked, tracked_biased};
+pub(crate) use self::autodiff::tracked;
 use self::axis::Axis;
 use self::direct::Convolution;
 use self::layout::Plan;
 use self::pack::{Images, Weights};
-use super::math::Map1;
+use super::math::Itself;
 use super::simd::{Kernel, Writer, chunk_of, fill};
 use super::storage::{Storage, contiguous, shaped};
 use super::sums::sum;
@@ -144,9 +144,14 @@ pub(crate) fn backward_input(
 /// The gradient with respect to the weight of `sizes`, for the gradient `dy` with respect to the output.
 pub(crate) fn backward_weight(x: Storage, dy: Storage, sizes: Sizes, options: Options) -> Storage {
     let (x, dy) = (contiguous(x), contiguous(dy));
-    let [_, inputs, height, width] = sizes.input;
+    let [batch, inputs, height, width] = sizes.input;
     let [outputs, _, _, _] = sizes.weight;
-    let plan = plan(sizes, options, Axis::forward);
+    let mut planned = sizes;
+    // One long row costs less to pack than many short ones.
+    if sizes.pointwise(options) && height * width <= 1024 {
+        planned.input = [batch, inputs, 1, height * width];
+    }
+    let plan = plan(planned, options, Axis::forward);
     let x = Images {
         numbers: x.storage::<f32>(),
         channels: inputs,
@@ -184,13 +189,9 @@ pub(crate) fn backward_bias(dy: Storage) -> Storage {
 
 /// The axes of a convolution, each made by `axis`.
 fn plan(sizes: Sizes, options: Options, axis: impl Fn(usize, usize, usize, usize) -> Axis) -> Plan {
-    let [_, _, mut height, mut width] = sizes.input;
+    let [_, _, height, width] = sizes.input;
     let [_, _, kernel_height, kernel_width] = sizes.weight;
     let Options { stride, padding } = options;
-    // One long row costs less to pack than many short ones.
-    if sizes.pointwise(options) && height * width <= 1024 {
-        (height, width) = (1, height * width);
-    }
     Plan {
         rows: axis(height, kernel_height, stride, padding),
         columns: axis(width, kernel_width, stride, padding),
@@ -211,15 +212,5 @@ impl Kernel for PlaneSums<'_> {
         for x in chunk_of(self.x, index, self.channels * self.plane).chunks(self.plane) {
             out.map(&[sum(x, Itself) as f32], Itself);
         }
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Itself;
-
-impl Map1 for Itself {
-    #[inline(always)]
-    fn apply(self, x: f32) -> f32 {
-        x
     }
 }

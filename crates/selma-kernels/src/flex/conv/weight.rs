@@ -110,6 +110,10 @@ impl WithSimd for Run<'_> {
             let first = unit % bands * self.cut.rows;
             let rows = self.cut.rows.min(plan.rows.count() - first);
             let layout = Layout::new(plan, images, rows);
+            let offsets: Vec<usize> = plan
+                .passes()
+                .flat_map(|pass| layout.offsets(pass))
+                .collect();
             let (x, dy) = (self.x.part(image, images), self.dy.part(image, images));
             pack::outputs(plan, &layout, &dy, self.channels.clone(), first, outputs);
             let chunk = layout.chunk(x.channels);
@@ -117,10 +121,7 @@ impl WithSimd for Run<'_> {
                 let channels = channel..x.channels.min(channel + chunk);
                 taps.clear();
                 for index in 0..channels.len() {
-                    for pass in plan.passes() {
-                        let offsets = layout.offsets(pass).into_iter();
-                        taps.extend(offsets.map(|offset| index * layout.channel + offset));
-                    }
+                    taps.extend(offsets.iter().map(|offset| index * layout.channel + offset));
                 }
                 pack::source(plan, &layout, &x, channels, first, source);
                 let operands = Operands {
