@@ -206,9 +206,17 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
     fn kernel_conv2d(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
-        bias: Option<FloatTensor<Self>>,
         options: conv::Options,
     ) -> FloatTensor<Self> {
-        conv::tracked::<C>(x, weight, bias, options)
+        conv::tracked::<C>(x, weight, None, options)
+    }
+
+    fn kernel_conv2d_biased(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: conv::Options,
+    ) -> FloatTensor<Self> {
+        conv::tracked::<C>(x, weight, Some(bias), options)
     }
 }

@@ -35,7 +35,14 @@ trait Kernels: Backend {
     fn kernel_conv2d(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
-        bias: Option<FloatTensor<Self>>,
+        options: conv::Options,
+    ) -> FloatTensor<Self>;
+
+    // A function of its own, because an extension's tensors cannot be optional.
+    fn kernel_conv2d_biased(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
         options: conv::Options,
     ) -> FloatTensor<Self>;
 }
@@ -65,10 +72,18 @@ impl Kernels for Flex {
     fn kernel_conv2d(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
-        bias: Option<FloatTensor<Self>>,
         options: conv::Options,
     ) -> FloatTensor<Self> {
-        conv::forward(x, weight, bias, options)
+        conv::forward(x, weight, None, options)
+    }
+
+    fn kernel_conv2d_biased(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        options: conv::Options,
+    ) -> FloatTensor<Self> {
+        conv::forward(x, weight, Some(bias), options)
     }
 }
 
@@ -132,10 +147,9 @@ pub(crate) fn conv2d(
     padding: usize,
 ) -> Tensor<4> {
     let options = conv::Options { stride, padding };
-    Tensor::from_dispatch(Dispatch::kernel_conv2d(
-        x.into_dispatch(),
-        weight.into_dispatch(),
-        bias.map(Tensor::into_dispatch),
-        options,
-    ))
+    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
+    Tensor::from_dispatch(match bias {
+        None => Dispatch::kernel_conv2d(x, weight, options),
+        Some(bias) => Dispatch::kernel_conv2d_biased(x, weight, bias.into_dispatch(), options),
+    })
 }
