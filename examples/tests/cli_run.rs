@@ -8,10 +8,10 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Ended, Selma, copy_folder, tiny_sd};
@@ -136,14 +136,45 @@ fn a_run_that_is_killed_in_every_stage_makes_the_same_files() {
     }
     let resumed = selma.run("run recipe.toml --out killed --resume").ok();
     assert_eq!(resumed.text(), ended.text());
-    let relative = |root: &str| -> BTreeMap<PathBuf, Vec<u8>> {
-        let root = selma.path(root);
+    assert_same_files(&selma.path("whole"), &selma.path("killed"));
+}
+
+/// On a disk that takes files up to a size, smaller than what some stage writes.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_in_any_stage_is_named_and_the_run_goes_on_from_there() {
+    let selma = world();
+    selma.run("run recipe.toml --out whole").ok();
+    let mut stopped = BTreeSet::new();
+    for kib in [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64, 128] {
+        let program = env!("CARGO_BIN_EXE_selma");
+        let script =
+            format!("trap '' XFSZ; ulimit -f {kib}; exec {program} run recipe.toml --out full");
+        let mut shell = Command::new("bash");
+        shell.args(["-c", &script]).current_dir(selma.path(""));
+        let ended = Ended::of(shell.output().unwrap());
+        if ended.code == Some(0) {
+            break;
+        }
+        let ended = ended.failed(&["cannot", "full", "File too large"]);
+        let parts = ["prompts/", "images/", "experts/", "eval/", "report/"];
+        let message = &ended.stderr[ended.stderr.rfind("error: ").unwrap()..];
+        stopped.extend(parts.into_iter().filter(|part| message.contains(part)));
+    }
+    assert!(stopped.len() >= 3, "stopped in {stopped:?} alone");
+    selma.run("run recipe.toml --out full").ok();
+    assert_same_files(&selma.path("whole"), &selma.path("full"));
+}
+
+/// Sees that two folders have the same files with the same bytes, but for what a kill may leave in the second.
+fn assert_same_files(whole: &Path, again: &Path) {
+    let relative = |root: &Path| -> BTreeMap<PathBuf, Vec<u8>> {
         let strip = |(path, bytes): (PathBuf, Vec<u8>)| {
-            (path.strip_prefix(&root).unwrap().to_owned(), bytes)
+            (path.strip_prefix(root).unwrap().to_owned(), bytes)
         };
-        files(&root).into_iter().map(strip).collect()
+        files(root).into_iter().map(strip).collect()
     };
-    let (whole, killed) = (relative("whole"), relative("killed"));
+    let (whole, again) = (relative(whole), relative(again));
     let only = |a: &BTreeMap<PathBuf, Vec<u8>>, b: &BTreeMap<PathBuf, Vec<u8>>| -> Vec<PathBuf> {
         a.keys()
             .filter(|path| !b.contains_key(*path))
@@ -151,16 +182,16 @@ fn a_run_that_is_killed_in_every_stage_makes_the_same_files() {
             .collect()
     };
     let none: [PathBuf; 0] = [];
-    assert_eq!(only(&whole, &killed), none, "lost");
+    assert_eq!(only(&whole, &again), none, "lost");
     // A kill in the moment between an adapter's last byte and the removal of what it was made from leaves that.
-    let mut left = only(&killed, &whole);
+    let mut left = only(&again, &whole);
     left.retain(|path| {
         let name = path.file_name().unwrap().to_string_lossy();
         !name.starts_with('.') && name != "checkpoint.safetensors"
     });
     assert_eq!(left, none, "left over");
     for (path, bytes) in &whole {
-        assert!(killed[path] == *bytes, "{} differs", path.display());
+        assert!(again[path] == *bytes, "{} differs", path.display());
     }
 }
 
@@ -198,6 +229,7 @@ fn a_recipe_that_cannot_be_used_is_named() {
     with("prompt.toml", "count = 4", "count = 4\ncuont = 3").failed(&["prompt.toml", "cuont"]);
     with("type.toml", "rank = 2", "rank = \"two\"").failed(&["type.toml", "in `rank`", "two"]);
     with("value.toml", "steps = 5", "steps = 0").failed(&["steps", "0"]);
+    with("seed.toml", "rank = 2", "rank = 2\nseed = 3").failed(&["train.seed", "found 3"]);
     with("skill.toml", "\"coco\"", "\"cooking\"").failed(&["cooking"]);
     with("model.toml", "model = \"model\"", "model = \"none\"").failed(&["none/"]);
     selma
@@ -231,6 +263,48 @@ fn a_folder_of_something_else_is_refused() {
 }
 
 #[test]
+fn a_run_whose_model_or_skill_changed_is_not_continued() {
+    let selma = world();
+    let skill = include_str!("../../crates/selma-mini/skills/coco.toml")
+        .replace("name = \"coco\"", "name = \"own\"");
+    selma.write("skill.toml", &skill);
+    selma.write(
+        "own.toml",
+        RECIPE.replace("\"count_bench\"", "\"skill.toml\""),
+    );
+    let stage = |name: &str| selma.run(&format!("run own.toml --out out --stage {name}"));
+    stage("prompts").ok();
+    selma.write(
+        "skill.toml",
+        format!("{skill}# A remark changes nothing.\n"),
+    );
+    stage("prompts").ok();
+    selma.write("skill.toml", skill.replace("count = 20", "count = 19"));
+    stage("prompts").failed(&["out", "skill own", "begun with"]);
+    selma.write("skill.toml", &skill);
+    stage("prompts").ok();
+    stage("images").ok();
+    let weights = selma.path("model/unet/diffusion_pytorch_model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+    stage("train").failed(&["out", "the model", "begun with"]);
+}
+
+#[test]
+fn two_processes_do_not_work_in_one_run() {
+    let selma = world();
+    selma.run("run recipe.toml --out out --stage prompts").ok();
+    let recipe = fs::File::open(selma.path("out/recipe.json")).unwrap();
+    recipe.lock().unwrap();
+    selma
+        .run("run recipe.toml --out out")
+        .failed(&["out", "in use by another process"]);
+    recipe.unlock().unwrap();
+    selma.run("run recipe.toml --out out --stage prompts").ok();
+}
+
+#[test]
 fn the_stages_are_commands_of_their_own() {
     let selma = world();
     selma
@@ -238,7 +312,12 @@ fn the_stages_are_commands_of_their_own() {
         .ok();
     let draw = "images --model model --prompts prompts/coco.jsonl --steps 2 --batch-size 2 --out";
     selma.run(&format!("{draw} data")).ok();
+    let drawn = files(&selma.path("data"));
     selma.run(&format!("{draw} data")).ok();
+    selma
+        .run(&format!("{draw} data --seed 1"))
+        .failed(&["data", "another model, seed or setting"]);
+    assert_eq!(files(&selma.path("data")), drawn);
     let described = selma.run("inspect data").ok();
     assert!(
         described.text().contains("64x64 (4)"),
@@ -252,6 +331,12 @@ fn the_stages_are_commands_of_their_own() {
         selma.read("expert/adapter.safetensors"),
         selma.read("again/adapter.safetensors")
     );
+    let finished = files(&selma.path("expert"));
+    selma.run(&format!("{train} expert")).ok();
+    selma
+        .run(&format!("{train} expert --seed 1"))
+        .failed(&["expert", "training of other"]);
+    assert_eq!(files(&selma.path("expert")), finished);
     selma
         .run(&format!(
             "{draw} drawn --adapter expert/adapter.safetensors"

@@ -85,6 +85,11 @@ impl DatasetWriter {
         self.samples.contains_key(file_name)
     }
 
+    /// The samples that are there, in the order of their file names' bytes.
+    pub fn samples(&self) -> impl Iterator<Item = &Sample> {
+        self.samples.values()
+    }
+
     /// Number of samples that are there.
     pub fn len(&self) -> usize {
         self.samples.len()

@@ -8,6 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use selma_diffusion::StableDiffusion;
 use selma_diffusion::image::to_tensor;
 use selma_diffusion::noise::{derive_seed, normal};
+use sha2::{Digest, Sha256};
 
 use crate::factors::host;
 use crate::{Batch, TrainError, ValidTrainConfig};
@@ -27,6 +28,8 @@ pub struct TrainingSet {
     /// `[text length, width]` of an embedding.
     context_shape: [usize; 2],
     len: usize,
+    /// Of the images and captions.
+    hash: Sha256,
 }
 
 impl TrainingSet {
@@ -46,10 +49,15 @@ impl TrainingSet {
             contexts: Vec::new(),
             context_shape: [0; 2],
             len: 0,
+            hash: Sha256::new(),
         };
         let mut samples = samples.into_iter().peekable();
         while samples.peek().is_some() {
             let batch: Vec<_> = samples.by_ref().take(BATCH).collect::<Result<_, _>>()?;
+            for (image, caption) in &batch {
+                set.hash.update(Sha256::digest(image.as_raw()));
+                set.hash.update(Sha256::digest(caption));
+            }
             let (images, captions): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
             set.push_images(pipeline, &images)?;
             let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
@@ -107,6 +115,12 @@ impl TrainingSet {
         self.context_shape = [length, width];
         self.contexts.extend(host(embeddings)?);
         Ok(())
+    }
+
+    /// SHA-256 of the images' pixels and the captions, in their order: in lower-case hexadecimal.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        hex::encode(self.hash.clone().finalize())
     }
 
     fn elements(&self) -> usize {

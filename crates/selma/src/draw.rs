@@ -1,5 +1,6 @@
 //! Drawing many prompts into a data set, batch by batch.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -54,6 +55,7 @@ pub fn file_name(id: &str) -> String {
 ///
 /// # Errors
 ///
+/// [`SelmaError::OtherPictures`] if the folder has pictures that are not among these or were drawn in another way,
 /// [`SelmaError::Cancelled`] if the observer stops, and errors of drawing and writing; finished pictures are kept.
 pub fn draw(
     pipeline: &StableDiffusion,
@@ -71,6 +73,8 @@ pub fn draw(
         });
     }
     let mut writer = DatasetWriter::open(folder)?;
+    let scheduler = style.scheduler.unwrap_or(pipeline.scheduler).name();
+    check_drawn(&writer, drawings, style, scheduler)?;
     let total = drawings.len();
     for batch in drawings.chunks(style.batch_size) {
         if batch
@@ -107,24 +111,7 @@ pub fn draw(
             if writer.contains(&name) {
                 continue;
             }
-            let provenance = Provenance {
-                skill: drawing.skill.to_owned(),
-                prompt_id: drawing.id.to_owned(),
-                model: style.model.to_owned(),
-                model_hash: style.model_hash.to_owned(),
-                seed: drawing.seed,
-                scheduler: style
-                    .scheduler
-                    .unwrap_or(pipeline.scheduler)
-                    .name()
-                    .to_owned(),
-                steps: style.steps as u32,
-                guidance: style.guidance,
-                width: image.width(),
-                height: image.height(),
-                negative_prompt: None,
-                adapters: style.adapter.map(str::to_owned).into_iter().collect(),
-            };
+            let provenance = provenance(drawing, style, scheduler, image.dimensions());
             writer.push(&name, image, drawing.text, provenance)?;
         }
         let progress = RunEvent::Progress {
@@ -139,4 +126,62 @@ pub fn draw(
         }
     }
     Ok(writer.finish()?)
+}
+
+/// Sees that the pictures that a data set has are some of those to be drawn.
+fn check_drawn(
+    writer: &DatasetWriter,
+    drawings: &[Drawing<'_>],
+    style: &DrawingStyle<'_>,
+    scheduler: &str,
+) -> Result<(), SelmaError> {
+    let wanted: HashMap<String, &Drawing<'_>> =
+        drawings.iter().map(|d| (file_name(d.id), d)).collect();
+    for sample in writer.samples() {
+        let other = |reason| SelmaError::OtherPictures {
+            path: writer.root().to_owned(),
+            file_name: sample.file_name.clone(),
+            reason,
+        };
+        let drawing = wanted
+            .get(&sample.file_name)
+            .ok_or_else(|| other("which is not to be drawn"))?;
+        if sample.text != drawing.text {
+            return Err(other("whose prompt was another one"));
+        }
+        let Some(found) = &sample.provenance else {
+            return Err(other("whose origin is unknown"));
+        };
+        // The same weights may lie in another folder now.
+        let expected = Provenance {
+            model: found.model.clone(),
+            ..provenance(drawing, style, scheduler, (found.width, found.height))
+        };
+        if *found != expected {
+            return Err(other("which was drawn by another model, seed or setting"));
+        }
+    }
+    Ok(())
+}
+
+fn provenance(
+    drawing: &Drawing<'_>,
+    style: &DrawingStyle<'_>,
+    scheduler: &str,
+    (width, height): (u32, u32),
+) -> Provenance {
+    Provenance {
+        skill: drawing.skill.to_owned(),
+        prompt_id: drawing.id.to_owned(),
+        model: style.model.to_owned(),
+        model_hash: style.model_hash.to_owned(),
+        seed: drawing.seed,
+        scheduler: scheduler.to_owned(),
+        steps: style.steps as u32,
+        guidance: style.guidance,
+        width,
+        height,
+        negative_prompt: None,
+        adapters: style.adapter.map(str::to_owned).into_iter().collect(),
+    }
 }

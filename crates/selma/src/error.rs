@@ -49,6 +49,38 @@ pub enum SelmaError {
         /// The folder.
         path: PathBuf,
     },
+    /// A folder in which something else was trained.
+    #[error(
+        "{path} holds a training of other skills, settings, pictures or of another base; choose another folder"
+    )]
+    OtherTraining {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A data set with pictures that are not those to be drawn.
+    #[error("{path} holds {file_name}, {reason}; choose another folder, or remove it")]
+    OtherPictures {
+        /// The folder.
+        path: PathBuf,
+        /// One of the pictures.
+        file_name: String,
+        /// What is the matter with it.
+        reason: &'static str,
+    },
+    /// Another process works in the folder of the run.
+    #[error("{path} is in use by another process")]
+    Busy {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Something that a run read before is not the same any more.
+    #[error("the {what} is not the one that {path} was begun with")]
+    Changed {
+        /// `model`, or `skill` and its name.
+        what: String,
+        /// The folder of the run.
+        path: PathBuf,
+    },
     /// A stage needs what an earlier one makes.
     #[error("{path} is missing: run the stage `{stage}` first")]
     MissingStage {

@@ -4,15 +4,17 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use selma_diffusion::StableDiffusion;
-use selma_durable::{Journal, create_folder};
+use selma_durable::{Journal, create_folder, write_json};
 use selma_lora::{Dtype, Format};
-use selma_train::{Denoising, TrainError, Trainer, TrainingSet, ValidTrainConfig};
+use selma_train::{Denoising, TrainConfig, TrainError, Trainer, TrainingSet, ValidTrainConfig};
 use serde::{Deserialize, Serialize};
 
-use crate::files::remove;
+use crate::files::{read_json, remove};
 use crate::{RunEvent, RunObserver, SelmaError};
 
 /// An adapter to train.
+///
+/// Its folder belongs to it: `training.json` there says what the adapter is made from.
 #[derive(Debug, Clone)]
 pub struct Expert<'a> {
     /// What the observer is told.
@@ -21,8 +23,20 @@ pub struct Expert<'a> {
     pub skills: &'a [String],
     /// How it is trained.
     pub config: ValidTrainConfig,
+    /// Hash of the base's weights, as [`Checkpoint::sha256`](selma_diffusion::Checkpoint::sha256) gives it.
+    pub model_hash: &'a str,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
+}
+
+/// What decides an adapter: `training.json`.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Training {
+    skills: Vec<String>,
+    config: TrainConfig,
+    model_sha256: String,
+    data_sha256: String,
 }
 
 /// One line of `metrics.jsonl`.
@@ -60,10 +74,11 @@ impl Expert<'_> {
     /// Trains until all steps are done and leaves `adapter.safetensors` and `metrics.jsonl`.
     ///
     /// While it goes on the folder has `checkpoint.safetensors`, from which the same call continues; the adapter is the
-    /// same bytes then.
+    /// same bytes then. Where the adapter is finished, nothing is done.
     ///
     /// # Errors
     ///
+    /// [`SelmaError::OtherTraining`] if the folder holds a training of other skills, settings, pictures or base,
     /// [`SelmaError::Cancelled`] if the observer stops, errors of training, and of writing.
     pub fn train(
         &self,
@@ -73,6 +88,10 @@ impl Expert<'_> {
         observer: &mut RunObserver<'_>,
     ) -> Result<(), SelmaError> {
         create_folder(folder)?;
+        let training = self.begin(set, folder)?;
+        if Self::is_finished(folder)? {
+            return Ok(());
+        }
         let checkpoint = folder.join(Self::CHECKPOINT);
         let mut trainer = self.trainer(pipeline, &checkpoint)?;
         let mut metrics = MetricsLog::open(folder.join("metrics.jsonl"), trainer.step_count())?;
@@ -110,12 +129,40 @@ impl Expert<'_> {
             ("selma.skills", self.skills.join(",")),
             ("selma.steps", trainer.step_count().to_string()),
             ("selma.seed", self.config.seed.to_string()),
+            ("selma.model_sha256", training.model_sha256),
+            ("selma.data_sha256", training.data_sha256),
         ];
         for (key, value) in notes {
             adapter.metadata.insert(key.to_owned(), value);
         }
         adapter.save(folder.join(Self::ADAPTER), Format::Diffusers, Dtype::F32)?;
         remove(&checkpoint)
+    }
+
+    /// Writes what is trained here, or sees that it is what was begun here before.
+    fn begin(&self, set: &TrainingSet, folder: &Path) -> Result<Training, SelmaError> {
+        let training = Training {
+            skills: self.skills.to_vec(),
+            config: (*self.config).clone(),
+            model_sha256: self.model_hash.to_owned(),
+            data_sha256: set.sha256(),
+        };
+        let path = folder.join("training.json");
+        if path.is_file() {
+            if read_json::<Training>(&path)? != training {
+                return Err(SelmaError::OtherTraining {
+                    path: folder.to_owned(),
+                });
+            }
+        } else if folder.join(Self::ADAPTER).exists() {
+            return Err(SelmaError::Damaged {
+                path,
+                reason: format!("it is missing beside {}", Self::ADAPTER),
+            });
+        } else {
+            write_json(&path, &training)?;
+        }
+        Ok(training)
     }
 
     fn trainer(

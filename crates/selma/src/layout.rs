@@ -29,6 +29,12 @@ impl Layout {
         self.root.join("recipe.json")
     }
 
+    /// Hashes of what the run has read besides the recipe.
+    #[must_use]
+    pub fn inputs(&self) -> PathBuf {
+        self.root.join("inputs.json")
+    }
+
     /// Folder of the prompts.
     #[must_use]
     pub fn prompts(&self) -> PathBuf {

@@ -7,6 +7,7 @@ mod expert;
 mod files;
 mod layout;
 pub mod pretrain;
+pub mod prompts;
 mod recipe;
 pub mod report;
 mod run;

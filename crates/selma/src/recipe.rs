@@ -91,6 +91,20 @@ pub struct TrainStage {
     pub settings: TrainConfig,
 }
 
+/// Suffix of what is trained on faultless pictures alone.
+pub(crate) const FILTERED: &str = "-filtered";
+
+impl TrainStage {
+    /// The sets of experts, by the suffix of their names.
+    pub(crate) fn arms(&self) -> &'static [&'static str] {
+        if self.filtered {
+            &["", FILTERED]
+        } else {
+            &[""]
+        }
+    }
+}
+
 /// How experts are merged.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -214,6 +228,24 @@ impl Recipe {
                 .find(|value| !(value.is_finite() && **value >= 1.0))
             {
                 return wrong(field, "1 (none) or more", bad.to_string());
+            }
+        }
+        // They are derived from the recipe's seed, so that one would have no effect.
+        for (field, seed, default) in [
+            (
+                "prompts.seed",
+                self.prompts.settings.seed,
+                PromptConfig::default().seed,
+            ),
+            (
+                "train.seed",
+                self.train.settings.seed,
+                TrainConfig::default().seed,
+            ),
+        ] {
+            if seed != default {
+                let expected = "none, as it is derived from the recipe's `seed`";
+                return wrong(field, expected, seed.to_string());
             }
         }
         self.prompts.settings.validate()?;

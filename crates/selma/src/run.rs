@@ -1,15 +1,19 @@
 //! A run: its folder, its stages, its models.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use burn::tensor::Device;
+use selma_diffusion::Checkpoint;
 use selma_diffusion::noise::derive_seed;
 use selma_durable::{create_folder, remove_temporaries, write_json};
 use selma_llm::Skill;
 use selma_mini::Style;
 
+use crate::files::read_json;
+use crate::recipe::FILTERED;
 use crate::report::{ModelKind, Report};
 use crate::stages;
 use crate::{Layout, Recipe, RunEvent, RunObserver, SelmaError, Writer};
@@ -86,8 +90,6 @@ pub struct Model {
     pub adapter: Option<PathBuf>,
 }
 
-/// Suffix of what is trained on faultless pictures alone.
-pub(crate) const FILTERED: &str = "-filtered";
 /// Name of the adapter on the data of all skills.
 pub(crate) const UNION: &str = "union";
 
@@ -102,6 +104,8 @@ pub struct Run {
     pub skills: Vec<Skill>,
     /// What the networks compute on.
     pub device: Device,
+    /// Keeps other processes from working in the folder.
+    _lock: File,
 }
 
 impl Run {
@@ -109,8 +113,8 @@ impl Run {
     ///
     /// # Errors
     ///
-    /// [`SelmaError::OtherRecipe`] if the folder belongs to another recipe; errors of skills that do not exist, and of a
-    /// folder that cannot be written.
+    /// [`SelmaError::OtherRecipe`] if the folder belongs to another recipe, [`SelmaError::Busy`] if another process works
+    /// in it; errors of skills that do not exist, and of a folder that cannot be written.
     pub fn open(recipe: Recipe, folder: &Path, device: &Device) -> Result<Self, SelmaError> {
         recipe.validate()?;
         let skills = recipe
@@ -119,60 +123,16 @@ impl Run {
             .iter()
             .map(|name| load_skill(&recipe, name));
         let skills: Vec<Skill> = skills.collect::<Result<_, _>>()?;
-        let run = Self {
+        check_names(&recipe, &skills)?;
+        let layout = Layout::new(folder);
+        let lock = begin(&recipe, &layout)?;
+        Ok(Self {
             recipe,
-            layout: Layout::new(folder),
+            layout,
             skills,
             device: device.clone(),
-        };
-        run.check_names()?;
-        run.begin()?;
-        Ok(run)
-    }
-
-    /// Refuses skills whose results would overwrite each other.
-    fn check_names(&self) -> Result<(), SelmaError> {
-        let mut names = BTreeSet::new();
-        let filtered = self
-            .skills
-            .iter()
-            .map(|skill| format!("{}{FILTERED}", skill.name));
-        for name in self
-            .models()
-            .into_iter()
-            .map(|model| model.name)
-            .chain(filtered)
-        {
-            if let Some(name) = names.replace(name) {
-                return Err(SelmaError::Setting {
-                    field: "prompts.skills".to_owned(),
-                    expected: "names that no other skill or model has".to_owned(),
-                    found: format!("{name} twice"),
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the folder, or sees that it belongs to the recipe and tidies up after an interruption.
-    fn begin(&self) -> Result<(), SelmaError> {
-        let folder = self.layout.root();
-        if self.layout.recipe().is_file() {
-            if Recipe::of_run(folder)? != self.recipe {
-                return Err(SelmaError::OtherRecipe {
-                    path: folder.to_owned(),
-                });
-            }
-            return Ok(remove_temporaries(folder)?);
-        }
-        if std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some()) {
-            return Err(SelmaError::Damaged {
-                path: folder.to_owned(),
-                reason: "the folder is not empty and is no run".to_owned(),
-            });
-        }
-        create_folder(folder)?;
-        Ok(write_json(&self.layout.recipe(), &self.recipe)?)
+            _lock: lock,
+        })
     }
 
     /// Runs all stages; what is finished is not done again.
@@ -218,48 +178,128 @@ impl Run {
     /// All models of the comparison, in the order of the report.
     #[must_use]
     pub fn models(&self) -> Vec<Model> {
-        let mut models = vec![Model {
-            name: "base".to_owned(),
-            kind: ModelKind::Base,
-            adapter: None,
-        }];
-        let train = &self.recipe.train;
-        for skill in &self.skills {
-            models.push(Model {
-                name: skill.name.clone(),
-                kind: ModelKind::Expert,
-                adapter: Some(self.layout.adapter_of(&skill.name)),
-            });
-        }
-        if train.union {
-            models.push(Model {
-                name: UNION.to_owned(),
-                kind: ModelKind::Union,
-                adapter: Some(self.layout.adapter_of(UNION)),
-            });
-        }
-        let arms = if train.filtered {
-            &["", FILTERED][..]
+        models(&self.recipe, &self.skills, &self.layout)
+    }
+
+    /// The hash of the base model, which must stay the same as long as the run goes on.
+    pub(crate) fn model_hash(&self) -> Result<String, SelmaError> {
+        let hash = Checkpoint::open(&self.recipe.model)?.sha256()?;
+        self.unchanged("model", &hash)?;
+        Ok(hash)
+    }
+
+    /// Sees that something that the run reads is as it was when the run read it first.
+    pub(crate) fn unchanged(&self, what: &str, hash: &str) -> Result<(), SelmaError> {
+        let path = self.layout.inputs();
+        let mut known: BTreeMap<String, String> = if path.is_file() {
+            read_json(&path)?
         } else {
-            &[""][..]
+            BTreeMap::new()
         };
-        for arm in arms {
-            for method in &self.recipe.merge.methods {
-                let name = format!("merged-{method}{arm}");
-                models.push(Model {
-                    adapter: Some(self.layout.merged(&format!("{method}{arm}"))),
-                    name,
-                    kind: ModelKind::Merged,
-                });
+        match known.get(what) {
+            Some(before) if before == hash => Ok(()),
+            Some(_) => Err(SelmaError::Changed {
+                what: what.to_owned(),
+                path: self.layout.root().to_owned(),
+            }),
+            None => {
+                known.insert(what.to_owned(), hash.to_owned());
+                Ok(write_json(&path, &known)?)
             }
         }
-        models
     }
 
     /// A seed for one purpose, derived from the recipe's.
     pub(crate) fn seed(&self, purpose: &str, indices: &[u64]) -> u64 {
         derive_seed(self.recipe.seed, purpose, indices)
     }
+}
+
+/// Makes the folder, or sees that it belongs to the recipe and tidies up after an interruption. The file is locked.
+fn begin(recipe: &Recipe, layout: &Layout) -> Result<File, SelmaError> {
+    let folder = layout.root();
+    let before = layout.recipe().is_file();
+    if before {
+        if Recipe::of_run(folder)? != *recipe {
+            return Err(SelmaError::OtherRecipe {
+                path: folder.to_owned(),
+            });
+        }
+    } else {
+        if std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some()) {
+            return Err(SelmaError::Damaged {
+                path: folder.to_owned(),
+                reason: "the folder is not empty and is no run".to_owned(),
+            });
+        }
+        create_folder(folder)?;
+        write_json(&layout.recipe(), recipe)?;
+    }
+    let file = File::open(layout.recipe()).map_err(|source| SelmaError::Io {
+        action: "open",
+        path: layout.recipe(),
+        source,
+    })?;
+    // A file system without locks is used without.
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        return Err(SelmaError::Busy {
+            path: folder.to_owned(),
+        });
+    }
+    if before {
+        remove_temporaries(folder)?;
+    }
+    Ok(file)
+}
+
+/// Refuses skills whose results would overwrite each other.
+fn check_names(recipe: &Recipe, skills: &[Skill]) -> Result<(), SelmaError> {
+    let models = models(recipe, skills, &Layout::new("")).into_iter();
+    let filtered = skills.iter().map(|s| format!("{}{FILTERED}", s.name));
+    let mut names = BTreeSet::new();
+    for name in models.map(|model| model.name).chain(filtered) {
+        if let Some(name) = names.replace(name) {
+            return Err(SelmaError::Setting {
+                field: "prompts.skills".to_owned(),
+                expected: "names that no other skill or model has".to_owned(),
+                found: format!("{name} twice"),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The base, the experts, the adapter on all data, and the merged models.
+fn models(recipe: &Recipe, skills: &[Skill], layout: &Layout) -> Vec<Model> {
+    let mut models = vec![Model {
+        name: "base".to_owned(),
+        kind: ModelKind::Base,
+        adapter: None,
+    }];
+    for skill in skills {
+        models.push(Model {
+            name: skill.name.clone(),
+            kind: ModelKind::Expert,
+            adapter: Some(layout.adapter_of(&skill.name)),
+        });
+    }
+    if recipe.train.union {
+        models.push(Model {
+            name: UNION.to_owned(),
+            kind: ModelKind::Union,
+            adapter: Some(layout.adapter_of(UNION)),
+        });
+    }
+    for arm in recipe.train.arms() {
+        for method in &recipe.merge.methods {
+            models.push(Model {
+                name: format!("merged-{method}{arm}"),
+                kind: ModelKind::Merged,
+                adapter: Some(layout.merged(&format!("{method}{arm}"))),
+            });
+        }
+    }
+    models
 }
 
 fn load_skill(recipe: &Recipe, name: &str) -> Result<Skill, SelmaError> {

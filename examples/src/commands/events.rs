@@ -42,7 +42,10 @@ impl Events {
                     self.current = Some((label, bar.resumed_at(before)));
                 }
                 if let Some((_, bar)) = &mut self.current {
-                    let note = note.map(|(name, value)| format!("{name} {value:.4}"));
+                    let note = note.map(|(name, value)| match value.fract() {
+                        0.0 => format!("{name} {value}"),
+                        _ => format!("{name} {value:.4}"),
+                    });
                     bar.set(done as u64, note.unwrap_or_default());
                 }
             }

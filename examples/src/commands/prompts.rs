@@ -3,18 +3,15 @@
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::ensure;
 use clap::ArgGroup;
-use selma_durable::write_json;
-use selma_llm::{
-    ChatModel, Generation, Journal, LlmError, OpenAiClient, OpenAiConfig, PromptConfig,
-    PromptEvent, PromptGenerator, Skill, write_prompts, write_rejected,
-};
+use selma::RunEvent;
+use selma::prompts::write_skill;
+use selma_llm::{ChatModel, OpenAiClient, OpenAiConfig, PromptConfig, PromptGenerator, Skill};
 use selma_mini::{GrammarModel, Style, skill};
 
-use super::values;
+use super::{events::Events, values};
 use crate::interrupt;
-use crate::progress::Progress;
 use crate::terminal::say;
 
 /// Write prompts with a language model, one file a skill.
@@ -77,10 +74,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .map(|skill| PromptGenerator::new(skill, config.clone()))
         .collect::<Result<Vec<_>, _>>()?;
     let model = model(&args)?;
-    std::fs::create_dir_all(&args.out)
-        .with_context(|| format!("cannot create the folder {}", args.out.display()))?;
+    let mut events = Events::default();
     for generator in &generators {
-        write(generator, model.as_ref(), &args.out)?;
+        let observer = &mut |event: RunEvent<'_>| events.receive(event);
+        let report = write_skill(generator, model.as_ref(), &args.out, observer)?;
+        events.finish();
+        say(format_args!(
+            "{}: {} prompts in {} requests",
+            generator.skill().name,
+            report.kept,
+            report.requests
+        ));
     }
     Ok(())
 }
@@ -127,50 +131,4 @@ fn skills(args: &Args) -> anyhow::Result<Vec<Skill>> {
         skills.push(next);
     }
     Ok(skills)
-}
-
-fn write(generator: &PromptGenerator, model: &dyn ChatModel, out: &Path) -> anyhow::Result<()> {
-    let name = &generator.skill().name;
-    let path = |ending: &str| out.join(format!("{name}.{ending}"));
-    let mut journal = Journal::open(&path("journal.jsonl"))?;
-    if journal.repaired_bytes() > 0 {
-        say(format_args!(
-            "{name}: a torn answer at the end of the journal was dropped"
-        ));
-    }
-    let mut progress = Progress::new(name, generator.config().count as u64, "prompts");
-    let mut rejected = 0u64;
-    let made = generator.run(model, Some(&mut journal), &mut |event| {
-        match event {
-            PromptEvent::Asking { request, kept, .. } => {
-                progress.set(
-                    *kept as u64,
-                    format!("{rejected} rejected, {request} requests"),
-                );
-            }
-            PromptEvent::Rejected(_) => rejected += 1,
-            _ => {}
-        }
-        interrupt::flow()
-    });
-    let Generation {
-        prompts,
-        rejected,
-        report,
-    } = match made {
-        Err(LlmError::Cancelled { kept, .. }) => {
-            bail!("interrupted at {kept} prompts of {name}; the same command goes on there")
-        }
-        other => other?,
-    };
-    // The prompts come last: where they are, everything is.
-    write_json(&path("report.json"), &report)?;
-    write_rejected(&path("rejected.jsonl"), &rejected)?;
-    write_prompts(&path("jsonl"), &prompts)?;
-    progress.set(
-        report.kept as u64,
-        format!("{} rejected, {} requests", rejected.len(), report.requests),
-    );
-    progress.finish();
-    Ok(())
 }

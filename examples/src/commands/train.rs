@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use anyhow::Context;
 use selma::Expert;
 use selma_dataset::Dataset;
-use selma_diffusion::{StableDiffusion, device};
+use selma_diffusion::{Checkpoint, StableDiffusion, device};
+use selma_durable::create_folder;
 use selma_train::{TrainConfig, TrainError, TrainingSet};
 
 use super::events::Events;
@@ -16,7 +17,8 @@ use crate::terminal::say;
 /// Train a LoRA expert on a dataset of pictures with captions.
 ///
 /// The dataset is a folder as `selma images` makes it, or any folder with PNG files and a metadata.jsonl. The folder given by
-/// --out gets adapter.safetensors and metrics.jsonl. Stopped at any time, the same command continues.
+/// --out gets adapter.safetensors, metrics.jsonl and training.json, which says what it was made from. Stopped at any time, the
+/// same command continues.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -70,6 +72,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .map(Dataset::open)
         .collect::<Result<Vec<_>, _>>()?;
     let device = device(&args.device)?;
+    // Before the pictures are encoded: a folder that cannot be written is found at once.
+    create_folder(&args.out)?;
+    let model_hash = Checkpoint::open(&args.model)?.sha256()?;
     let pipeline = StableDiffusion::load(&args.model, &device)?;
     let samples = datasets.iter().flat_map(|data| {
         data.iter().enumerate().map(|(index, sample)| {
@@ -87,6 +92,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         name: "training",
         skills: &skills,
         config,
+        model_hash: &model_hash,
         checkpoint_every: args.checkpoint_every.get(),
     };
     let mut events = Events::default();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// The median of repeated runs over about a second (three at least), in milliseconds, not counting the preparation of
 /// each input.
-pub fn median<I>(prepare: impl Fn() -> I, run: impl Fn(I)) -> f64 {
+pub(crate) fn median<I>(prepare: impl Fn() -> I, run: impl Fn(I)) -> f64 {
     let begin = Instant::now();
     let mut times = Vec::new();
     while begin.elapsed() < Duration::from_secs(1) || times.len() < 3 {

@@ -51,7 +51,7 @@ pub(crate) fn check(run: &Run) -> Result<(), SelmaError> {
 pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
     let stage = &run.recipe.eval;
     let [test, validation] = sets(run)?;
-    let hash = Checkpoint::open(&run.recipe.model)?.sha256()?;
+    let hash = run.model_hash()?;
     let mut pipeline = None;
     for model in run.models() {
         let mut before = true;

@@ -1,7 +1,7 @@
 //! Stage 2: the model draws the prompts.
 
 use selma_dataset::METADATA_FILE;
-use selma_diffusion::{Checkpoint, StableDiffusion};
+use selma_diffusion::StableDiffusion;
 use selma_llm::read_prompts;
 
 use super::prompts::finished;
@@ -11,7 +11,7 @@ use crate::{Run, RunObserver, SelmaError};
 /// Draws the prompts of every skill.
 pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
     let stage = &run.recipe.images;
-    let hash = Checkpoint::open(&run.recipe.model)?.sha256()?;
+    let hash = run.model_hash()?;
     let mut pipeline = None;
     for skill in &run.skills {
         let folder = run.layout.images_of(&skill.name);

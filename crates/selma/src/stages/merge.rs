@@ -5,17 +5,11 @@ use selma_lora::merge::{Merge, Weighted};
 use selma_lora::{Adapter, Dtype, Format};
 
 use super::prompts::finished;
-use crate::run::FILTERED;
 use crate::{Run, RunObserver, SelmaError};
 
 /// Merges the experts by every method.
 pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
-    let arms = if run.recipe.train.filtered {
-        &["", FILTERED][..]
-    } else {
-        &[""][..]
-    };
-    for arm in arms {
+    for arm in run.recipe.train.arms() {
         let mut experts: Option<Vec<Adapter>> = None;
         for &method in &run.recipe.merge.methods {
             let name = format!("{method}{arm}");

@@ -7,17 +7,19 @@ use selma_train::{TrainConfig, TrainingSet, ValidTrainConfig};
 
 use super::images::load_once;
 use super::prompts::finished;
-use crate::run::{FILTERED, UNION};
+use crate::recipe::FILTERED;
+use crate::run::UNION;
 use crate::{Expert, Run, RunObserver, SelmaError};
 
 /// Trains every expert that is not finished.
 pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
     let mut pipeline = None;
+    let model_hash = run.model_hash()?;
     for job in jobs(run)? {
         let before = Expert::is_finished(&run.layout.expert(&job.name))?;
         if !before {
             let pipeline = load_once(&mut pipeline, run)?;
-            train(run, &job, pipeline, observer)?;
+            train(run, &job, pipeline, &model_hash, observer)?;
         }
         finished(observer, &job.name, before)?;
     }
@@ -46,15 +48,11 @@ fn jobs(run: &Run) -> Result<Vec<Job>, SelmaError> {
     };
     let names: Vec<String> = run.skills.iter().map(|skill| skill.name.clone()).collect();
     let mut jobs = Vec::new();
-    let arms = if stage.filtered {
-        &[false, true][..]
-    } else {
-        &[false][..]
-    };
-    for &filtered in arms {
+    for &arm in stage.arms() {
+        let filtered = arm == FILTERED;
         for name in &names {
             jobs.push(Job {
-                name: format!("{name}{}", if filtered { FILTERED } else { "" }),
+                name: format!("{name}{arm}"),
                 skills: vec![name.clone()],
                 config: config(1)?,
                 filtered,
@@ -76,6 +74,7 @@ fn train(
     run: &Run,
     job: &Job,
     pipeline: &StableDiffusion,
+    model_hash: &str,
     observer: &mut RunObserver<'_>,
 ) -> Result<(), SelmaError> {
     let set = TrainingSet::encode(pipeline, samples(run, job)?.into_iter().map(Ok))?;
@@ -83,6 +82,7 @@ fn train(
         name: &job.name,
         skills: &job.skills,
         config: job.config.clone(),
+        model_hash,
         checkpoint_every: run.recipe.train.checkpoint_every,
     };
     expert.train(pipeline, &set, &run.layout.expert(&job.name), observer)
