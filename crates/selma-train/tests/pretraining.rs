@@ -8,7 +8,6 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::Device;
 use image::{Rgb, RgbImage};
-use selma_diffusion::schedulers::{PredictionType, SchedulerConfig};
 use selma_diffusion::tokenizer::ClipTokenizer;
 use selma_diffusion::weights::{Dtype, save};
 use selma_train::pretrain::{
@@ -61,6 +60,12 @@ fn config() -> PretrainConfig {
             "attention_head_dim": 2,
             "cross_attention_dim": 8,
             "norm_num_groups": 2,
+        },
+        "scheduler": {
+            "num_train_timesteps": 1000,
+            "beta_schedule": "scaled_linear",
+            "prediction_type": "v_prediction",
+            "rescale_betas_zero_snr": true
         },
         "vae_training": {"steps": 3, "decoder_steps": 2, "batch_size": 3, "learning_rate": 1e-3, "matrix_learning_rate": 2e-2, "kl_weight": 1e-6},
         "denoiser_training": {
@@ -147,13 +152,11 @@ fn an_interrupted_denoiser_makes_the_same_bytes() {
     let size = write_tokenizer(dir.path(), &["dark", "light"], config.max_length).unwrap();
     config.text_encoder.vocab_size = size;
     let tokenizer = ClipTokenizer::load(dir.path()).unwrap();
-    let scheduler = SchedulerConfig::stable_diffusion(PredictionType::Epsilon);
     let vae = config.vae.init(&device).unwrap();
     let foundation = Foundation {
         vae: &vae,
         scaling_factor: 1.0,
         tokenizer: &tokenizer,
-        scheduler: &scheduler,
     };
     compare(config.denoiser_training.steps, |checkpoints, observer| {
         let (text_encoder, unet) = pretrain_denoiser(

@@ -8,7 +8,6 @@ use std::path::Path;
 use burn::tensor::Device;
 use image::RgbImage;
 use selma_diffusion::Checkpoint;
-use selma_diffusion::schedulers::{PredictionType, SchedulerConfig};
 use selma_diffusion::weights::{Dtype, save};
 use selma_durable::{create_folder, write_json};
 use selma_mini::{TrainingWorld, render, vocabulary};
@@ -91,14 +90,10 @@ impl PretrainRecipe {
         config.text_encoder.rest = class("CLIPTextModel", "architectures");
         config.unet.rest = class("UNet2DConditionModel", "_class_name");
         config.vae.rest = class("AutoencoderKL", "_class_name");
-        let scheduler = SchedulerConfig::stable_diffusion(PredictionType::Epsilon);
-        let mut scheduler_json = serde_json::to_value(&scheduler).map_err(SelmaError::Json)?;
-        if let Some(fields) = scheduler_json.as_object_mut() {
-            fields.insert("_class_name".to_owned(), json!("DDIMScheduler"));
-        }
+        config.scheduler.class_name = Some("DDIMScheduler".to_owned());
         write(
             &out.join("scheduler").join("scheduler_config.json"),
-            &scheduler_json,
+            &config.scheduler,
         )?;
         write(&out.join("model_index.json"), &model_index())?;
 
@@ -129,7 +124,6 @@ impl PretrainRecipe {
             vae: &vae.model,
             scaling_factor: vae.config.scaling_factor,
             tokenizer: &tokenizer,
-            scheduler: &scheduler,
         };
         let kept = Some(checkpoints(&denoiser_checkpoint));
         let trained = pretrain_denoiser(&config, &source, foundation, device, kept, &mut observe);

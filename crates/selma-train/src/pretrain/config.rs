@@ -1,6 +1,7 @@
 //! Settings of a pretraining.
 
 use selma_diffusion::models::{AutoencoderKLConfig, ClipTextConfig, UNet2DConditionModelConfig};
+use selma_diffusion::schedulers::SchedulerConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -20,6 +21,8 @@ pub struct PretrainConfig {
     pub text_encoder: ClipTextConfig,
     /// The UNet, as in `unet/config.json`.
     pub unet: UNet2DConditionModelConfig,
+    /// How noise is added and what the UNet predicts, as in `scheduler/scheduler_config.json`.
+    pub scheduler: SchedulerConfig,
     /// How the VAE is trained.
     pub vae_training: VaePretraining,
     /// How text encoder and UNet are trained.

@@ -9,7 +9,6 @@ use rand_chacha::ChaCha8Rng;
 use selma_diffusion::DiffusionError;
 use selma_diffusion::models::{AutoencoderKL, ClipTextModel, UNet2DConditionModel};
 use selma_diffusion::noise::{derive_seed, normal};
-use selma_diffusion::schedulers::{NoiseSchedule, SchedulerConfig};
 use selma_diffusion::tokenizer::ClipTokenizer;
 
 use super::descent::{Descent, ShardLoss};
@@ -19,7 +18,7 @@ use super::{Checkpoints, PairSource, PretrainConfig};
 use crate::factors::{host, scalar};
 use crate::shards::{HALVES, part};
 use crate::training_set::Order;
-use crate::{Observer, TrainError};
+use crate::{Batch, Denoising, Objective, Observer, TrainError};
 
 /// Text encoder and UNet as one module, so that one optimizer trains both.
 #[derive(Module, Debug)]
@@ -28,7 +27,7 @@ struct Denoiser {
     unet: UNet2DConditionModel,
 }
 
-/// What is trained before text encoder and UNet, and how noise is added.
+/// What is trained before text encoder and UNet.
 #[derive(Debug, Clone, Copy)]
 pub struct Foundation<'a> {
     /// From images to latents.
@@ -37,11 +36,10 @@ pub struct Foundation<'a> {
     pub scaling_factor: f64,
     /// From captions to token ids.
     pub tokenizer: &'a ClipTokenizer,
-    /// The noise schedule.
-    pub scheduler: &'a SchedulerConfig,
 }
 
-/// Trains text encoder and UNet to predict noise (arXiv 2006.11239) on latents of a trained VAE.
+/// Trains text encoder and UNet on latents of a trained VAE, to predict what the scheduler's configuration says: see
+/// [`Denoising`].
 ///
 /// # Errors
 ///
@@ -56,7 +54,8 @@ pub fn pretrain_denoiser(
     observer: &mut Observer<'_>,
 ) -> Result<(ClipTextModel, UNet2DConditionModel), TrainError> {
     let training = &config.denoiser_training;
-    let schedule = NoiseSchedule::new(foundation.scheduler).map_err(DiffusionError::from)?;
+    let objective = Denoising::new(&config.scheduler)?;
+    let timesteps = config.scheduler.num_train_timesteps();
     let pairs = Pairs::encode(config, source, foundation, device)?;
     device.seed(derive_seed(config.seed, "denoiser init", &[]));
     let model = Denoiser {
@@ -78,41 +77,25 @@ pub fn pretrain_denoiser(
         checkpoints,
     };
     let shard_loss = |model: &Denoiser, step, shard| {
-        let timesteps = schedule.alphas_cumprod().len();
         let batch = pairs.batch(config, step, shard, timesteps, device);
         let share = batch.samples.len() as f64 / training.batch_size as f64;
-        let samples = batch.samples.clone();
-        let loss = model.loss(batch, &schedule)?.mul_scalar(share);
+        let context = model.text_encoder.forward(batch.ids).last_hidden_state;
+        let noised = Batch {
+            latents: batch.latents,
+            noise: batch.noise,
+            timesteps: batch.timesteps,
+            context,
+        };
+        let loss = objective.loss(&model.unet, &noised)?.mul_scalar(share);
         let reported = scalar(&loss)?;
         Ok(ShardLoss {
             loss,
             reported,
-            samples,
+            samples: batch.samples,
         })
     };
     let model = descent.run(model, shard_loss, observer)?;
     Ok((model.text_encoder, model.unet))
-}
-
-impl Denoiser {
-    /// The squared error of the predicted noise.
-    fn loss(&self, batch: Batch, schedule: &NoiseSchedule) -> Result<Tensor<1>, TrainError> {
-        let device = batch.latents.device();
-        let alphas = batch.timesteps.iter().map(|&t| schedule.alpha_cumprod(t));
-        let alphas = alphas
-            .collect::<Result<Vec<f64>, _>>()
-            .map_err(DiffusionError::from)?;
-        let per_sample = |coefficient: fn(f64) -> f64| {
-            let values: Vec<f32> = alphas.iter().map(|&a| coefficient(a) as f32).collect();
-            Tensor::<4>::from_data(TensorData::new(values, [alphas.len(), 1, 1, 1]), &device)
-        };
-        let noisy = batch.latents * per_sample(f64::sqrt)
-            + batch.noise.clone() * per_sample(|alpha| (1.0 - alpha).sqrt());
-        let context = self.text_encoder.forward(batch.ids).last_hidden_state;
-        let timesteps: Vec<f64> = batch.timesteps.iter().map(|&t| t as f64).collect();
-        let prediction = self.unet.forward(noisy, &timesteps, &context);
-        Ok((prediction - batch.noise).square().mean())
-    }
 }
 
 /// All pairs, encoded.
@@ -126,8 +109,8 @@ struct Pairs {
     count: usize,
 }
 
-/// What one step is computed from.
-struct Batch {
+/// What a shard of a step is computed from.
+struct Drawn {
     latents: Tensor<4>,
     noise: Tensor<4>,
     ids: Tensor<2, Int>,
@@ -186,7 +169,7 @@ impl Pairs {
         shard: usize,
         timesteps: usize,
         device: &Device,
-    ) -> Batch {
+    ) -> Drawn {
         let range = part(config.denoiser_training.batch_size, HALVES, shard);
         let size = range.len();
         let first = step * config.denoiser_training.batch_size + range.start;
@@ -213,7 +196,7 @@ impl Pairs {
         }
         let shape = [size, channels, height, width];
         let noise = normal(derive_seed(config.seed, "noise", &keys), size * elements);
-        Batch {
+        Drawn {
             latents: Tensor::from_data(TensorData::new(latents, shape), device),
             noise: Tensor::from_data(TensorData::new(noise, shape), device),
             ids: Tensor::from_data(TensorData::new(ids, [size, length]), device),
