@@ -317,7 +317,7 @@ fn the_stages_are_commands_of_their_own() {
     selma
         .run(&format!("{draw} data --seed 1"))
         .failed(&["data", "another model, seed or setting"]);
-    assert_eq!(files(&selma.path("data")), drawn);
+    assert!(files(&selma.path("data")) == drawn);
     let described = selma.run("inspect data").ok();
     assert!(
         described.text().contains("64x64 (4)"),
@@ -336,7 +336,7 @@ fn the_stages_are_commands_of_their_own() {
     selma
         .run(&format!("{train} expert --seed 1"))
         .failed(&["expert", "training of other"]);
-    assert_eq!(files(&selma.path("expert")), finished);
+    assert!(files(&selma.path("expert")) == finished);
     selma
         .run(&format!(
             "{draw} drawn --adapter expert/adapter.safetensors"

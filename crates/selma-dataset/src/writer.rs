@@ -174,6 +174,17 @@ impl DatasetWriter {
         Ok(self.journal.remove()?)
     }
 
+    /// Gives the dataset up without a change: a journal that [`open`](Self::open) made, and that has no lines, is removed.
+    ///
+    /// # Errors
+    /// [`DatasetError::Durable`].
+    pub fn leave(self) -> Result<(), DatasetError> {
+        if !self.unsynced {
+            self.journal.remove()?;
+        }
+        Ok(())
+    }
+
     fn sync(&self) -> Result<(), DatasetError> {
         let written = self
             .samples

@@ -74,7 +74,10 @@ pub fn draw(
     }
     let mut writer = DatasetWriter::open(folder)?;
     let scheduler = style.scheduler.unwrap_or(pipeline.scheduler).name();
-    check_drawn(&writer, drawings, style, scheduler)?;
+    if let Err(error) = check_drawn(&writer, drawings, style, scheduler) {
+        writer.leave()?;
+        return Err(error);
+    }
     let total = drawings.len();
     for batch in drawings.chunks(style.batch_size) {
         if batch
