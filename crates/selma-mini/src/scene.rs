@@ -3,19 +3,10 @@
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
-use crate::shapes::EXTENT;
 use crate::{Background, Colour, MiniError, Relation, SceneSpec, Shape, Size};
 
 /// Width and height of every scene, in pixels.
 pub const SIDE: u32 = 64;
-
-/// Distance, in pixels, of the points that objects can stand on. It is the factor by which the miniature's VAE makes
-/// pictures smaller, so that an object's latents are the same wherever it stands: a denoiser of a few million weights
-/// learns such shapes in an hour, and free ones in a day.
-const LATTICE: f32 = 8.0;
-
-/// Clear space, in pixels, that every object keeps to the border of its cell.
-const MARGIN: f32 = 1.5;
 
 /// One object of a scene.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -31,7 +22,7 @@ pub struct Object {
     pub x: f32,
     /// Centre, pixels from the top edge.
     pub y: f32,
-    /// Radius in pixels: shapes reach at most [`EXTENT`] times as far from the centre along an axis.
+    /// Radius in pixels: shapes reach at most [`EXTENT`](crate::EXTENT) times as far from the centre along an axis.
     pub radius: f32,
 }
 
@@ -47,8 +38,9 @@ pub struct Scene {
 
 /// Draws a scene of which `spec` is true; what the specification leaves open is chosen by `rng`.
 ///
-/// Every object stands in a cell of its own on a lattice point, so that objects keep at least three pixels apart and a
-/// stated relation is clear: the groups lie in opposite halves of the picture. An unstated size is chosen once per group, and
+/// Every object stands in the middle of a half or quarter of the picture or of the whole, so that objects keep at least
+/// seven pixels apart and a stated relation is clear: the groups lie in opposite halves. All these places are multiples of
+/// 16 pixels. An unstated size is chosen once per group, and
 /// never so that something large lies above something small (see [`SceneSpec::is_top_heavy`]).
 ///
 /// # Errors
@@ -59,19 +51,17 @@ pub fn layout(spec: &SceneSpec, rng: &mut impl Rng) -> Result<Scene, MiniError> 
         .background
         .unwrap_or_else(|| pick(Background::ALL, Background::Grey, rng));
     let sizes = sizes(spec, rng);
-    let cells = cells(spec, rng);
-    let mut cells = cells.into_iter();
+    let mut places = places(spec, rng).into_iter();
     let mut objects = Vec::with_capacity(usize::from(spec.total()));
     for (group, size) in spec.groups.iter().zip(sizes) {
-        for cell in cells.by_ref().take(usize::from(group.count)) {
-            let radius = size.radius();
+        for (x, y) in places.by_ref().take(usize::from(group.count)) {
             objects.push(Object {
                 shape: group.shape,
                 colour: group.colour,
                 size,
-                x: place(cell.x, cell.half_width, radius, rng),
-                y: place(cell.y, cell.half_height, radius, rng),
-                radius,
+                x,
+                y,
+                radius: size.radius(),
             });
         }
     }
@@ -81,83 +71,41 @@ pub fn layout(spec: &SceneSpec, rng: &mut impl Rng) -> Result<Scene, MiniError> 
     })
 }
 
-/// A rectangle that holds one object.
-#[derive(Clone, Copy)]
-struct Cell {
-    x: f32,
-    y: f32,
-    half_width: f32,
-    half_height: f32,
-}
-
-impl Cell {
-    const fn quadrant(x: f32, y: f32) -> Self {
-        Self {
-            x,
-            y,
-            half_width: 16.0,
-            half_height: 16.0,
-        }
-    }
-
-    const fn transposed(self) -> Self {
-        Self {
-            x: self.y,
-            y: self.x,
-            half_width: self.half_height,
-            half_height: self.half_width,
-        }
-    }
-}
-
-/// A half of the picture, split along x: 16 for the left half, 48 for the right one.
-const fn half(x: f32) -> Cell {
-    Cell {
-        x,
-        y: 32.0,
-        half_width: 16.0,
-        half_height: 32.0,
-    }
-}
-
-/// One cell per object, in the order of the groups.
-fn cells(spec: &SceneSpec, rng: &mut impl Rng) -> Vec<Cell> {
+/// One place per object, in the order of the groups.
+fn places(spec: &SceneSpec, rng: &mut impl Rng) -> Vec<(f32, f32)> {
+    let transposed = |(x, y)| (y, x);
     if let Some(relation) = spec.relation {
-        let mut cells = Vec::new();
+        let mut places = Vec::new();
         for (i, group) in spec.groups.iter().enumerate() {
             let first_side = (i == 0) == matches!(relation, Relation::Left | Relation::Above);
             let x = if first_side { 16.0 } else { 48.0 };
             if group.count == 1 {
-                cells.push(half(x));
+                places.push((x, 32.0));
             } else {
-                cells.extend([Cell::quadrant(x, 16.0), Cell::quadrant(x, 48.0)]);
+                places.extend([(x, 16.0), (x, 48.0)]);
             }
         }
         return if relation.is_horizontal() {
-            cells
+            places
         } else {
-            cells.into_iter().map(Cell::transposed).collect()
+            places.into_iter().map(transposed).collect()
         };
     }
-    let diagonal = [Cell::quadrant(16.0, 16.0), Cell::quadrant(48.0, 48.0)];
-    let other_diagonal = [Cell::quadrant(48.0, 16.0), Cell::quadrant(16.0, 48.0)];
-    let mut cells = match spec.total() {
-        1 => vec![Cell {
-            x: 32.0,
-            y: 32.0,
-            half_width: 32.0,
-            half_height: 32.0,
-        }],
+    let beside = [(16.0, 32.0), (48.0, 32.0)];
+    let diagonal = [(16.0, 16.0), (48.0, 48.0)];
+    let other_diagonal = [(48.0, 16.0), (16.0, 48.0)];
+    let mut places = match spec.total() {
+        1 => vec![(32.0, 32.0)],
         2 => match rng.random_range(0..4_u8) {
-            0 => vec![half(16.0), half(48.0)],
-            1 => vec![half(16.0).transposed(), half(48.0).transposed()],
+            0 => beside.to_vec(),
+            1 => beside.map(transposed).to_vec(),
             2 => diagonal.to_vec(),
             _ => other_diagonal.to_vec(),
         },
         _ => [diagonal, other_diagonal].concat(),
     };
-    shuffle(&mut cells, rng);
-    cells
+    shuffle(&mut places, rng);
+    places
 }
 
 /// A size per group.
@@ -188,15 +136,6 @@ fn sizes(spec: &SceneSpec, rng: &mut impl Rng) -> Vec<Size> {
     sizes
 }
 
-/// A coordinate within a cell: a lattice point at most [`LATTICE`] from its middle (so that the axis of a relation
-/// dominates the other one), the middle itself where the object would leave the cell.
-fn place(centre: f32, half: f32, radius: f32, rng: &mut impl Rng) -> f32 {
-    if half - radius * EXTENT - MARGIN < LATTICE {
-        return centre;
-    }
-    centre + LATTICE * f32::from(rng.random_range(-1..=1_i8))
-}
-
 /// A uniform choice; `otherwise` stands for the choice from nothing.
 pub(crate) fn pick<T: Copy>(items: &[T], otherwise: T, rng: &mut impl Rng) -> T {
     if items.is_empty() {
@@ -218,6 +157,7 @@ pub(crate) fn shuffle<T>(items: &mut [T], rng: &mut impl Rng) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shapes::EXTENT;
     use crate::testing::any_spec;
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
@@ -234,7 +174,7 @@ mod tests {
                 }
                 for b in &scene.objects[..i] {
                     let gap = (a.x - b.x).abs().max((a.y - b.y).abs()) - reach - b.radius * EXTENT;
-                    assert!(gap >= 2.9, "seed {seed}: {a:?} and {b:?} are {gap} apart");
+                    assert!(gap >= 7.0, "seed {seed}: {a:?} and {b:?} are {gap} apart");
                 }
             }
         }

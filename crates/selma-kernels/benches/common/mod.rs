@@ -14,5 +14,6 @@ pub(crate) fn median<I>(prepare: impl Fn() -> I, run: impl Fn(I)) -> f64 {
         times.push(start.elapsed());
     }
     times.sort_unstable();
-    times[times.len() / 2].as_secs_f64() * 1e3
+    let median = times.get(times.len() / 2).copied().unwrap_or_default();
+    median.as_secs_f64() * 1e3
 }
