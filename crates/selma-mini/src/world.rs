@@ -74,9 +74,9 @@ attribute! {
 attribute! {
     /// The size of an object, see [`Size::radius`].
     Size {
-        /// 7 pixels in radius.
+        /// 8.5 pixels in radius.
         Small => "small",
-        /// 11 pixels in radius.
+        /// 13 pixels in radius.
         Large => "large",
     }
 }
@@ -168,9 +168,9 @@ impl Background {
     pub const fn rgb(self) -> [u8; 3] {
         match self {
             Self::Grey => [125, 125, 125],
-            Self::Navy => [20, 28, 72],
-            Self::Sand => [200, 178, 135],
-            Self::Mint => [165, 225, 200],
+            Self::Navy => [60, 75, 125],
+            Self::Sand => [185, 165, 125],
+            Self::Mint => [130, 190, 165],
         }
     }
 }
@@ -179,14 +179,14 @@ impl Size {
     /// The radius, in pixels, that objects of this size are drawn with.
     pub const fn radius(self) -> f32 {
         match self {
-            Self::Small => 7.0,
-            Self::Large => 11.0,
+            Self::Small => 8.5,
+            Self::Large => 13.0,
         }
     }
 
     /// The size that a measured radius in pixels belongs to: the border lies at the geometric mean of the two radii.
     pub fn of_radius(radius: f32) -> Self {
-        if radius < 8.77 {
+        if radius < 10.51 {
             Self::Small
         } else {
             Self::Large
@@ -255,7 +255,7 @@ mod tests {
         for (i, &a) in all.iter().enumerate() {
             for &b in &all[..i] {
                 assert!(
-                    distance(a, b) > 80.0,
+                    distance(a, b) > 70.0,
                     "{a:?} and {b:?} are only {} apart",
                     distance(a, b)
                 );

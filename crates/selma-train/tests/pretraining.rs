@@ -75,6 +75,7 @@ fn config() -> PretrainConfig {
             "learning_rate": 1e-3,
             "matrix_learning_rate": 2e-2,
             "caption_dropout": 0.2,
+            "timesteps": {"logit_normal": {"mean": 0.5, "deviation": 1.0}},
         },
     });
     serde_json::from_value(config).unwrap()

@@ -1,5 +1,7 @@
 //! Settings of a pretraining.
 
+use rand::{Rng, RngExt};
+use rand_distr::{Distribution, StandardNormal};
 use selma_diffusion::models::{AutoencoderKLConfig, ClipTextConfig, UNet2DConditionModelConfig};
 use selma_diffusion::schedulers::SchedulerConfig;
 use serde::{Deserialize, Serialize};
@@ -78,6 +80,15 @@ impl PretrainConfig {
                 vae.kl_weight.to_string(),
             );
         }
+        if let TimestepDensity::LogitNormal { mean, deviation } = denoiser.timesteps
+            && !(mean.is_finite() && deviation.is_finite() && deviation >= 0.0)
+        {
+            return wrong(
+                "denoiser_training.timesteps",
+                "a finite mean and a deviation not below 0",
+                format!("{mean} and {deviation}"),
+            );
+        }
         let dropout = denoiser.caption_dropout;
         if !(0.0..=1.0).contains(&dropout) {
             return wrong(
@@ -124,4 +135,61 @@ pub struct DenoiserPretraining {
     pub matrix_learning_rate: f64,
     /// Share of captions replaced by the empty one, for classifier-free guidance.
     pub caption_dropout: f64,
+    /// Which timesteps are trained on.
+    pub timesteps: TimestepDensity,
+}
+
+/// How often a timestep is trained on.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum TimestepDensity {
+    /// All alike.
+    Uniform,
+    /// `sigmoid(u)` of the way to pure noise, for a normal `u` (arXiv 2403.03206, formula 19).
+    LogitNormal {
+        /// Mean of `u`: above zero for more noise.
+        mean: f64,
+        /// Standard deviation of `u`.
+        deviation: f64,
+    },
+}
+
+impl TimestepDensity {
+    /// Draws one of `count` timesteps.
+    pub(super) fn draw(self, count: usize, rng: &mut impl Rng) -> usize {
+        match self {
+            Self::Uniform => rng.random_range(0..count),
+            Self::LogitNormal { mean, deviation } => {
+                let normal: f64 = StandardNormal.sample(rng);
+                let share = 1.0 / (1.0 + (-(mean + deviation * normal)).exp());
+                ((share * count as f64) as usize).min(count.saturating_sub(1))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    #[test]
+    fn the_logit_normal_has_its_median_and_its_spread_where_it_says() {
+        let density = TimestepDensity::LogitNormal {
+            mean: 0.5,
+            deviation: 1.0,
+        };
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let mut drawn: Vec<usize> = (0..20_001).map(|_| density.draw(1000, &mut rng)).collect();
+        drawn.sort_unstable();
+        // sigmoid(0.5), and sigmoid(0.5 + 1.2816), the upper tenth.
+        assert!(drawn[10_000].abs_diff(622) < 10, "{}", drawn[10_000]);
+        assert!(drawn[18_000].abs_diff(856) < 8, "{}", drawn[18_000]);
+        let certain = TimestepDensity::LogitNormal {
+            mean: 1e9,
+            deviation: 0.0,
+        };
+        assert_eq!(certain.draw(1000, &mut rng), 999);
+    }
 }

@@ -191,7 +191,7 @@ impl Pairs {
             } else {
                 ids.extend(self.ids.iter().skip(pair * length).take(length));
             }
-            times.push(rng.random_range(0..timesteps));
+            times.push(config.denoiser_training.timesteps.draw(timesteps, &mut rng));
             samples.push(pair);
         }
         let shape = [size, channels, height, width];

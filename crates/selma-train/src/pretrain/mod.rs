@@ -10,7 +10,7 @@ mod pairs;
 mod tokenizer;
 mod vae;
 
-pub use config::{DenoiserPretraining, PretrainConfig, VaePretraining};
+pub use config::{DenoiserPretraining, PretrainConfig, TimestepDensity, VaePretraining};
 pub use denoiser::{Foundation, pretrain_denoiser};
 pub use descent::Checkpoints;
 pub use tokenizer::write_tokenizer;
