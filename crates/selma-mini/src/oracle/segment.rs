@@ -12,12 +12,14 @@ use crate::{Background, Colour};
 pub(super) const WIDTH: usize = SIDE as usize;
 const PIXELS: usize = WIDTH * WIDTH;
 
+/// Width of the rim, in pixels.
+const RIM: usize = 2;
 /// Distance from the background, in sRGB units, from which a pixel may belong to an object: half of the least
-/// contrast that the palette has.
+/// contrast of an object.
 const FAINT: f32 = 40.0;
 /// Coverage from which a pixel belongs to the core of an object; cores that touch are one object.
 const CORE: f32 = 0.45;
-/// Fewest core pixels, and least area in pixels, of an object. The smallest object has an area of 62.
+/// Fewest core pixels, and least area in pixels, of an object. The smallest object has an area of 122.
 const SPECK: usize = 20;
 const LEAST_AREA: f32 = 34.0;
 /// Share of a blob's pixels that a second colour needs to be an object of its own.
@@ -36,9 +38,15 @@ pub(super) struct Blob {
 }
 
 /// The colour of the background: of the palette's backgrounds and the most frequent colour the one that most pixels
-/// are near to, refined by their mean.
+/// of the rim are near to, refined by their mean. Four large objects cover more of a picture than its background does,
+/// but no object reaches the rim.
 pub(super) fn background_colour(image: &RgbImage) -> Rgb {
     let pixels = smoothed(&pixels(image));
+    let on_rim = |i: &usize| {
+        let middle = RIM..WIDTH - RIM;
+        !(middle.contains(&(i % WIDTH)) && middle.contains(&(i / WIDTH)))
+    };
+    let pixels: Vec<Rgb> = (0..PIXELS).filter(on_rim).map(|i| pixels[i]).collect();
     let near = |centre: Rgb| pixels.iter().filter(move |p| distance(**p, centre) < FAINT);
     let palette = Background::ALL.iter().map(|b| b.rgb().map(f32::from));
     let candidates = palette.chain([most_frequent(&pixels)]);
