@@ -83,6 +83,27 @@ fn rendered_scenes_are_seen_as_they_are() {
 }
 
 #[test]
+fn the_background_is_seen_behind_objects_that_cover_most_of_it() {
+    let object = |x, y| crate::Object {
+        shape: crate::Shape::Square,
+        colour: crate::Colour::Purple,
+        size: crate::Size::Large,
+        x,
+        y,
+        radius: crate::Size::Large.radius(),
+    };
+    let scene = crate::Scene {
+        background: crate::Background::Navy,
+        objects: [(16.0, 16.0), (48.0, 16.0), (16.0, 48.0), (48.0, 48.0)]
+            .map(|(x, y)| object(x, y))
+            .to_vec(),
+    };
+    let seen = see(&render(&scene)).unwrap();
+    assert_eq!(seen.background, Some(scene.background));
+    assert_eq!(seen.objects.len(), 4);
+}
+
+#[test]
 fn noise_and_blur_do_little_harm() {
     for (damage, least) in [
         (Damage::Blur(8.0), 0.99),
