@@ -37,6 +37,9 @@ pub struct TrainConfig {
     pub max_grad_norm: f64,
     /// Share of captions replaced by the empty one. The paper has none.
     pub caption_dropout: f64,
+    /// Whether an image's latents are drawn anew from the VAE's distribution each time, as diffusers' script does, or are
+    /// its mean. The mean is right for a UNet that was trained on it, where the distribution is wide.
+    pub sample_latents: bool,
     /// Seed of the initial factors, the order of samples, noise, timesteps and dropped captions. Experts that are to be
     /// merged should share it, so that they share their initial factors.
     pub seed: u64,
@@ -60,6 +63,7 @@ impl Default for TrainConfig {
             epsilon: 1e-8,
             max_grad_norm: 1.0,
             caption_dropout: 0.0,
+            sample_latents: true,
             seed: 42,
         }
     }

@@ -166,7 +166,8 @@ impl TrainingSet {
             let moments = self.moments.iter().skip(2 * sample * elements);
             let (means, deviations) = (moments.clone().take(elements), moments.skip(elements));
             let drawn = means.zip(deviations).zip(draw);
-            latents.extend(drawn.map(|((mean, deviation), draw)| mean + deviation * draw));
+            let spread = if config.sample_latents { 1.0 } else { 0.0 };
+            latents.extend(drawn.map(|((mean, deviation), draw)| mean + spread * deviation * draw));
             noise.extend(normal(seed("noise"), elements));
             let mut rng = ChaCha8Rng::seed_from_u64(seed("timestep"));
             times.push(rng.random_range(0..timesteps));
@@ -230,5 +231,31 @@ mod tests {
         }
         assert_ne!(draw[..10], draw[10..20]);
         assert_eq!(Order::default().sample(7, 23, 10), draw[23]);
+    }
+
+    #[test]
+    fn latents_are_drawn_or_the_mean() {
+        let set = TrainingSet {
+            moments: vec![1.0, -2.0, 0.5, 0.5],
+            shape: [1, 1, 2],
+            contexts: vec![0.0; 2],
+            context_shape: [1, 1],
+            len: 1,
+            hash: Sha256::new(),
+        };
+        let latents = |sample_latents, position| {
+            let config = crate::TrainConfig {
+                batch_size: 1,
+                sample_latents,
+                ..crate::TrainConfig::default()
+            };
+            let config = config.validate().unwrap();
+            let (batch, _) = set.batch(&config, position, 1000, &Device::flex());
+            host(batch.latents).unwrap()
+        };
+        assert_eq!(latents(false, 0), [1.0, -2.0]);
+        assert_eq!(latents(false, 1), [1.0, -2.0]);
+        assert_ne!(latents(true, 0), [1.0, -2.0]);
+        assert_ne!(latents(true, 0), latents(true, 1));
     }
 }
