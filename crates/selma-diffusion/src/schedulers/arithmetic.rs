@@ -1,4 +1,4 @@
-//! Arithmetic on whole samples, summed in f64.
+//! Arithmetic on samples, in f64.
 
 /// The sum of the terms, each a factor and a slice: `[len of the first]`.
 pub(super) fn weighted(terms: &[(f64, &[f32])]) -> Vec<f32> {
@@ -26,4 +26,9 @@ pub(super) fn add_noise(sample: &mut [f32], deviation: f64, noise: &mut dyn FnMu
 pub(super) fn remember(outputs: &mut Vec<Vec<f32>>, newest: Vec<f32>, keep: usize) {
     outputs.insert(0, newest);
     outputs.truncate(keep);
+}
+
+/// A value of a predicted clean sample, within the bound if there is one.
+pub(super) fn clipped(clean: f64, bound: Option<f64>) -> f64 {
+    bound.map_or(clean, |bound| clean.clamp(-bound, bound))
 }

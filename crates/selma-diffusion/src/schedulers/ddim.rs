@@ -1,6 +1,7 @@
 //! Denoising diffusion implicit models: arXiv 2010.02502, `scheduling_ddim.py`.
 
-use super::arithmetic::add_noise;
+use super::arithmetic::{add_noise, clipped};
+use super::error::only;
 use super::order::{StepOrder, entry};
 use super::spacing::integer_timesteps;
 use super::{NoiseSchedule, Plan, PredictionType, Scheduler, SchedulerConfig, SchedulerError};
@@ -30,13 +31,7 @@ impl Ddim {
         config: &SchedulerConfig,
         num_inference_steps: usize,
     ) -> Result<Self, SchedulerError> {
-        if config.thresholding.unwrap_or(false) {
-            return Err(SchedulerError::Unsupported {
-                scheduler: "ddim",
-                field: "thresholding",
-                found: true.to_string(),
-            });
-        }
+        only("ddim", &[("thresholding", config.thresholding, false)])?;
         let schedule = NoiseSchedule::new(config)?;
         let steps = integer_timesteps(config, num_inference_steps)?;
         let final_alpha = if config.set_alpha_to_one.unwrap_or(true) {
@@ -87,7 +82,7 @@ impl Scheduler for Ddim {
         noise: &mut dyn FnMut(&mut [f32]),
     ) -> Result<(), SchedulerError> {
         self.order
-            .advance(step_index, self.steps.len(), model_output, sample)?;
+            .advance(&self.plan, step_index, model_output, sample)?;
         let t = entry(&self.steps, step_index)?;
         let alpha = self.schedule.alpha_or(t, self.final_alpha)?;
         let alpha_next = self.schedule.alpha_or(t - self.ratio, self.final_alpha)?;
@@ -99,9 +94,7 @@ impl Scheduler for Ddim {
         let direction = (1.0 - alpha_next - deviation * deviation).sqrt();
         for (x, output) in sample.iter_mut().zip(model_output) {
             let parts = self.prediction.parts(*output, *x, signal, spread);
-            let clean = self
-                .clip
-                .map_or(parts.clean, |bound| parts.clean.clamp(-bound, bound));
+            let clean = clipped(parts.clean, self.clip);
             *x = (alpha_next.sqrt() * clean + direction * parts.noise) as f32;
         }
         add_noise(sample, deviation, noise);

@@ -1,6 +1,7 @@
 //! Denoising diffusion probabilistic models: arXiv 2006.11239, `scheduling_ddpm.py`.
 
-use super::arithmetic::add_noise;
+use super::arithmetic::{add_noise, clipped};
+use super::error::only;
 use super::order::{StepOrder, entry};
 use super::spacing::integer_timesteps;
 use super::{
@@ -31,19 +32,16 @@ impl Ddpm {
         config: &SchedulerConfig,
         num_inference_steps: usize,
     ) -> Result<Self, SchedulerError> {
-        let unsupported = |field, found| SchedulerError::Unsupported {
-            scheduler: "ddpm",
-            field,
-            found,
-        };
-        if config.thresholding.unwrap_or(false) {
-            return Err(unsupported("thresholding", true.to_string()));
-        }
+        only("ddpm", &[("thresholding", config.thresholding, false)])?;
         let variance = config.variance_type.unwrap_or(VarianceType::FixedSmall);
         if let VarianceType::FixedLargeLog | VarianceType::Learned | VarianceType::LearnedRange =
             variance
         {
-            return Err(unsupported("variance_type", format!("{variance:?}")));
+            return Err(SchedulerError::Unsupported {
+                scheduler: "ddpm",
+                field: "variance_type",
+                found: format!("{variance:?}"),
+            });
         }
         let steps = integer_timesteps(config, num_inference_steps)?;
         Ok(Self {
@@ -71,7 +69,7 @@ impl Scheduler for Ddpm {
         noise: &mut dyn FnMut(&mut [f32]),
     ) -> Result<(), SchedulerError> {
         self.order
-            .advance(step_index, self.steps.len(), model_output, sample)?;
+            .advance(&self.plan, step_index, model_output, sample)?;
         let t = entry(&self.steps, step_index)?;
         let next = self.steps.get(step_index + 1).copied().unwrap_or(-1);
         let alpha = self.schedule.alpha_or(t, 1.0)?;
@@ -85,9 +83,7 @@ impl Scheduler for Ddpm {
         let sample_factor = step_alpha.sqrt() * (1.0 - alpha_next) / (1.0 - alpha);
         for (x, output) in sample.iter_mut().zip(model_output) {
             let parts = self.prediction.parts(*output, *x, signal, spread);
-            let clean = self
-                .clip
-                .map_or(parts.clean, |bound| parts.clean.clamp(-bound, bound));
+            let clean = clipped(parts.clean, self.clip);
             *x = (clean_factor * clean + sample_factor * f64::from(*x)) as f32;
         }
 

@@ -1,6 +1,7 @@
 //! DPM-Solver++, multistep: arXiv 2211.01095, `scheduling_dpmsolver_multistep.py`.
 
 use super::arithmetic::{add_noise, remember, weighted};
+use super::error::only;
 use super::order::{StepOrder, entry};
 use super::sigmas::{Curve, Spread, factors, final_sigma};
 use super::spacing::solver_timesteps;
@@ -43,15 +44,14 @@ impl DpmSolverMultistep {
             field,
             found,
         };
-        for (field, set) in [
-            ("thresholding", config.thresholding),
-            ("use_lu_lambdas", config.use_lu_lambdas),
-            ("use_flow_sigmas", config.use_flow_sigmas),
-        ] {
-            if set.unwrap_or(false) {
-                return Err(unsupported(field, true.to_string()));
-            }
-        }
+        only(
+            "dpmpp_2m",
+            &[
+                ("thresholding", config.thresholding, false),
+                ("use_lu_lambdas", config.use_lu_lambdas, false),
+                ("use_flow_sigmas", config.use_flow_sigmas, false),
+            ],
+        )?;
         if let Some(variance @ (VarianceType::Learned | VarianceType::LearnedRange)) =
             config.variance_type
         {
@@ -121,15 +121,12 @@ impl Scheduler for DpmSolverMultistep {
         sample: &mut [f32],
         noise: &mut dyn FnMut(&mut [f32]),
     ) -> Result<(), SchedulerError> {
-        let len = self.plan.timesteps().len();
-        self.order.advance(step_index, len, model_output, sample)?;
+        self.order
+            .advance(&self.plan, step_index, model_output, sample)?;
         let (sigma, next) = self.plan.sigma_pair(step_index)?;
-        let (signal, spread) = factors(sigma);
+        let (_, spread) = factors(sigma);
         let (next_signal, next_spread) = factors(next);
-        let clean = |(x, output): (&f32, &f32)| {
-            self.prediction.parts(*output, *x, signal, spread).clean as f32
-        };
-        let newest = sample.iter().zip(model_output).map(clean).collect();
+        let newest = self.prediction.clean_sample(model_output, sample, sigma);
         remember(&mut self.outputs, newest, self.solver_order);
 
         // The log-SNR that the step covers; infinite where it ends without noise. With noise the exponents count twice.

@@ -1,5 +1,6 @@
 //! What can be wrong with a scheduler's configuration or with how it is called.
 
+use std::fmt;
 use std::path::PathBuf;
 
 /// Why a scheduler cannot be built or cannot make the step it was asked for.
@@ -94,6 +95,25 @@ pub enum SchedulerError {
         /// The length it has.
         found: usize,
     },
+}
+
+/// Fails if a field is set to something else than the one value that is implemented.
+pub(super) fn only<T: Copy + PartialEq + fmt::Display>(
+    scheduler: &'static str,
+    fields: &[(&'static str, Option<T>, T)],
+) -> Result<(), SchedulerError> {
+    for &(field, set, implemented) in fields {
+        if let Some(found) = set
+            && found != implemented
+        {
+            return Err(SchedulerError::Unsupported {
+                scheduler,
+                field,
+                found: found.to_string(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// Fails unless a slice of `found` values goes with one of `expected` values.

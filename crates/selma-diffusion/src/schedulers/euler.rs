@@ -1,5 +1,6 @@
 //! Euler's method on the probability flow: arXiv 2206.00364, `scheduling_euler_discrete.py`.
 
+use super::error::only;
 use super::order::{StepOrder, entry};
 use super::sigmas::{Spread, final_sigma};
 use super::{NoiseSchedule, Plan, PredictionType, Scheduler, SchedulerConfig, SchedulerError};
@@ -21,20 +22,14 @@ impl Euler {
         config: &SchedulerConfig,
         num_inference_steps: usize,
     ) -> Result<Self, SchedulerError> {
-        for (field, found, only) in [
-            ("interpolation_type", &config.interpolation_type, "linear"),
-            ("timestep_type", &config.timestep_type, "discrete"),
-        ] {
-            if let Some(found) = found
-                && found != only
-            {
-                return Err(SchedulerError::Unsupported {
-                    scheduler: "euler",
-                    field,
-                    found: found.clone(),
-                });
-            }
-        }
+        let (interpolation, timestep) = (&config.interpolation_type, &config.timestep_type);
+        only(
+            "euler",
+            &[
+                ("interpolation_type", interpolation.as_deref(), "linear"),
+                ("timestep_type", timestep.as_deref(), "discrete"),
+            ],
+        )?;
         let spread = Spread::from_config("euler", config)?;
         let training = NoiseSchedule::with_finite_sigmas(config)?.sigmas();
         let last = final_sigma(config, entry(&training, 0)?);
@@ -58,8 +53,8 @@ impl Scheduler for Euler {
         sample: &mut [f32],
         _noise: &mut dyn FnMut(&mut [f32]),
     ) -> Result<(), SchedulerError> {
-        let len = self.plan.timesteps().len();
-        self.order.advance(step_index, len, model_output, sample)?;
+        self.order
+            .advance(&self.plan, step_index, model_output, sample)?;
         let (sigma, next) = self.plan.sigma_pair(step_index)?;
         for (x, output) in sample.iter_mut().zip(model_output) {
             let slope = self.prediction.slope(*output, *x, sigma);

@@ -44,8 +44,8 @@ impl Scheduler for EulerAncestral {
         sample: &mut [f32],
         noise: &mut dyn FnMut(&mut [f32]),
     ) -> Result<(), SchedulerError> {
-        let len = self.plan.timesteps().len();
-        self.order.advance(step_index, len, model_output, sample)?;
+        self.order
+            .advance(&self.plan, step_index, model_output, sample)?;
         let (sigma, next) = self.plan.sigma_pair(step_index)?;
         // The variance that the noise brings, and what is left for the step itself: together `next^2`.
         let up = next * next * (1.0 - (next / sigma).powi(2));

@@ -1,5 +1,6 @@
 //! Heun's method on the probability flow: arXiv 2206.00364, algorithm 1 without churn, `scheduling_heun_discrete.py`.
 
+use super::arithmetic::clipped;
 use super::order::StepOrder;
 use super::sigmas::Spread;
 use super::{NoiseSchedule, Plan, PredictionType, Scheduler, SchedulerConfig, SchedulerError};
@@ -42,12 +43,9 @@ impl Heun {
     }
 
     fn slopes(&self, model_output: &[f32], sample: &[f32], sigma: f64) -> Vec<f64> {
-        let slope = |(x, output): (&f32, &f32)| match self.clip {
-            None => self.prediction.slope(*output, *x, sigma),
-            Some(bound) => {
-                let clean = self.prediction.clean(*output, *x, sigma);
-                (f64::from(*x) - clean.clamp(-bound, bound)) / sigma
-            }
+        let slope = |(x, output): (&f32, &f32)| {
+            let clean = self.prediction.clean(*output, *x, sigma);
+            (f64::from(*x) - clipped(clean, self.clip)) / sigma
         };
         sample.iter().zip(model_output).map(slope).collect()
     }
@@ -65,8 +63,8 @@ impl Scheduler for Heun {
         sample: &mut [f32],
         _noise: &mut dyn FnMut(&mut [f32]),
     ) -> Result<(), SchedulerError> {
-        let len = self.plan.timesteps().len();
-        self.order.advance(step_index, len, model_output, sample)?;
+        self.order
+            .advance(&self.plan, step_index, model_output, sample)?;
         let (sigma, next) = self.plan.sigma_pair(step_index)?;
         let slopes = self.slopes(model_output, sample, sigma);
         if step_index.is_multiple_of(2) {

@@ -1,6 +1,7 @@
 //! Latent consistency models: arXiv 2310.04378, `scheduling_lcm.py`.
 
-use super::arithmetic::add_noise;
+use super::arithmetic::{add_noise, clipped};
+use super::error::only;
 use super::order::{StepOrder, entry};
 use super::spacing::check_steps;
 use super::{
@@ -35,13 +36,7 @@ impl Lcm {
     ) -> Result<Self, SchedulerError> {
         let scaled = Some(BetaSchedule::ScaledLinear);
         let config = &config.clone().with_default_betas(0.00085, 0.012, scaled);
-        if config.thresholding.unwrap_or(false) {
-            return Err(SchedulerError::Unsupported {
-                scheduler: "lcm",
-                field: "thresholding",
-                found: true.to_string(),
-            });
-        }
+        only("lcm", &[("thresholding", config.thresholding, false)])?;
         let schedule = NoiseSchedule::new(config)?;
         let (train, original) = (
             config.num_train_timesteps(),
@@ -84,8 +79,8 @@ impl Scheduler for Lcm {
         sample: &mut [f32],
         noise: &mut dyn FnMut(&mut [f32]),
     ) -> Result<(), SchedulerError> {
-        let len = self.steps.len();
-        self.order.advance(step_index, len, model_output, sample)?;
+        self.order
+            .advance(&self.plan, step_index, model_output, sample)?;
         let t = entry(&self.steps, step_index)?;
         let alpha = self.schedule.alpha_cumprod(t)?;
         // The last step ends at the clean sample.
@@ -99,9 +94,7 @@ impl Scheduler for Lcm {
         let (skip, out) = (SIGMA_DATA * SIGMA_DATA / variance, scaled / variance.sqrt());
         for (x, output) in sample.iter_mut().zip(model_output) {
             let parts = self.prediction.parts(*output, *x, signal, spread);
-            let clean = self
-                .clip
-                .map_or(parts.clean, |bound| parts.clean.clamp(-bound, bound));
+            let clean = clipped(parts.clean, self.clip);
             let denoised = out * clean + skip * f64::from(*x);
             *x = (alpha_next.sqrt() * denoised) as f32;
         }

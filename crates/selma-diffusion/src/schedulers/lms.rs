@@ -59,8 +59,8 @@ impl Scheduler for Lms {
         sample: &mut [f32],
         _noise: &mut dyn FnMut(&mut [f32]),
     ) -> Result<(), SchedulerError> {
-        let len = self.plan.timesteps().len();
-        self.order.advance(step_index, len, model_output, sample)?;
+        self.order
+            .advance(&self.plan, step_index, model_output, sample)?;
         let (sigma, next) = self.plan.sigma_pair(step_index)?;
         let slope = |(x, output): (&f32, &f32)| self.prediction.slope(*output, *x, sigma) as f32;
         let newest = sample.iter().zip(model_output).map(slope).collect();

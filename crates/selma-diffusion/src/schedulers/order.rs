@@ -1,7 +1,7 @@
 //! The order of the steps of a run.
 
-use super::SchedulerError;
 use super::error::same_length;
+use super::{Plan, SchedulerError};
 
 /// Remembers the step made last, so that steps out of order are refused.
 #[derive(Debug, Clone, Default)]
@@ -11,15 +11,15 @@ pub(super) struct StepOrder {
 }
 
 impl StepOrder {
-    /// Whether step `index` of `len` may be made now, with a model output and a sample of these lengths; remembers it if so.
+    /// Whether step `index` of the plan may be made now, with a model output and a sample of these lengths; remembers it if so.
     pub(super) fn advance(
         &mut self,
+        plan: &Plan,
         index: usize,
-        len: usize,
         model_output: &[f32],
         sample: &[f32],
     ) -> Result<(), SchedulerError> {
-        check_index(index, len)?;
+        check_index(index, plan.timesteps().len())?;
         same_length("model output", sample.len(), model_output.len())?;
         if let Some((previous, length)) = self.previous {
             same_length("sample", length, sample.len())?;

@@ -207,7 +207,7 @@ impl Scheduler for Pndm {
         _noise: &mut dyn FnMut(&mut [f32]),
     ) -> Result<(), SchedulerError> {
         self.order
-            .advance(step_index, self.steps.len(), model_output, sample)?;
+            .advance(&self.plan, step_index, model_output, sample)?;
         let t = entry(&self.steps, step_index)?;
         let converted;
         let output = if self.prediction == PredictionType::Sample {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::sigmas::factors;
+
 /// What the model was trained to predict from a noisy sample `x_t = sqrt(a) x_0 + sqrt(1 - a) noise`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -57,6 +59,15 @@ impl PredictionType {
                 noise: (sample - signal * output) / spread,
             },
         }
+    }
+
+    /// The clean sample that a whole output stands for, where the sample has unit variance: noise of deviation `sigma` for a clean sample of deviation one.
+    pub(super) fn clean_sample(self, output: &[f32], sample: &[f32], sigma: f64) -> Vec<f32> {
+        let (signal, spread) = factors(sigma);
+        let values = sample.iter().zip(output);
+        values
+            .map(|(x, output)| self.parts(*output, *x, signal, spread).clean as f32)
+            .collect()
     }
 }
 

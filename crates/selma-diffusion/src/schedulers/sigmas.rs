@@ -1,5 +1,6 @@
 //! Sigmas: the deviations of the noise, and the curves they may follow instead of the timesteps'.
 
+use super::error::only;
 use super::{FinalSigmasType, SchedulerConfig, SchedulerError};
 
 /// The exponent of the Karras spacing, the paper's choice.
@@ -29,16 +30,8 @@ impl Spread {
         scheduler: &'static str,
         config: &SchedulerConfig,
     ) -> Result<Option<Self>, SchedulerError> {
-        let unsupported = |field, found: &str| {
-            Err(SchedulerError::Unsupported {
-                scheduler,
-                field,
-                found: found.to_owned(),
-            })
-        };
-        if config.use_beta_sigmas.unwrap_or(false) {
-            return unsupported("use_beta_sigmas", "true");
-        }
+        let beta = ("use_beta_sigmas", config.use_beta_sigmas, false);
+        only(scheduler, &[beta])?;
         for (field, sigma) in [
             ("sigma_min", config.sigma_min),
             ("sigma_max", config.sigma_max),
@@ -58,10 +51,11 @@ impl Spread {
             config.use_exponential_sigmas.unwrap_or(false),
         ) {
             (true, true) => {
-                return unsupported(
-                    "use_exponential_sigmas",
-                    "true together with use_karras_sigmas",
-                );
+                return Err(SchedulerError::Unsupported {
+                    scheduler,
+                    field: "use_exponential_sigmas",
+                    found: "true together with use_karras_sigmas".to_owned(),
+                });
             }
             (true, false) => Curve::Karras,
             (false, true) => Curve::Exponential,

@@ -1,6 +1,7 @@
 //! UniPC, multistep: arXiv 2302.04867, `scheduling_unipc_multistep.py`.
 
 use super::arithmetic::{remember, weighted};
+use super::error::only;
 use super::order::{StepOrder, entry};
 use super::sigmas::{Curve, Spread, factors, final_sigma};
 use super::spacing::solver_timesteps;
@@ -34,21 +35,14 @@ impl UniPc {
         config: &SchedulerConfig,
         num_inference_steps: usize,
     ) -> Result<Self, SchedulerError> {
-        for (field, found, only) in [
-            ("thresholding", config.thresholding, false),
-            ("use_flow_sigmas", config.use_flow_sigmas, false),
-            ("predict_x0", config.predict_x0, true),
-        ] {
-            if let Some(found) = found
-                && found != only
-            {
-                return Err(SchedulerError::Unsupported {
-                    scheduler: "unipc",
-                    field,
-                    found: found.to_string(),
-                });
-            }
-        }
+        only(
+            "unipc",
+            &[
+                ("thresholding", config.thresholding, false),
+                ("use_flow_sigmas", config.use_flow_sigmas, false),
+                ("predict_x0", config.predict_x0, true),
+            ],
+        )?;
         let spread = Spread::from_config("unipc", config)?;
         let training = NoiseSchedule::with_finite_sigmas(config)?.sigmas();
         let timesteps = solver_timesteps(config, training.len(), num_inference_steps)?;
@@ -128,14 +122,10 @@ impl Scheduler for UniPc {
         sample: &mut [f32],
         _noise: &mut dyn FnMut(&mut [f32]),
     ) -> Result<(), SchedulerError> {
-        let len = self.plan.timesteps().len();
-        self.order.advance(step_index, len, model_output, sample)?;
+        self.order
+            .advance(&self.plan, step_index, model_output, sample)?;
         let (sigma, next) = self.plan.sigma_pair(step_index)?;
-        let (signal, spread) = factors(sigma);
-        let clean = |(x, output): (&f32, &f32)| {
-            self.prediction.parts(*output, *x, signal, spread).clean as f32
-        };
-        let newest: Vec<f32> = sample.iter().zip(model_output).map(clean).collect();
+        let newest = self.prediction.clean_sample(model_output, sample, sigma);
 
         let start = match &self.previous {
             Some((before, order)) if !self.uncorrected.contains(&(step_index - 1)) => {
@@ -144,7 +134,7 @@ impl Scheduler for UniPc {
             _ => sample.to_vec(),
         };
         remember(&mut self.outputs, newest, self.solver_order);
-        let remaining = len - step_index;
+        let remaining = self.plan.timesteps().len() - step_index;
         let limit = if next == 0.0 {
             // Only the first order has a limit where no noise is left.
             1
