@@ -1,7 +1,9 @@
-//! Reading and removing of files.
+//! Reading, beginning and removing of files and folders.
 
 use std::path::Path;
 
+use selma_durable::{create_folder, write_json};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::SelmaError;
@@ -38,6 +40,38 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, SelmaErro
         path: path.to_owned(),
         reason: error.to_string(),
     })
+}
+
+/// Makes a folder whose contents follow from a recipe, and keeps the recipe in a file of it; whether that was done before, by the same recipe. `what` the
+/// folder is, is for the message.
+///
+/// # Errors
+///
+/// If the folder belongs to another recipe, holds other things, or cannot be written.
+pub(crate) fn begin_folder<T: PartialEq + Serialize + DeserializeOwned>(
+    folder: &Path,
+    recipe_file: &Path,
+    recipe: &T,
+    what: &str,
+) -> Result<bool, SelmaError> {
+    if recipe_file.is_file() {
+        return if read_json::<T>(recipe_file)? == *recipe {
+            Ok(true)
+        } else {
+            Err(SelmaError::OtherRecipe {
+                path: folder.to_owned(),
+            })
+        };
+    }
+    if std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some()) {
+        return Err(SelmaError::Damaged {
+            path: folder.to_owned(),
+            reason: format!("the folder is not empty and is no {what}"),
+        });
+    }
+    create_folder(folder)?;
+    write_json(recipe_file, recipe)?;
+    Ok(false)
 }
 
 /// Removes a file if it is there.

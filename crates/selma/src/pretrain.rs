@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 use log::Log;
 
 use crate::SelmaError;
-use crate::files::{read_json, remove};
+use crate::files::{begin_folder, remove};
 
 /// Marks that a folder is being made by this recipe, and holds it.
 const RECIPE_FILE: &str = "pretrain.json";
@@ -75,7 +75,8 @@ impl PretrainRecipe {
         self.validate()?;
         let unet_weights = out.join("unet").join("diffusion_pytorch_model.safetensors");
         let denoiser_checkpoint = out.join("denoiser.checkpoint.safetensors");
-        if self.begin(out)? && unet_weights.is_file() {
+        if begin_folder(out, &out.join(RECIPE_FILE), self, "pretraining")? && unet_weights.is_file()
+        {
             return remove(&denoiser_checkpoint);
         }
         let source = WorldSource(self.world);
@@ -153,29 +154,6 @@ impl PretrainRecipe {
             });
         }
         Ok(self.model.validate()?)
-    }
-
-    /// Makes the folder if need be; whether it was begun before, by this recipe.
-    fn begin(&self, out: &Path) -> Result<bool, SelmaError> {
-        let recipe_path = out.join(RECIPE_FILE);
-        if recipe_path.is_file() {
-            return if read_json::<Self>(&recipe_path)? == *self {
-                Ok(true)
-            } else {
-                Err(SelmaError::OtherRecipe {
-                    path: out.to_owned(),
-                })
-            };
-        }
-        if std::fs::read_dir(out).is_ok_and(|mut files| files.next().is_some()) {
-            return Err(SelmaError::Damaged {
-                path: out.to_owned(),
-                reason: "the folder is not empty and is no pretraining".to_owned(),
-            });
-        }
-        create_folder(out)?;
-        write_json(&recipe_path, self)?;
-        Ok(false)
     }
 }
 

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use burn::tensor::Device;
 use selma_diffusion::Checkpoint;
 use selma_diffusion::noise::derive_seed;
-use selma_durable::{create_folder, remove_temporaries, write_json};
+use selma_durable::{remove_temporaries, write_json};
 use selma_llm::Skill;
 use selma_mini::Style;
 
-use crate::files::read_json;
+use crate::files::{begin_folder, read_json};
 use crate::recipe::FILTERED;
 use crate::report::{ModelKind, Report};
 use crate::stages;
@@ -104,6 +105,8 @@ pub struct Run {
     pub skills: Vec<Skill>,
     /// What the networks compute on.
     pub device: Device,
+    /// The hash of the base model, once it is known.
+    model_hash: OnceLock<String>,
     /// Keeps other processes from working in the folder.
     _lock: File,
 }
@@ -131,6 +134,7 @@ impl Run {
             layout,
             skills,
             device: device.clone(),
+            model_hash: OnceLock::new(),
             _lock: lock,
         })
     }
@@ -182,10 +186,13 @@ impl Run {
     }
 
     /// The hash of the base model, which must stay the same as long as the run goes on.
-    pub(crate) fn model_hash(&self) -> Result<String, SelmaError> {
+    pub(crate) fn model_hash(&self) -> Result<&str, SelmaError> {
+        if let Some(hash) = self.model_hash.get() {
+            return Ok(hash);
+        }
         let hash = Checkpoint::open(&self.recipe.model)?.sha256()?;
         self.unchanged("model", &hash)?;
-        Ok(hash)
+        Ok(self.model_hash.get_or_init(|| hash))
     }
 
     /// Sees that something that the run reads is as it was when the run read it first.
@@ -218,23 +225,7 @@ impl Run {
 /// Makes the folder, or sees that it belongs to the recipe and tidies up after an interruption. The file is locked.
 fn begin(recipe: &Recipe, layout: &Layout) -> Result<File, SelmaError> {
     let folder = layout.root();
-    let before = layout.recipe().is_file();
-    if before {
-        if Recipe::of_run(folder)? != *recipe {
-            return Err(SelmaError::OtherRecipe {
-                path: folder.to_owned(),
-            });
-        }
-    } else {
-        if std::fs::read_dir(folder).is_ok_and(|mut files| files.next().is_some()) {
-            return Err(SelmaError::Damaged {
-                path: folder.to_owned(),
-                reason: "the folder is not empty and is no run".to_owned(),
-            });
-        }
-        create_folder(folder)?;
-        write_json(&layout.recipe(), recipe)?;
-    }
+    let before = begin_folder(folder, &layout.recipe(), recipe, "run")?;
     let file = File::open(layout.recipe()).map_err(|source| SelmaError::Io {
         action: "open",
         path: layout.recipe(),

@@ -68,7 +68,7 @@ pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), Selma
         let mut judge = Judge {
             run,
             model: &model,
-            hash: &hash,
+            hash,
             pipeline: &mut pipeline,
             adapter: None,
             before: &mut before,

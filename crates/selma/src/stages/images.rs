@@ -43,7 +43,7 @@ pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), Selma
                 scheduler: stage.scheduler,
                 batch_size: stage.batch_size,
                 model: &model,
-                model_hash: &hash,
+                model_hash: hash,
                 adapter: None,
             };
             draw(pipeline, &drawings, &style, &folder, &skill.name, observer)?;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use selma_dataset::Dataset;
-use selma_diffusion::Checkpoint;
 use selma_eval::{EvalResult, compare};
 use selma_llm::Skill;
 
@@ -181,10 +180,9 @@ fn samples(run: &Run, results: &[(Model, f64, EvalResult)]) -> Result<Vec<Sample
 }
 
 fn settings(run: &Run) -> Result<Vec<(String, String)>, SelmaError> {
-    let hash = Checkpoint::open(&run.recipe.model)?.sha256()?;
     let mut settings = vec![
         ("model".to_owned(), run.recipe.model.display().to_string()),
-        ("model sha256".to_owned(), hash),
+        ("model sha256".to_owned(), run.model_hash()?.to_owned()),
         ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
     ];
     let recipe = serde_json::to_value(&run.recipe).map_err(SelmaError::Json)?;

@@ -19,7 +19,7 @@ pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), Selma
         let before = Expert::is_finished(&run.layout.expert(&job.name))?;
         if !before {
             let pipeline = load_once(&mut pipeline, run)?;
-            train(run, &job, pipeline, &model_hash, observer)?;
+            train(run, &job, pipeline, model_hash, observer)?;
         }
         finished(observer, &job.name, before)?;
     }
