@@ -39,9 +39,9 @@ pub struct Scene {
 /// Draws a scene of which `spec` is true; what the specification leaves open is chosen by `rng`.
 ///
 /// Every object stands in the middle of a half or quarter of the picture or of the whole, so that objects keep at least
-/// three pixels apart and a stated relation is clear: the groups lie in opposite halves. All these places are multiples of
-/// 16 pixels. An unstated size is chosen once per group, and
-/// never so that something large lies above something small (see [`SceneSpec::is_top_heavy`]).
+/// 2.8 pixels apart and a stated relation is clear: the groups lie in opposite halves. All these places are multiples of
+/// 16 pixels. An unstated size is chosen once per group, and never so that something large lies above something small
+/// (see [`SceneSpec::is_top_heavy`]).
 ///
 /// # Errors
 /// Those of [`SceneSpec::validate`].
