@@ -49,7 +49,9 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
         &whole[3][..whole[3].len() / 2],
     )
     .unwrap();
-    selma.run(MINI).ok();
+    let ended = selma.run(MINI).ok();
+    let dropped = "coco.journal.jsonl: a torn last line of";
+    assert!(ended.stderr.contains(dropped), "{}", ended.stderr);
     for (name, whole) in names.iter().zip(whole) {
         assert_eq!(selma.read(&format!("out/{name}")), whole, "{name}");
     }

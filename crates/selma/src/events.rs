@@ -1,6 +1,7 @@
 //! What a run tells its observer.
 
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use crate::Stage;
 
@@ -21,6 +22,13 @@ pub enum RunEvent<'a> {
         unit: &'static str,
         /// A figure to show, for example a loss.
         note: Option<(&'static str, f64)>,
+    },
+    /// The last line of a journal was torn, by a kill or a crash, and was cut off; what it said is done again.
+    Repaired {
+        /// The journal.
+        path: &'a Path,
+        /// How much was cut off.
+        bytes: u64,
     },
     /// A piece of work is finished, now or in an earlier run.
     Finished {

@@ -28,7 +28,15 @@ pub fn write_skill(
     let skill = &generator.skill().name;
     let path = |ending: &str| folder.join(format!("{skill}.{ending}"));
     create_folder(folder)?;
-    let mut journal = Journal::open(&path("journal.jsonl"))?;
+    let journal_path = path("journal.jsonl");
+    let mut journal = Journal::open(&journal_path)?;
+    let bytes = journal.repaired_bytes();
+    if bytes > 0 {
+        let path = &journal_path;
+        if observer(RunEvent::Repaired { path, bytes }).is_break() {
+            return Err(SelmaError::Cancelled);
+        }
+    }
     let (mut done, mut rejected) = (0, 0_u32);
     let mut observe = |event: &PromptEvent<'_>| {
         match event {

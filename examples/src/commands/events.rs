@@ -49,6 +49,10 @@ impl Events {
                     bar.set(done as u64, note.unwrap_or_default());
                 }
             }
+            RunEvent::Repaired { path, bytes } => say(format_args!(
+                "{}: a torn last line of {bytes} bytes was dropped",
+                path.display()
+            )),
             RunEvent::Finished { task, before } => {
                 self.finish();
                 if before {
