@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 pub mod draw;
+mod encode;
 mod error;
 mod events;
 mod expert;
@@ -13,6 +14,7 @@ pub mod report;
 mod run;
 mod stages;
 
+pub use encode::encode_datasets;
 pub use error::SelmaError;
 pub use events::{RunEvent, RunObserver};
 pub use expert::{Expert, Metrics};

@@ -4,11 +4,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use selma::Expert;
+use image::RgbImage;
+use selma::{Expert, RunEvent, encode_datasets};
 use selma_dataset::Dataset;
 use selma_diffusion::{Checkpoint, StableDiffusion, device};
 use selma_durable::create_folder;
-use selma_train::{TrainConfig, TrainError, TrainingSet};
+use selma_train::TrainConfig;
 
 use super::events::Events;
 use crate::interrupt;
@@ -76,14 +77,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     create_folder(&args.out)?;
     let model_hash = Checkpoint::open(&args.model)?.sha256()?;
     let pipeline = StableDiffusion::load(&args.model, &device)?;
-    let samples = datasets.iter().flat_map(|data| {
-        data.iter().enumerate().map(|(index, sample)| {
-            let image = data.image(index).map_err(TrainError::from)?;
-            Ok((image, sample.text.clone()))
-        })
-    });
-    let set = TrainingSet::encode(&pipeline, samples)?;
-    say(format_args!("{} pictures", set.len()));
+    let mut events = Events::default();
+    let mut observe = |event: RunEvent<'_>| events.receive(event);
+    let all = |_: &RgbImage, _: &str| Ok(true);
+    let set = encode_datasets(&pipeline, &datasets, &all, "training", &mut observe)?;
     let names = args.data.iter().filter_map(|path| path.file_name());
     let skills: Vec<String> = names
         .map(|name| name.to_string_lossy().into_owned())
@@ -95,10 +92,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         model_hash: &model_hash,
         checkpoint_every: args.checkpoint_every.get(),
     };
-    let mut events = Events::default();
-    expert.train(&pipeline, &set, &args.out, &mut |event| {
-        events.receive(event)
-    })?;
+    expert.train(&pipeline, &set, &args.out, &mut observe)?;
     events.finish();
     say(format_args!("{}", args.out.join(Expert::ADAPTER).display()));
     Ok(())

@@ -3,13 +3,13 @@
 use image::RgbImage;
 use selma_dataset::{Dataset, METADATA_FILE};
 use selma_diffusion::StableDiffusion;
-use selma_train::{TrainConfig, TrainingSet, ValidTrainConfig};
+use selma_train::{TrainConfig, ValidTrainConfig};
 
 use super::images::load_once;
 use super::prompts::finished;
 use crate::recipe::FILTERED;
 use crate::run::UNION;
-use crate::{Expert, Run, RunObserver, SelmaError};
+use crate::{Expert, Run, RunObserver, SelmaError, encode_datasets};
 
 /// Trains every expert that is not finished.
 pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
@@ -77,7 +77,8 @@ fn train(
     model_hash: &str,
     observer: &mut RunObserver<'_>,
 ) -> Result<(), SelmaError> {
-    let set = TrainingSet::encode(pipeline, samples(run, job)?.into_iter().map(Ok))?;
+    let keep = |image: &RgbImage, text: &str| Ok(!job.filtered || is_faultless(image, text)?);
+    let set = encode_datasets(pipeline, &datasets(run, job)?, &keep, &job.name, observer)?;
     let expert = Expert {
         name: &job.name,
         skills: &job.skills,
@@ -88,10 +89,9 @@ fn train(
     expert.train(pipeline, &set, &run.layout.expert(&job.name), observer)
 }
 
-/// Pictures and captions of a job's skills.
-fn samples(run: &Run, job: &Job) -> Result<Vec<(RgbImage, String)>, SelmaError> {
-    let mut samples = Vec::new();
-    for skill in &job.skills {
+/// The pictures of a job's skills.
+fn datasets(run: &Run, job: &Job) -> Result<Vec<Dataset>, SelmaError> {
+    let open = |skill: &String| {
         let folder = run.layout.images_of(skill);
         if !folder.join(METADATA_FILE).is_file() {
             return Err(SelmaError::MissingStage {
@@ -99,15 +99,9 @@ fn samples(run: &Run, job: &Job) -> Result<Vec<(RgbImage, String)>, SelmaError> 
                 stage: "images",
             });
         }
-        let data = Dataset::open(&folder)?;
-        for (index, sample) in data.iter().enumerate() {
-            let image = data.image(index)?;
-            if !job.filtered || is_faultless(&image, &sample.text)? {
-                samples.push((image, sample.text.clone()));
-            }
-        }
-    }
-    Ok(samples)
+        Ok(Dataset::open(&folder)?)
+    };
+    job.skills.iter().map(open).collect()
 }
 
 /// Whether the oracle says yes to every question that the caption implies; captions outside the miniature's language
