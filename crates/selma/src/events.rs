@@ -5,8 +5,9 @@ use std::path::Path;
 
 use crate::Stage;
 
-/// Something that happened.
+/// Something that happened. Later versions may tell more.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub enum RunEvent<'a> {
     /// A stage begins.
     Stage(Stage),

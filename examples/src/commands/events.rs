@@ -59,6 +59,7 @@ impl Events {
                     say(format_args!("{task}: finished before"));
                 }
             }
+            _ => {}
         }
         interrupt::flow()
     }
