@@ -1,19 +1,23 @@
-//! The bundled model and the oracle: what the oracle still sees after the VAE.
+//! The bundled model and the oracle: what the oracle still sees after the VAE, and how far the model follows its prompts.
 
 #![allow(
     clippy::unwrap_used,
     reason = "helpers outside of #[test] functions count as library code for clippy"
 )]
 
+use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use burn::tensor::Device;
 use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use selma::diffusion::{Checkpoint, image as pixels};
-use selma::eval::Vqa;
-use selma::mini::{EvalSet, OracleVqa, SeenScene, layout, questions, render};
+use selma::diffusion::schedulers::SchedulerKind;
+use selma::diffusion::{Checkpoint, StableDiffusion, TextToImage, image as pixels};
+use selma::eval::dsg::Aggregation;
+use selma::eval::{EvalError, EvalOptions, EvalResult, ImageSource, QuestionSet, Vqa, evaluate};
+use selma::mini::{EvalItem, EvalSet, OracleVqa, SeenScene, layout, questions, render};
 
 /// The folder that the environment variable `SELMA_MINI_MODEL` names, else the bundled one.
 fn model() -> PathBuf {
@@ -78,9 +82,94 @@ fn the_oracle_sees_rendered_scenes_and_through_the_vae() {
     assert!(decoded >= 0.97, "after the VAE: {decoded}");
 }
 
+/// Pictures by the ids of their prompts.
+struct Drawn(HashMap<String, RgbImage>);
+
+impl ImageSource for Drawn {
+    fn load(&self, id: &str) -> Result<RgbImage, EvalError> {
+        Ok(self.0.get(id).cloned().unwrap())
+    }
+}
+
+/// How far the model follows prompts, one picture each.
+fn faithfulness(
+    items: &[EvalItem],
+    scheduler: SchedulerKind,
+    steps: usize,
+    guidance: f64,
+) -> EvalResult {
+    let pipeline = StableDiffusion::load(model(), &Device::flex()).unwrap();
+    let mut drawn = HashMap::new();
+    for (batch, seed) in items.chunks(32).zip((0..).step_by(32)) {
+        let prompts = batch.iter().map(|item| item.text.clone()).collect();
+        let mut request = TextToImage::new(prompts, (seed..seed + batch.len() as u64).collect());
+        request.scheduler = Some(scheduler);
+        request.steps = steps;
+        request.guidance = guidance;
+        let go_on = &mut |_: selma::diffusion::pipeline::Denoising<'_>| ControlFlow::Continue(());
+        let images = pipeline.generate(&request, go_on).unwrap().images;
+        drawn.extend(batch.iter().map(|item| item.id.clone()).zip(images));
+    }
+    let rows = items.iter().flat_map(EvalItem::questions).collect();
+    let questions = QuestionSet::new(rows).unwrap();
+    let options = EvalOptions {
+        aggregation: Aggregation::Selma,
+        ..EvalOptions::default()
+    };
+    evaluate(
+        "miniature",
+        &questions,
+        &Drawn(drawn),
+        &OracleVqa,
+        &options,
+        |_| ControlFlow::Continue(()),
+    )
+    .unwrap()
+}
+
+#[test]
+fn the_model_draws_most_of_what_it_is_told_and_more_with_guidance() {
+    let set = EvalSet::held_out(1).unwrap();
+    let items: Vec<EvalItem> = set.items().iter().step_by(5).cloned().collect();
+    let score = |guidance| {
+        let result = faithfulness(&items, SchedulerKind::Dpmpp2m, 8, guidance);
+        result.overall.mean
+    };
+    let (unguided, guided) = (score(1.0), score(4.0));
+    assert!(guided > 0.5, "{guided}");
+    assert!(
+        guided > unguided,
+        "{guided} with guidance, {unguided} without"
+    );
+}
+
 #[test]
 #[ignore = "prints the figures of the documentation"]
 fn figures() {
     let [rendered, decoded] = accuracy(3200);
     println!("as rendered: {rendered:.4}, after the VAE: {decoded:.4}");
+    let set = EvalSet::held_out(1).unwrap();
+    let ddim = SchedulerKind::Ddim;
+    let dpmpp = SchedulerKind::Dpmpp2m;
+    for (scheduler, steps, guidances) in [
+        (dpmpp, 8, &[1.0, 2.0, 3.0, 4.0, 5.0, 7.0][..]),
+        (dpmpp, 15, &[4.0]),
+        (ddim, 15, &[4.0]),
+        (ddim, 50, &[4.0]),
+    ] {
+        for &guidance in guidances {
+            let result = faithfulness(set.items(), scheduler, steps, guidance);
+            let kinds = result.by_broad.iter();
+            let kinds: Vec<String> = kinds
+                .map(|(kind, estimate)| format!("{kind} {:.1}", 100.0 * estimate.mean))
+                .collect();
+            println!(
+                "{scheduler}, {steps} steps, guidance {guidance}: {:.1} ({:.1} to {:.1}); {}",
+                100.0 * result.overall.mean,
+                100.0 * result.overall.low,
+                100.0 * result.overall.high,
+                kinds.join(", ")
+            );
+        }
+    }
 }
