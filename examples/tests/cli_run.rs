@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{Ended, Selma, copy_folder, tiny_sd};
+use selma_dataset::Dataset;
 
 const RECIPE: &str = r#"
 name = "tiny"
@@ -324,6 +325,12 @@ fn the_stages_are_commands_of_their_own() {
         "{}",
         described.text()
     );
+    selma.run(&format!("{draw} twice --per-prompt 2")).ok();
+    let twice = Dataset::open(selma.path("twice")).unwrap();
+    let names: Vec<&str> = twice.iter().map(|s| s.file_name.as_str()).collect();
+    assert_eq!(names.len(), 8);
+    assert_eq!(names[..2], ["coco-000000-1.png", "coco-000000.png"]);
+    assert_ne!(twice.image(0).unwrap(), twice.image(1).unwrap());
     let train = "train --model model --data data --steps 3 --batch-size 2 --rank 2 --out";
     selma.run(&format!("{train} expert")).ok();
     selma.run(&format!("{train} again")).ok();

@@ -7,20 +7,63 @@ use std::path::Path;
 use selma_dataset::{DatasetWriter, Provenance};
 use selma_diffusion::schedulers::SchedulerKind;
 use selma_diffusion::{DiffusionError, StableDiffusion, TextToImage};
+use selma_llm::Prompt;
 
 use crate::{RunEvent, RunObserver, SelmaError};
 
-/// A prompt to draw.
+/// A picture to draw.
 #[derive(Debug, Clone, Copy)]
 pub struct Drawing<'a> {
-    /// Identifier, and name of the file.
+    /// Identifier of the prompt, from which the file is named.
     pub id: &'a str,
+    /// Which of the prompt's pictures it is, from 0.
+    pub copy: usize,
     /// The skill it belongs to.
     pub skill: &'a str,
     /// The prompt.
     pub text: &'a str,
     /// Seed of the noise.
     pub seed: u64,
+}
+
+impl<'a> Drawing<'a> {
+    /// `per_prompt` pictures of each prompt, prompt by prompt. The first picture of a prompt does not depend on how many follow. `seed` derives the seed of the
+    /// noise from a purpose and indices.
+    #[must_use]
+    pub fn of_prompts(
+        prompts: &'a [Prompt],
+        per_prompt: usize,
+        seed: impl Fn(&str, &[u64]) -> u64,
+    ) -> Vec<Self> {
+        let drawing = |(prompt, number): (&'a Prompt, u64), copy: usize| {
+            let purpose = format!("image {}", prompt.skill);
+            let indices = [number, copy as u64];
+            let indices = if copy == 0 {
+                &indices[..1]
+            } else {
+                &indices[..]
+            };
+            Self {
+                id: &prompt.id,
+                copy,
+                skill: &prompt.skill,
+                text: &prompt.text,
+                seed: seed(&purpose, indices),
+            }
+        };
+        let numbered = prompts.iter().zip(0..);
+        numbered
+            .flat_map(|prompt| (0..per_prompt).map(move |copy| drawing(prompt, copy)))
+            .collect()
+    }
+
+    /// Name of the picture's file.
+    fn file_name(&self) -> String {
+        match self.copy {
+            0 => file_name(self.id),
+            copy => file_name(&format!("{}-{copy}", self.id)),
+        }
+    }
 }
 
 /// How to draw.
@@ -42,7 +85,7 @@ pub struct DrawingStyle<'a> {
     pub adapter: Option<&'a str>,
 }
 
-/// Name of the picture of a prompt.
+/// Name of the first picture of a prompt.
 #[must_use]
 pub fn file_name(id: &str) -> String {
     format!("{id}.png")
@@ -82,7 +125,7 @@ pub fn draw(
     for batch in drawings.chunks(style.batch_size) {
         if batch
             .iter()
-            .all(|drawing| writer.contains(&file_name(drawing.id)))
+            .all(|drawing| writer.contains(&drawing.file_name()))
         {
             continue;
         }
@@ -110,7 +153,7 @@ pub fn draw(
             other => other.into(),
         })?;
         for (drawing, image) in batch.iter().zip(&generated.images) {
-            let name = file_name(drawing.id);
+            let name = drawing.file_name();
             if writer.contains(&name) {
                 continue;
             }
@@ -139,7 +182,7 @@ fn check_drawn(
     scheduler: &str,
 ) -> Result<(), SelmaError> {
     let wanted: HashMap<String, &Drawing<'_>> =
-        drawings.iter().map(|d| (file_name(d.id), d)).collect();
+        drawings.iter().map(|d| (d.file_name(), d)).collect();
     for sample in writer.samples() {
         let other = |reason| SelmaError::OtherPictures {
             path: writer.root().to_owned(),

@@ -73,6 +73,13 @@ pub struct ImageStage {
     pub scheduler: Option<SchedulerKind>,
     /// Pictures drawn together. It does not change which noise a picture starts from.
     pub batch_size: usize,
+    /// Pictures of each prompt, which differ by their noise; the paper draws one.
+    #[serde(default = "one")]
+    pub per_prompt: usize,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// How experts are trained.
@@ -200,6 +207,7 @@ impl Recipe {
         for (field, value) in [
             ("images.steps", self.images.steps),
             ("images.batch_size", self.images.batch_size),
+            ("images.per_prompt", self.images.per_prompt),
             ("train.checkpoint_every", self.train.checkpoint_every),
             ("eval.prompts", self.eval.prompts),
             ("eval.steps", self.eval.steps),

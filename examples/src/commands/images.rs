@@ -13,7 +13,7 @@ use selma_lora::Adapter;
 use super::{events::Events, values};
 use crate::interrupt;
 
-/// Draw every prompt of a file into a dataset.
+/// Draw the prompts of a file into a dataset.
 ///
 /// The dataset is a folder of PNG files with metadata.jsonl, which `datasets.load_dataset("imagefolder")` opens, and a text
 /// file beside each picture. Stopped at any time, the same command draws what is missing.
@@ -46,6 +46,9 @@ pub struct Args {
     /// Pictures drawn together.
     #[arg(long, value_name = "N", default_value = "8")]
     batch_size: NonZeroUsize,
+    /// Pictures of each prompt, which differ by their noise.
+    #[arg(long, value_name = "N", default_value = "1")]
+    per_prompt: NonZeroUsize,
     /// Seed from which each picture's own is derived.
     #[arg(long, value_name = "S", default_value = "0")]
     seed: u64,
@@ -65,16 +68,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if let Some(adapter) = &adapter {
         pipeline.attach(adapter, "adapter", 1.0)?;
     }
-    let drawings: Vec<Drawing<'_>> = prompts
-        .iter()
-        .zip(0..)
-        .map(|(prompt, number)| Drawing {
-            id: &prompt.id,
-            skill: &prompt.skill,
-            text: &prompt.text,
-            seed: derive_seed(args.seed, &format!("image {}", prompt.skill), &[number]),
-        })
-        .collect();
+    let seed = |purpose: &str, indices: &[u64]| derive_seed(args.seed, purpose, indices);
+    let drawings = Drawing::of_prompts(&prompts, args.per_prompt.get(), seed);
     let model = args.model.to_string_lossy();
     let style = DrawingStyle {
         steps: args.steps.get(),

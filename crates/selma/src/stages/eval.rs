@@ -249,6 +249,7 @@ impl Judge<'_> {
             .zip(0..)
             .map(|(item, number)| Drawing {
                 id: &item.id,
+                copy: 0,
                 skill: item.skill.name(),
                 text: &item.text,
                 seed: self

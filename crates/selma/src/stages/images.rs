@@ -25,16 +25,8 @@ pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), Selma
                 });
             }
             let prompts = read_prompts(&path)?;
-            let drawings: Vec<Drawing<'_>> = prompts
-                .iter()
-                .zip(0..)
-                .map(|(prompt, number)| Drawing {
-                    id: &prompt.id,
-                    skill: &skill.name,
-                    text: &prompt.text,
-                    seed: run.seed(&format!("image {}", skill.name), &[number]),
-                })
-                .collect();
+            let seed = |purpose: &str, indices: &[u64]| run.seed(purpose, indices);
+            let drawings = Drawing::of_prompts(&prompts, stage.per_prompt, seed);
             let pipeline = load_once(&mut pipeline, run)?;
             let model = run.recipe.model.to_string_lossy();
             let style = DrawingStyle {
