@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use selma_dataset::Dataset;
-use selma_eval::{EvalResult, compare};
+use selma_eval::{Estimate, EvalResult, compare};
 use selma_llm::Skill;
 
 use super::eval::{chosen_guidance, image_folder, load};
@@ -40,7 +40,7 @@ pub(crate) fn make(run: &Run) -> Result<Report, SelmaError> {
                 guidance: *guidance,
                 overall: result.overall,
                 by_skill: result.by_group.clone(),
-                by_category: result.by_detailed.clone(),
+                by_category: categories(result),
                 difference_to_base,
             })
         })
@@ -177,6 +177,15 @@ fn samples(run: &Run, results: &[(Model, f64, EvalResult)]) -> Result<Vec<Sample
         }
     }
     Ok(order.iter().filter_map(|id| rows.remove(id)).collect())
+}
+
+/// The scores by DSG's finer categories. `-` is the only one of the broad category `global`, and gets its name.
+fn categories(result: &EvalResult) -> BTreeMap<String, Estimate> {
+    let named = result.by_detailed.iter().map(|(name, score)| {
+        let name = if name == "-" { "global" } else { name };
+        (name.to_owned(), *score)
+    });
+    named.collect()
 }
 
 fn settings(run: &Run) -> Result<Vec<(String, String)>, SelmaError> {
