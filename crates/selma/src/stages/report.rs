@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use selma_dataset::Dataset;
-use selma_eval::{Estimate, EvalResult, compare};
+use selma_eval::{EvalResult, compare};
 use selma_llm::Skill;
 
 use super::eval::{chosen_guidance, image_folder, load};
@@ -40,7 +40,7 @@ pub(crate) fn make(run: &Run) -> Result<Report, SelmaError> {
                 guidance: *guidance,
                 overall: result.overall,
                 by_skill: result.by_group.clone(),
-                by_category: categories(result),
+                by_category: categories(&result.by_detailed),
                 difference_to_base,
             })
         })
@@ -180,8 +180,8 @@ fn samples(run: &Run, results: &[(Model, f64, EvalResult)]) -> Result<Vec<Sample
 }
 
 /// The scores by DSG's finer categories. `-` is the only one of the broad category `global`, and gets its name.
-fn categories(result: &EvalResult) -> BTreeMap<String, Estimate> {
-    let named = result.by_detailed.iter().map(|(name, score)| {
+fn categories<T: Copy>(by_detailed: &BTreeMap<String, T>) -> BTreeMap<String, T> {
+    let named = by_detailed.iter().map(|(name, score)| {
         let name = if name == "-" { "global" } else { name };
         (name.to_owned(), *score)
     });
@@ -216,5 +216,18 @@ fn flatten(path: &str, value: &serde_json::Value, settings: &mut Vec<(String, St
         }
         serde_json::Value::String(text) => settings.push((path.to_owned(), text.clone())),
         other => settings.push((path.to_owned(), other.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_category_without_a_name_is_called_global() {
+        let scores = [("-", 1), ("color", 2)].map(|(name, score)| (name.to_owned(), score));
+        let named = categories(&BTreeMap::from(scores));
+        let expected = [("color", 2), ("global", 1)].map(|(name, score)| (name.to_owned(), score));
+        assert_eq!(named, BTreeMap::from(expected));
     }
 }
