@@ -37,11 +37,11 @@ impl TrainingSet {
     ///
     /// # Errors
     ///
-    /// If there are none, the images differ in size, or a caption cannot be tokenized.
-    pub fn encode(
+    /// If there are none, the images differ in size, or a caption cannot be tokenized; and the first error of the samples.
+    pub fn encode<E: From<TrainError>>(
         pipeline: &StableDiffusion,
-        samples: impl IntoIterator<Item = Result<(RgbImage, String), TrainError>>,
-    ) -> Result<Self, TrainError> {
+        samples: impl IntoIterator<Item = Result<(RgbImage, String), E>>,
+    ) -> Result<Self, E> {
         const BATCH: usize = 16;
         let mut set = Self {
             moments: Vec::new(),
@@ -64,7 +64,7 @@ impl TrainingSet {
             set.push_texts(pipeline, &captions)?;
         }
         if set.len == 0 {
-            return Err(TrainError::NoData);
+            return Err(TrainError::NoData.into());
         }
         set.push_texts(pipeline, &[""])?;
         Ok(set)

@@ -21,7 +21,7 @@ fn set(pipeline: &StableDiffusion) -> TrainingSet {
         let image = RgbImage::from_fn(16, 16, |x, y| Rgb([index * 40, x as u8 * 15, y as u8 * 15]));
         Ok((image, format!("picture {index}")))
     });
-    TrainingSet::encode(pipeline, samples).unwrap()
+    TrainingSet::encode::<TrainError>(pipeline, samples).unwrap()
 }
 
 fn config() -> TrainConfig {
@@ -215,12 +215,13 @@ fn targets_that_no_layer_has_are_refused_with_what_there_is() {
 #[test]
 fn data_that_cannot_be_trained_on_is_refused() {
     let pipeline = tiny();
-    let none = TrainingSet::encode(&pipeline, []);
+    let none = TrainingSet::encode::<TrainError>(&pipeline, []);
     assert!(matches!(none, Err(TrainError::NoData)));
-    let odd = TrainingSet::encode(&pipeline, [Ok((RgbImage::new(15, 16), String::new()))]);
+    let odd =
+        TrainingSet::encode::<TrainError>(&pipeline, [Ok((RgbImage::new(15, 16), String::new()))]);
     let error = odd.unwrap_err().to_string();
     assert!(error.contains("15x16"), "{error}");
     let two =
         [RgbImage::new(16, 16), RgbImage::new(32, 32)].map(|image| Ok((image, String::new())));
-    assert!(TrainingSet::encode(&pipeline, two).is_err());
+    assert!(TrainingSet::encode::<TrainError>(&pipeline, two).is_err());
 }

@@ -3,7 +3,7 @@
 use image::RgbImage;
 use selma_dataset::Dataset;
 use selma_diffusion::StableDiffusion;
-use selma_train::{TrainError, TrainingSet};
+use selma_train::TrainingSet;
 
 use crate::{RunEvent, RunObserver, SelmaError};
 
@@ -41,18 +41,10 @@ pub fn encode_datasets(
         let image = data.image(index)?;
         Ok(keep(&image, text)?.then(|| (image, text.to_owned())))
     };
-    let mut failure = None;
     let samples = pictures
         .zip(1..)
-        .filter_map(
-            |((data, index, sample), done)| match read(done, data, index, &sample.text) {
-                Ok(sample) => sample.map(Ok),
-                Err(error) => {
-                    failure = Some(error);
-                    Some(Err(TrainError::Cancelled { step: 0 }))
-                }
-            },
-        );
-    let set = TrainingSet::encode(pipeline, samples);
-    failure.map_or_else(|| Ok(set?), Err)
+        .filter_map(|((data, index, sample), done)| {
+            read(done, data, index, &sample.text).transpose()
+        });
+    TrainingSet::encode(pipeline, samples)
 }

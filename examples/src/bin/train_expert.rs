@@ -23,7 +23,8 @@ fn main() -> anyhow::Result<()> {
     // Pictures and captions go through VAE and text encoder once, not at every step.
     let dataset = Dataset::open(folder)?;
     let samples = dataset.iter().enumerate();
-    let samples = samples.map(|(index, sample)| Ok((dataset.image(index)?, sample.text.clone())));
+    let samples =
+        samples.map(|(index, sample)| anyhow::Ok((dataset.image(index)?, sample.text.clone())));
     let set = TrainingSet::encode(&pipeline, samples)?;
 
     // Experts that are to be merged should share the seed: their factors A then start out the same.
