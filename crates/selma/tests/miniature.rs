@@ -93,12 +93,12 @@ impl ImageSource for Drawn {
 
 /// How far the model follows prompts, one picture each.
 fn faithfulness(
+    pipeline: &StableDiffusion,
     items: &[EvalItem],
     scheduler: SchedulerKind,
     steps: usize,
     guidance: f64,
 ) -> EvalResult {
-    let pipeline = StableDiffusion::load(model(), &Device::flex()).unwrap();
     let mut drawn = HashMap::new();
     for (batch, seed) in items.chunks(32).zip((0..).step_by(32)) {
         let prompts = batch.iter().map(|item| item.text.clone()).collect();
@@ -131,8 +131,9 @@ fn faithfulness(
 fn the_model_draws_most_of_what_it_is_told_and_more_with_guidance() {
     let set = EvalSet::held_out(1).unwrap();
     let items: Vec<EvalItem> = set.items().iter().step_by(5).cloned().collect();
+    let pipeline = StableDiffusion::load(model(), &Device::flex()).unwrap();
     let score = |guidance| {
-        let result = faithfulness(&items, SchedulerKind::Dpmpp2m, 8, guidance);
+        let result = faithfulness(&pipeline, &items, SchedulerKind::Dpmpp2m, 8, guidance);
         result.overall.mean
     };
     let (unguided, guided) = (score(1.0), score(4.0));
@@ -149,6 +150,7 @@ fn figures() {
     let [rendered, decoded] = accuracy(3200);
     println!("as rendered: {rendered:.4}, after the VAE: {decoded:.4}");
     let set = EvalSet::held_out(1).unwrap();
+    let pipeline = StableDiffusion::load(model(), &Device::flex()).unwrap();
     let ddim = SchedulerKind::Ddim;
     let dpmpp = SchedulerKind::Dpmpp2m;
     for (scheduler, steps, guidances) in [
@@ -158,7 +160,7 @@ fn figures() {
         (ddim, 50, &[4.0]),
     ] {
         for &guidance in guidances {
-            let result = faithfulness(set.items(), scheduler, steps, guidance);
+            let result = faithfulness(&pipeline, set.items(), scheduler, steps, guidance);
             let kinds = result.by_broad.iter();
             let kinds: Vec<String> = kinds
                 .map(|(kind, estimate)| format!("{kind} {:.1}", 100.0 * estimate.mean))
