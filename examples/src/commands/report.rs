@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
+use burn::tensor::Device;
 use selma::{Recipe, Run, Stage};
-use selma_diffusion::device;
 
 use super::events::Events;
 use crate::terminal::{print, say};
@@ -21,7 +21,8 @@ pub struct Args {
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     let recipe = Recipe::of_run(&args.run)?;
-    let run = Run::open(recipe, &args.run, &device("flex")?)?;
+    // A report runs no network, so any device of this build will do.
+    let run = Run::open(recipe, &args.run, &Device::default())?;
     let mut events = Events::default();
     run.stage(Stage::Report, &mut |event| events.receive(event))?;
     print(run.report()?.table())?;
