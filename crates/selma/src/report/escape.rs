@@ -21,6 +21,11 @@ pub(super) fn html(text: &str) -> String {
     escaped
 }
 
+/// A name for HTML text, which may be broken behind an underscore.
+pub(super) fn name(text: &str) -> String {
+    html(text).replace('_', "_<wbr>")
+}
+
 /// A value as JSON for a `<script type="application/json">`: nothing in it can end the element or open a comment.
 pub(super) fn json(value: &impl Serialize) -> String {
     // The values are strings, numbers and lists, which JSON can always hold.

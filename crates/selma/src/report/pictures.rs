@@ -50,7 +50,7 @@ pub(super) fn pictures(report: &Report) -> String {
             let kind = report.kind_of(m).name();
             format!(
                 "<span class=\"kind-{kind}\"><span class=\"name\">{}</span></span>",
-                escape::html(m)
+                escape::name(m)
             )
         })
         .collect();

@@ -154,7 +154,7 @@ fn score_row(
     let mut cells = format!(
         "<tr class=\"kind-{}\"><th scope=\"row\"><span class=\"name\">{}</span></th><td>{}</td>",
         model.kind.name(),
-        escape::html(&model.name),
+        escape::name(&model.name),
         number::plain(model.guidance)
     );
     for column in columns {
