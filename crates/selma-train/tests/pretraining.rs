@@ -4,6 +4,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -119,8 +120,15 @@ fn compare(
     }
 }
 
+/// burn's generator, which draws the initial weights, is one for the whole process: no two pretrainings may draw from it at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn an_interrupted_vae_makes_the_same_bytes() {
+    let _alone = alone();
     let config = config();
     let device = Device::flex();
     compare(5, |checkpoints, observer| {
@@ -132,6 +140,7 @@ fn an_interrupted_vae_makes_the_same_bytes() {
 
 #[test]
 fn the_decoder_goes_on_alone() {
+    let _alone = alone();
     let device = Device::flex();
     let train = |decoder_steps| {
         let mut config = config();
@@ -147,6 +156,7 @@ fn the_decoder_goes_on_alone() {
 
 #[test]
 fn an_interrupted_denoiser_makes_the_same_bytes() {
+    let _alone = alone();
     let mut config = config();
     let device = Device::flex();
     let dir = tempfile::tempdir().unwrap();
@@ -174,6 +184,7 @@ fn an_interrupted_denoiser_makes_the_same_bytes() {
 
 #[test]
 fn a_torn_checkpoint_is_refused() {
+    let _alone = alone();
     let config = config();
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("checkpoint.safetensors");

@@ -41,6 +41,9 @@ pub struct Foundation<'a> {
 /// Trains text encoder and UNet on latents of a trained VAE, to predict what the scheduler's configuration says: see
 /// [`Denoising`].
 ///
+/// The initial weights are drawn from burn's generator for the device, which is one for the whole process and is seeded first: nothing else may draw from it
+/// until the first step is done.
+///
 /// # Errors
 ///
 /// If a configuration cannot be built, an example cannot be made, the loss is not finite, the observer stops, or a

@@ -20,6 +20,9 @@ use crate::{Observer, TrainError};
 /// the decoders that were published for Stable Diffusion later: the pictures become sharper, and the latents stay as
 /// smooth, and as easy for a UNet, as a short training leaves them.
 ///
+/// The initial weights are drawn from burn's generator for the device, which is one for the whole process and is seeded first: nothing else may draw from it
+/// until the first step is done.
+///
 /// # Errors
 ///
 /// If the configuration cannot be built, an example cannot be made, the loss is not finite, the observer stops, or a
