@@ -371,6 +371,14 @@ fn stages_name_what_they_cannot_use() {
         "images --model model --prompts torn.jsonl --out data",
         &["torn.jsonl, line 2"],
     );
+    let prompt =
+        |id: &str| format!("{{\"id\":\"{id}\",\"skill\":\"s\",\"text\":\"a red disc\"}}\n");
+    selma.write("alike.jsonl", prompt("x") + &prompt("x-1"));
+    check(
+        "images --model model --prompts alike.jsonl --per-prompt 2 --out drawn",
+        &["`x` and `x-1`", "x-1.png"],
+    );
+    assert!(!selma.path("drawn").exists());
     check(
         "train --model model --data no --out expert",
         &["no/metadata.jsonl", "No such file"],

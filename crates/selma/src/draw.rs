@@ -98,6 +98,7 @@ pub fn file_name(id: &str) -> String {
 ///
 /// # Errors
 ///
+/// [`SelmaError::SameFile`] if two of them have one name, before anything is written;
 /// [`SelmaError::OtherPictures`] if the folder has pictures that are not among these or were drawn in another way,
 /// [`SelmaError::Cancelled`] if the observer stops, and errors of drawing and writing; finished pictures are kept.
 pub fn draw(
@@ -115,9 +116,10 @@ pub fn draw(
             found: "0".to_owned(),
         });
     }
+    let wanted = by_file_name(drawings)?;
     let mut writer = DatasetWriter::open(folder)?;
     let scheduler = style.scheduler.unwrap_or(pipeline.scheduler).name();
-    if let Err(error) = check_drawn(&writer, drawings, style, scheduler) {
+    if let Err(error) = check_drawn(&writer, &wanted, style, scheduler) {
         writer.leave()?;
         return Err(error);
     }
@@ -174,15 +176,31 @@ pub fn draw(
     Ok(writer.finish()?)
 }
 
+/// The drawings by the names of their files, which differ: prompts may be called `x` and `x-1`, and the second picture of
+/// `x` is `x-1.png` too.
+fn by_file_name<'a>(
+    drawings: &'a [Drawing<'a>],
+) -> Result<HashMap<String, &'a Drawing<'a>>, SelmaError> {
+    let mut wanted = HashMap::with_capacity(drawings.len());
+    for drawing in drawings {
+        if let Some(first) = wanted.insert(drawing.file_name(), drawing) {
+            return Err(SelmaError::SameFile {
+                first: first.id.to_owned(),
+                second: drawing.id.to_owned(),
+                file_name: drawing.file_name(),
+            });
+        }
+    }
+    Ok(wanted)
+}
+
 /// Sees that the pictures that a data set has are some of those to be drawn.
 fn check_drawn(
     writer: &DatasetWriter,
-    drawings: &[Drawing<'_>],
+    wanted: &HashMap<String, &Drawing<'_>>,
     style: &DrawingStyle<'_>,
     scheduler: &str,
 ) -> Result<(), SelmaError> {
-    let wanted: HashMap<String, &Drawing<'_>> =
-        drawings.iter().map(|d| (d.file_name(), d)).collect();
     for sample in writer.samples() {
         let other = |reason| SelmaError::OtherPictures {
             path: writer.root().to_owned(),

@@ -67,6 +67,16 @@ pub enum SelmaError {
         /// What is the matter with it.
         reason: &'static str,
     },
+    /// Two pictures of which the second would take the place of the first.
+    #[error("the prompts `{first}` and `{second}` would both be drawn as {file_name}; rename one")]
+    SameFile {
+        /// The prompt of the first.
+        first: String,
+        /// The prompt of the second.
+        second: String,
+        /// The name of both.
+        file_name: String,
+    },
     /// Another process works in the folder of the run.
     #[error("{path} is in use by another process")]
     Busy {
