@@ -17,6 +17,7 @@ use selma_durable::{DurableError, atomic_write, create_folder};
 
 use crate::client::pause;
 use crate::id::is_commit;
+use crate::listing::Identity;
 use crate::{HubError, HubObserver, ModelId};
 
 /// Time between two looks at a lock that another process holds.
@@ -50,9 +51,12 @@ impl Cache {
         Some(text.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 
-    /// Remembers what a branch or tag stands for.
-    pub(crate) fn remember(&self, revision: &str, commit: &str) -> Result<(), HubError> {
-        let path = self.reference(revision);
+    /// Remembers what a branch or tag stands for. A cache that knows it may be read-only.
+    pub(crate) fn remember(&self, id: &ModelId, commit: &str) -> Result<(), HubError> {
+        if self.commit(id).as_deref() == Some(commit) {
+            return Ok(());
+        }
+        let path = self.reference(id.revision());
         create_folder(parent(&path))?;
         Ok(atomic_write(&path, commit.as_bytes())?)
     }
@@ -64,6 +68,16 @@ impl Cache {
     /// The folder of a commit's files.
     pub(crate) fn snapshot(&self, commit: &str) -> PathBuf {
         self.names.pointer_path(commit)
+    }
+
+    /// Whether a commit's folder has a file, of the right length.
+    pub(crate) fn has(&self, commit: &str, file: &str, identity: &Identity) -> bool {
+        is_whole(&self.snapshot(commit).join(file), identity)
+    }
+
+    /// Whether a file's content is there, of the right length.
+    pub(crate) fn has_blob(&self, identity: &Identity) -> bool {
+        is_whole(&self.blob(&identity.etag), identity)
     }
 
     /// Where a file's content lies, once it is complete.
@@ -81,12 +95,12 @@ impl Cache {
     /// Has the commit's folder show a blob as one of its files.
     pub(crate) fn link(&self, commit: &str, file: &str, etag: &str) -> Result<(), HubError> {
         let link = self.snapshot(commit).join(file);
-        create_folder(parent(&link))?;
         // Out of the file's folder and of `snapshots/COMMIT`.
         let target = format!("{}blobs/{etag}", "../".repeat(file.split('/').count() + 1));
         if fs::read_link(&link).is_ok_and(|found| found == Path::new(&target)) {
             return Ok(());
         }
+        create_folder(parent(&link))?;
         // Something else of that name leads nowhere, or is a copy of other content.
         if fs::symlink_metadata(&link).is_ok() {
             fs::remove_file(&link)
@@ -119,6 +133,11 @@ impl Cache {
             }
         }
     }
+}
+
+fn is_whole(path: &Path, identity: &Identity) -> bool {
+    let found = path.metadata();
+    found.is_ok_and(|found| found.is_file() && found.len() == identity.size)
 }
 
 fn collect(folder: &Path, prefix: &str, found: &mut BTreeSet<String>) {
@@ -176,7 +195,7 @@ mod tests {
         let cache = Cache::new(dir.path(), "owner/name");
         let id: ModelId = "owner/name@refs/pr/1".parse().unwrap();
         assert_eq!(cache.commit(&id), None);
-        cache.remember("refs/pr/1", COMMIT).unwrap();
+        cache.remember(&id, COMMIT).unwrap();
         assert_eq!(
             fs::read_to_string(root.join("refs/refs/pr/1")).unwrap(),
             COMMIT

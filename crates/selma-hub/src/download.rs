@@ -22,15 +22,34 @@ pub(crate) struct Wanted<'a> {
     pub(crate) url: &'a str,
     /// Its content.
     pub(crate) identity: &'a Identity,
-    /// Bytes of other files that are done, and bytes in all, for the observer.
-    pub(crate) before: u64,
-    pub(crate) total: u64,
 }
 
-/// Whether the blob is there, whole.
-pub(crate) fn is_cached(cache: &Cache, identity: &Identity) -> bool {
-    let found = cache.blob(&identity.etag).metadata();
-    found.is_ok_and(|found| found.is_file() && found.len() == identity.size)
+/// Counts bytes for the observer.
+pub(crate) struct Meter {
+    /// Those of files that are done.
+    pub(crate) before: u64,
+    /// Those of all files.
+    pub(crate) total: u64,
+    /// Those that were sent to us.
+    pub(crate) received: u64,
+}
+
+impl Meter {
+    /// Tells that so many bytes of a file are there.
+    pub(crate) fn tell(
+        &self,
+        file: &str,
+        done: u64,
+        observer: &mut HubObserver<'_>,
+    ) -> Result<(), HubError> {
+        let progress = HubEvent::Progress {
+            file,
+            done: self.before + done,
+            total: self.total,
+            received: self.received,
+        };
+        tell(observer, progress)
+    }
 }
 
 /// Brings a blob into the cache, unless it is there. One that another process downloads is waited for; what came in an earlier
@@ -39,23 +58,24 @@ pub(crate) fn download(
     client: &Client,
     cache: &Cache,
     wanted: &Wanted<'_>,
+    meter: &mut Meter,
     observer: &mut HubObserver<'_>,
 ) -> Result<(), HubError> {
-    if is_cached(cache, wanted.identity) {
-        return wanted.tell(wanted.identity.size, observer);
+    if cache.has_blob(wanted.identity) {
+        return meter.tell(wanted.file, wanted.identity.size, observer);
     }
     let blob = cache.blob(&wanted.identity.etag);
     create_folder(parent(&blob))?;
     let _lock = cache.lock(&wanted.identity.etag, wanted.file, observer)?;
-    if is_cached(cache, wanted.identity) {
-        return wanted.tell(wanted.identity.size, observer);
+    if cache.has_blob(wanted.identity) {
+        return meter.tell(wanted.file, wanted.identity.size, observer);
     }
     let mut partial = Partial::open(&blob.with_extension("incomplete"))?;
     // A wrong sum can come from a damaged file of an earlier attempt, so it gets a second one from the first byte on.
     let mut last = false;
     loop {
         client.persist(wanted.url, wanted.file, observer, |observer| {
-            wanted.attempt(client, &mut partial, observer)
+            wanted.attempt(client, &mut partial, meter, observer)
         })?;
         let found = partial.sha256();
         match wanted.identity.sha256() {
@@ -77,22 +97,12 @@ pub(crate) fn download(
 }
 
 impl Wanted<'_> {
-    fn tell(&self, done: u64, observer: &mut HubObserver<'_>) -> Result<(), HubError> {
-        tell(
-            observer,
-            HubEvent::Progress {
-                file: self.file,
-                done: self.before + done,
-                total: self.total,
-            },
-        )
-    }
-
     /// One attempt to get what is missing.
     fn attempt(
         &self,
         client: &Client,
         partial: &mut Partial,
+        meter: &mut Meter,
         observer: &mut HubObserver<'_>,
     ) -> Result<(), Attempt> {
         let size = self.identity.size;
@@ -101,7 +111,7 @@ impl Wanted<'_> {
         }
         let from = partial.len();
         if from == size {
-            return Ok(self.tell(size, observer)?);
+            return Ok(meter.tell(self.file, size, observer)?);
         }
         let mut response = client.get(self.url, (from > 0).then_some(from))?;
         let begins = match response.status() {
@@ -143,7 +153,8 @@ impl Wanted<'_> {
                 .into());
             }
             partial.append(read, left)?;
-            self.tell(partial.len(), observer)?;
+            meter.received += read.len() as u64;
+            meter.tell(self.file, partial.len(), observer)?;
         };
         outcome.map_err(|failure| Attempt {
             failure,

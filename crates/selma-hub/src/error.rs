@@ -179,6 +179,12 @@ pub enum HubError {
         /// The cause.
         source: io::Error,
     },
+    /// Another process downloads the same file, and the file system does not keep them apart.
+    #[error("{} is being written by another process, and this file system gives its lock to both, so that two would write to it", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file or folder of the cache cannot be read or written.
     #[error(transparent)]
     Durable(#[from] DurableError),

@@ -26,6 +26,8 @@ pub enum HubEvent<'a> {
         done: u64,
         /// Bytes in all.
         total: u64,
+        /// Bytes that this call has downloaded, for a rate.
+        received: u64,
     },
     /// A request has failed and is sent again after a pause.
     Retry {

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::cache::Cache;
 use crate::client::{Client, tell};
-use crate::download::{Wanted, download, is_cached};
+use crate::download::{Meter, Wanted, download};
 use crate::listing::{Identity, Listing, file_url, identify};
 use crate::select::{MODEL_INDEX, select, shards, weight_files};
 use crate::{HubConfig, HubError, HubEvent, HubObserver, ModelId};
@@ -160,7 +160,7 @@ impl Hub {
         };
         self.bring(id, listing, &wanted, observer)?;
         if id.commit().is_none() {
-            cache.remember(id.revision(), &listing.commit)?;
+            cache.remember(id, &listing.commit)?;
         }
         Ok(Model {
             path: place(&snapshot, id),
@@ -186,30 +186,38 @@ impl Hub {
             };
             parts.push((file, url, identity));
         }
-        let sum = |of: &dyn Fn(&Identity) -> bool| -> u64 {
-            let sizes = parts.iter().filter(|(_, _, identity)| of(identity));
-            sizes.map(|(_, _, identity)| identity.size).sum()
+        let commit = &listing.commit;
+        let present = |file: &str, identity: &Identity| {
+            cache.has(commit, file, identity) || cache.has_blob(identity)
         };
-        let total = sum(&|_| true);
+        // What is there comes first, so that progress starts with it.
+        parts.sort_by_key(|(file, _, identity)| !present(file, identity));
+        let missing = parts.iter().filter(|part| !present(part.0, &part.2));
+        let mut meter = Meter {
+            before: 0,
+            total: parts.iter().map(|part| part.2.size).sum(),
+            received: 0,
+        };
         let chosen = HubEvent::Chosen {
-            commit: &listing.commit,
+            commit,
             files: files.len(),
-            bytes: total,
-            missing: sum(&|identity| !is_cached(&cache, identity)),
+            bytes: meter.total,
+            missing: missing.map(|part| part.2.size).sum(),
         };
         tell(observer, chosen)?;
-        let mut before = 0;
         for (file, url, identity) in &parts {
-            let wanted = Wanted {
-                file,
-                url,
-                identity,
-                before,
-                total,
-            };
-            download(&self.client, &cache, &wanted, observer)?;
-            cache.link(&listing.commit, file, &identity.etag)?;
-            before += identity.size;
+            if cache.has(commit, file, identity) {
+                meter.tell(file, identity.size, observer)?;
+            } else {
+                let wanted = Wanted {
+                    file,
+                    url,
+                    identity,
+                };
+                download(&self.client, &cache, &wanted, &mut meter, observer)?;
+                cache.link(commit, file, &identity.etag)?;
+            }
+            meter.before += identity.size;
         }
         Ok(())
     }

@@ -56,11 +56,24 @@ impl Partial {
 
     /// Adds bytes at the end, of `left` that are still to come.
     pub(crate) fn append(&mut self, bytes: &[u8], left: u64) -> Result<(), HubError> {
+        self.check_alone()?;
         let written = self.file.write_all(bytes);
         written.map_err(HubError::disk("write", &self.path, left))?;
         self.hash.update(bytes);
         self.len += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Sees that nobody else has written. Some cluster file systems give one lock to all who ask.
+    fn check_alone(&self) -> Result<(), HubError> {
+        let found = self.file.metadata();
+        let found = found.map_err(DurableError::io("read", &self.path))?;
+        match found.len() == self.len {
+            true => Ok(()),
+            false => Err(HubError::Busy {
+                path: self.path.clone(),
+            }),
+        }
     }
 
     /// Throws away what is there.
@@ -79,6 +92,7 @@ impl Partial {
 
     /// Gives the file its name, once it is on the disk.
     pub(crate) fn commit(self, path: &Path) -> Result<(), HubError> {
+        self.check_alone()?;
         let written = self.file.sync_all();
         written
             .and_then(|()| fs::rename(&self.path, path))
@@ -116,5 +130,20 @@ mod tests {
         partial.commit(&whole).unwrap();
         assert_eq!(std::fs::read(&whole).unwrap(), b"hello world");
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn another_writer_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.incomplete");
+        let mut first = Partial::open(&path).unwrap();
+        first.append(b"hello ", 11).unwrap();
+        let mut second = Partial::open(&path).unwrap();
+        second.append(b"world", 5).unwrap();
+        let appended = first.append(b"world", 5);
+        for result in [appended, first.commit(&dir.path().join("x"))] {
+            let error = result.unwrap_err().to_string();
+            assert!(error.ends_with("so that two would write to it"), "{error}");
+        }
     }
 }

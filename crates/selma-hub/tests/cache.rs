@@ -237,3 +237,21 @@ fn weights_in_parts_and_variants() {
         "{error}"
     );
 }
+
+#[test]
+fn a_cache_without_links_is_used_as_it_is() {
+    let (cache, world) = (tempfile::tempdir().unwrap(), World::new(files()));
+    let model = world.fetch(cache.path(), REPOSITORY).0.unwrap();
+    let downloads = world.downloads().len();
+    // As Python leaves it where links are not to be had: files in the folder of the commit, and no blobs.
+    for name in common::NEEDED {
+        let path = model.path.join(name);
+        let content = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, content).unwrap();
+    }
+    fs::remove_dir_all(cache.path().join("models--owner--tiny-model/blobs")).unwrap();
+    assert_eq!(world.fetch(cache.path(), REPOSITORY).0.unwrap(), model);
+    assert_eq!(offline(cache.path(), REPOSITORY, None).unwrap(), model);
+    assert_eq!(world.downloads().len(), downloads);
+}

@@ -222,7 +222,9 @@ fn slow_is_not_silent() {
     let start = Instant::now();
     let model = hub.fetch(&REPOSITORY.parse().unwrap(), None, &mut |event| {
         match event {
-            HubEvent::Progress { file, done, total } => {
+            HubEvent::Progress {
+                file, done, total, ..
+            } => {
                 steps += usize::from(file == UNET);
                 assert!(done <= total);
             }
