@@ -201,9 +201,12 @@ fn a_model_that_cannot_be_used_is_named() {
     )
     .unwrap();
     draw("wider").failed(&["wider/unet/config.json"]);
+    let index = copy("other").join("model_index.json");
+    fs::write(&index, "{\"_class_name\": \"FluxPipeline\"}").unwrap();
+    draw("other").failed(&["other/model_index.json", "FluxPipeline"]);
     let index = copy("xl").join("model_index.json");
     fs::write(&index, "{\"_class_name\": \"StableDiffusionXLPipeline\"}").unwrap();
-    draw("xl").failed(&["xl/model_index.json", "StableDiffusionXLPipeline"]);
+    draw("xl").failed(&["xl/tokenizer_2"]);
     assert!(!selma.path("a.png").exists());
 }
 

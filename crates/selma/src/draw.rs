@@ -181,7 +181,7 @@ fn draw_batch(
     let seeds = batch.iter().map(|drawing| drawing.seed).collect();
     let mut request = TextToImage::new(prompts.collect(), seeds);
     request.steps = style.steps;
-    request.guidance = style.guidance;
+    request.guidance = Some(style.guidance);
     request.scheduler = style.scheduler;
     let mut go_on = |_: selma_diffusion::pipeline::Denoising<'_>| {
         if stop.load(Ordering::Relaxed) {
