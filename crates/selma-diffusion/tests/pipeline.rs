@@ -73,7 +73,8 @@ fn a_run_gives_the_latents_and_the_picture_of_diffusers() {
             for guidance in ["1.0", "7.5"] {
                 let mut request =
                     TextToImage::new(vec![case["prompt"].as_str().unwrap().to_owned()], vec![0]);
-                request.negative_prompt = case["negative_prompt"].as_str().map(str::to_owned);
+                let negative = case["negative_prompt"].as_str().map(str::to_owned);
+                request.negative_prompts = negative.into_iter().collect();
                 request.steps = case[steps].as_u64().unwrap() as usize;
                 request.guidance = guidance.parse().unwrap();
                 request.scheduler = Some(kind);

@@ -9,6 +9,7 @@ mod transformer_2d;
 mod unet_2d_blocks;
 mod unet_2d_condition;
 mod vae;
+mod vae_tiling;
 
 pub use attention::{Attention, AttentionConfig, BasicTransformerBlock, FeedForward, Geglu};
 pub use autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig, DiagonalGaussian};
@@ -19,3 +20,4 @@ pub use transformer_2d::{Projection, Transformer2DModel, Transformer2DModelConfi
 pub use unet_2d_blocks::{DownBlock2D, MidBlock2D, UNetBlockConfig, UpBlock2D};
 pub use unet_2d_condition::{PerBlock, UNet2DConditionModel, UNet2DConditionModelConfig};
 pub use vae::{Decoder, DownEncoderBlock2D, Encoder, UpDecoderBlock2D, VaeMidBlock2D};
+pub use vae_tiling::VaeTiling;

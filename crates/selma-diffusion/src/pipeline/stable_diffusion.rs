@@ -9,7 +9,7 @@ use selma_lora::{Adapter, LoadReport};
 
 use crate::models::{
     AutoencoderKL, AutoencoderKLConfig, ClipTextModel, UNet2DConditionModel,
-    UNet2DConditionModelConfig,
+    UNet2DConditionModelConfig, VaeTiling,
 };
 use crate::schedulers::{SchedulerConfig, SchedulerKind};
 use crate::tokenizer::ClipTokenizer;
@@ -35,6 +35,8 @@ pub struct StableDiffusion {
     pub vae: AutoencoderKL,
     /// Configuration of the VAE.
     pub vae_config: AutoencoderKLConfig,
+    /// Tiles for the VAE, which then also takes pictures one by one. None: all pictures at once, as a whole.
+    pub vae_tiling: Option<VaeTiling>,
     /// The scheduler that the checkpoint names.
     pub scheduler: SchedulerKind,
     /// Its configuration, from which every other scheduler is built, too.
@@ -61,6 +63,7 @@ impl StableDiffusion {
             unet_config: unet.config,
             vae: vae.model,
             vae_config: vae.config,
+            vae_tiling: None,
             scheduler,
             scheduler_config,
             device: device.clone(),
