@@ -66,16 +66,21 @@ def noise_of(scheduler, clean, t, x):
     return (x - clean) / scheduler.sigmas[scheduler.step_index]
 
 
-def run(scheduler, eta, as_noise):
-    """The loop of the text-to-image pipeline."""
+def run(scheduler, eta, as_noise, skip):
+    """The loop of the text-to-image pipeline, or of image-to-image without the first `skip` steps. There the start is the clean sample, and draw 0 its noise."""
     noise = Noise()
     inspect.getmodule(type(scheduler)).randn_tensor = noise
-    # Two dimensions, as DDPM compares the channels of its arguments to find a learned variance.
-    x = (start() * scheduler.init_noise_sigma).unsqueeze(0)
+    begin = skip * scheduler.order
+    timesteps = scheduler.timesteps[begin:]
     # A timestep that occurs twice would otherwise be taken for the second.
     if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(0)
-    for t in scheduler.timesteps:
+        scheduler.set_begin_index(begin)
+    # Two dimensions, as DDPM compares the channels of its arguments to find a learned variance.
+    if skip:
+        x = scheduler.add_noise(start().unsqueeze(0), noise().unsqueeze(0), timesteps[:1])
+    else:
+        x = (start() * scheduler.init_noise_sigma).unsqueeze(0)
+    for t in timesteps:
         scaled = scheduler.scale_model_input(x, t)
         output = model(scaled[0], float(t)).unsqueeze(0)
         if as_noise:
@@ -90,19 +95,19 @@ def make_scheduler_cases(out):
     base = {**STABLE_DIFFUSION, "num_train_timesteps": 1000, "steps_offset": 1, "set_alpha_to_one": False, "clip_sample": False, "skip_prk_steps": True}
     cases = {kind: [] for kind in KINDS}
 
-    def case(kind, steps, walk, eta=0.0, **changes):
+    def case(kind, steps, walk, eta=0.0, skip=0, **changes):
         scheduler_class, added = KINDS[kind]
         config = {k: v for k, v in {**base, **changes}.items() if v is not None}
         as_noise = kind in NO_SAMPLE and config.get("prediction_type") == "sample"
         scheduler = scheduler_class.from_config({**config, **added, **({"prediction_type": "epsilon"} if as_noise else {})})
         scheduler.set_timesteps(steps)
-        row = {"steps": steps, "config": config, "eta": eta}
+        row = {"steps": steps, "config": config, "eta": eta, **({"skip": skip} if skip else {})}
         row["init_noise_sigma"] = float(scheduler.init_noise_sigma)
         row["timesteps"] = [float(t) for t in scheduler.timesteps]
         if hasattr(scheduler, "sigmas"):
             row["sigmas"] = [float(s) for s in scheduler.sigmas]
         if walk:
-            row["final"] = run(scheduler, eta, as_noise).tolist()
+            row["final"] = run(scheduler, eta, as_noise, skip).tolist()
             assert all(math.isfinite(x) for x in row["final"]), row
         cases[kind].append(row)
 
@@ -128,6 +133,13 @@ def make_scheduler_cases(out):
         case(kind, 8, True, beta_schedule=None, beta_start=None, beta_end=None)
         # PNDM, Heun and LMS take no notice.
         case(kind, 8, True, rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="v_prediction")
+        # Image to image: the run starts in the middle.
+        for prediction in ["epsilon", "v_prediction"]:
+            case(kind, 8, True, skip=3, prediction_type=prediction)
+        for steps, skip in [(8, 1), (8, 7), (20, 6)]:
+            case(kind, steps, True, skip=skip)
+    for skip in [1, 5]:
+        case("pndm", 8, True, skip=skip, skip_prk_steps=False)
     for eta in [0.5, 1.0]:
         case("ddim", 8, True, eta=eta)
     for kind in ["ddim", "ddpm", "heun", "lcm"]:

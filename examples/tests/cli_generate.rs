@@ -12,7 +12,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{Selma, copy_folder, expert, tiny_sd};
-use selma_diffusion::Latents;
+use selma_diffusion::{Latents, png};
 use selma_lora::{Adapter, Dtype, Format, init};
 
 fn generate(selma: &Selma, args: &str) -> common::Ended {
@@ -53,6 +53,8 @@ fn the_same_flags_draw_the_same_picture() {
         "--scheduler euler",
         "--scheduler ddpm",
         "--negative blue",
+        "--guidance-rescale 0.7",
+        "--scheduler ddim --scheduler-config timestep_spacing=trailing",
         "--width 32 --height 24",
     ] {
         generate(&selma, &format!("--out other.png {other}")).ok();
@@ -84,15 +86,139 @@ fn several_prompts_are_numbered_and_each_is_as_if_alone() {
         )
         .ok();
     assert_eq!(selma.names(), ["alone.png", "p-1.png", "p-2.png"]);
+    assert!(apart(&selma, "alone.png", "p-2.png") <= 1);
+}
+
+fn apart(selma: &Selma, one: &str, other: &str) -> u8 {
     let open = |name| image::open(selma.path(name)).unwrap().into_rgb8();
-    let (alone, second) = (open("alone.png"), open("p-2.png"));
-    let apart = alone
-        .as_raw()
-        .iter()
-        .zip(second.as_raw())
-        .map(|(a, b)| a.abs_diff(*b))
-        .max();
-    assert!(apart <= Some(1), "{apart:?}");
+    let (one, other) = (open(one), open(other));
+    assert_eq!(one.dimensions(), other.dimensions());
+    let pairs = one.as_raw().iter().zip(other.as_raw());
+    pairs.map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+}
+
+#[test]
+fn each_prompt_has_as_many_pictures_as_were_asked_for_in_any_batch() {
+    let selma = Selma::new();
+    let draw = |args: &str| {
+        selma
+            .run_with(&format!("generate --steps 3 {args} --model"), &[&tiny_sd()])
+            .ok()
+    };
+    let prompts = "--prompt red --prompt blue --negative green --negative grey";
+    draw(&format!(
+        "{prompts} --images-per-prompt 2 --seed 7,9-11 --out one.png"
+    ));
+    draw(&format!(
+        "{prompts} --images-per-prompt 2 --seed 7,9-11 --batch-size 3 --save-latents l --out three.png"
+    ));
+    draw("--prompt blue --negative grey --seed 11 --out alone.png");
+    for number in 1..=4 {
+        let names = [format!("one-{number}.png"), format!("three-{number}.png")];
+        assert!(apart(&selma, &names[0], &names[1]) <= 1, "{number}");
+    }
+    assert!(apart(&selma, "one-4.png", "alone.png") <= 1);
+    assert_eq!(Latents::load(selma.path("l")).unwrap().shape, [4, 4, 8, 8]);
+    // Several seeds are several pictures of one prompt.
+    draw("--prompt blue --negative grey --seed 3 --seed 11 --out two.png");
+    assert_eq!(selma.read("two-2.png"), selma.read("alone.png"));
+}
+
+#[test]
+fn a_picture_is_where_another_starts() {
+    let selma = Selma::new();
+    image::RgbImage::from_fn(21, 13, |x, y| image::Rgb([x as u8 * 12, y as u8 * 19, 90]))
+        .save(selma.path("start.png"))
+        .unwrap();
+    generate(&selma, "--init-image start.png --strength 0.7 --out a.png").ok();
+    generate(&selma, "--init-image start.png --strength 1 --out b.png").ok();
+    generate(
+        &selma,
+        "--init-image start.png --width 16 --height 16 --out c.png",
+    )
+    .ok();
+    let size = |name| image::image_dimensions(selma.path(name)).unwrap();
+    assert_eq!(
+        [size("a.png"), size("b.png"), size("c.png")],
+        [(20, 12), (20, 12), (16, 16)]
+    );
+    assert_ne!(selma.read("a.png"), selma.read("b.png"));
+    let used = png::describe(selma.path("a.png"))
+        .unwrap()
+        .settings
+        .unwrap();
+    let used = used.init_image.unwrap();
+    assert_eq!((used.file.name.as_str(), used.strength), ("start.png", 0.7));
+}
+
+#[test]
+fn a_picture_says_how_it_was_drawn() {
+    let selma = Selma::new();
+    adapter(&selma, "a.safetensors", 3.0);
+    let args = "--out a.png --seed 5 --scheduler euler --scheduler-config use_exponential_sigmas=true --adapter a.safetensors=0.5";
+    generate(&selma, args).ok();
+    let ended = selma.run("inspect a.png").ok();
+    for part in [
+        "16x16",
+        "a red circle",
+        "seed",
+        "euler",
+        "\"use_exponential_sigmas\":true",
+        "tiny-sd (sha256 ",
+        "a.safetensors (sha256 ",
+        "weight 0.5",
+    ] {
+        assert!(ended.text().contains(part), "{part}: {}", ended.text());
+    }
+    let json: serde_json::Value =
+        serde_json::from_slice(&selma.run("inspect a.png --json").ok().stdout).unwrap();
+    assert_eq!(json["settings"]["seed"], 5);
+    let parameters = json["parameters"].as_str().unwrap();
+    assert!(parameters.contains("Sampler: Euler, Schedule type: Exponential, CFG scale: 7.5"));
+    generate(&selma, &format!("{args} --no-metadata --out bare.png")).misused(&["--out"]);
+    generate(&selma, "--no-metadata --out bare.png").ok();
+    let ended = selma.run("inspect bare.png").ok();
+    assert!(
+        ended.text().contains("none in the file"),
+        "{}",
+        ended.text()
+    );
+    selma.write("torn.png", &selma.read("a.png")[..100]);
+    selma.run("inspect torn.png").failed(&["torn.png", "PNG"]);
+}
+
+#[test]
+fn tiles_change_nothing_where_one_is_enough() {
+    let selma = Selma::new();
+    generate(&selma, "--no-metadata --out whole.png").ok();
+    generate(&selma, "--no-metadata --vae-tiling --out tiled.png").ok();
+    generate(
+        &selma,
+        "--no-metadata --vae-tiling --vae-tile-size 8 --out small.png",
+    )
+    .ok();
+    assert_eq!(selma.read("whole.png"), selma.read("tiled.png"));
+    assert_ne!(selma.read("whole.png"), selma.read("small.png"));
+}
+
+#[test]
+fn fused_adapters_draw_the_same_picture() {
+    let selma = Selma::new();
+    adapter(&selma, "a.safetensors", 3.0);
+    generate(&selma, "--out beside.png --adapter a.safetensors=0.7").ok();
+    let ended = generate(&selma, "--out fused.png --adapter a.safetensors=0.7 --fuse").ok();
+    assert!(ended.stderr.contains("1 layers"), "{}", ended.stderr);
+    assert!(apart(&selma, "beside.png", "fused.png") <= 1);
+    generate(
+        &selma,
+        "--out half.png --adapter a.safetensors=0.7 --fuse --dtype f16",
+    )
+    .ok();
+    generate(
+        &selma,
+        "--out half.png --adapter a.safetensors=0.7 --dtype bf16",
+    )
+    .ok();
 }
 
 #[test]
@@ -103,7 +229,7 @@ fn latents_come_in_and_go_out() {
         .unwrap();
     generate(&selma, "--out seed.png --save-latents final.safetensors").ok();
     generate(&selma, "--out file.png --init-latents init.safetensors").ok();
-    assert_eq!(selma.read("seed.png"), selma.read("file.png"));
+    assert_eq!(apart(&selma, "seed.png", "file.png"), 0);
     let last = Latents::load(selma.path("final.safetensors")).unwrap();
     assert_eq!(last.shape, [1, 4, 8, 8]);
     // The picture's size and number are those of the latents.
@@ -122,28 +248,28 @@ fn adapters_change_the_picture_by_their_weight() {
     let selma = Selma::new();
     adapter(&selma, "a.safetensors", 3.0);
     adapter(&selma, "zero.safetensors", 0.0);
-    generate(&selma, "--out base.png").ok();
+    generate(&selma, "--out base.png --no-metadata").ok();
     generate(&selma, "--out one.png --adapter a.safetensors").ok();
-    generate(&selma, "--out none.png --adapter a.safetensors=0").ok();
+    generate(
+        &selma,
+        "--out none.png --adapter a.safetensors=0 --no-metadata",
+    )
+    .ok();
     generate(
         &selma,
         "--out both.png --adapter a.safetensors=0.4 --adapter a.safetensors=0.6",
     )
     .ok();
-    let ended = generate(&selma, "--out zero.png --adapter zero.safetensors").ok();
+    let ended = generate(
+        &selma,
+        "--out zero.png --no-metadata --adapter zero.safetensors",
+    )
+    .ok();
     assert!(ended.stderr.contains("changes nothing"), "{}", ended.stderr);
     assert_ne!(selma.read("base.png"), selma.read("one.png"));
     assert_eq!(selma.read("base.png"), selma.read("none.png"));
     assert_eq!(selma.read("base.png"), selma.read("zero.png"));
-    let open = |name| image::open(selma.path(name)).unwrap().into_rgb8();
-    let (one, both) = (open("one.png"), open("both.png"));
-    let apart = one
-        .as_raw()
-        .iter()
-        .zip(both.as_raw())
-        .map(|(a, b)| a.abs_diff(*b))
-        .max();
-    assert!(apart <= Some(2), "{apart:?}");
+    assert!(apart(&selma, "one.png", "both.png") <= 2);
 }
 
 #[test]
@@ -217,6 +343,9 @@ fn a_request_that_cannot_be_met_is_an_error() {
         .save(selma.path("channels.safetensors"))
         .unwrap();
     selma.write("text.safetensors", "not latents");
+    image::RgbImage::new(16, 16)
+        .save(selma.path("p.png"))
+        .unwrap();
     let before = selma.names();
     for (args, parts) in [
         ("--width 17", ["width", "multiple"]),
@@ -237,6 +366,36 @@ fn a_request_that_cannot_be_met_is_an_error() {
         (
             "--seed 18446744073709551615 --prompt two",
             ["seed", "too large"],
+        ),
+        (
+            "--seed 1-3 --images-per-prompt 2",
+            ["3 seeds", "2 pictures"],
+        ),
+        ("--negative a --negative b", ["--negative", "1 prompts"]),
+        (
+            "--init-image text.safetensors",
+            ["text.safetensors", "picture"],
+        ),
+        (
+            "--init-image p.png --strength 0.1",
+            ["strength", "no step of 3"],
+        ),
+        ("--init-image no.png", ["no.png", "No such file"]),
+        (
+            "--scheduler-config use_karras=true",
+            ["use_karras", "use_karras_sigmas"],
+        ),
+        (
+            "--scheduler-config steps_offset=one",
+            ["steps_offset", "expected usize"],
+        ),
+        (
+            "--scheduler euler_karras --scheduler-config use_karras_sigmas=false",
+            ["use_karras_sigmas", "euler_karras"],
+        ),
+        (
+            "--scheduler ddim --scheduler-config thresholding=true",
+            ["ddim", "thresholding"],
         ),
     ] {
         generate(&selma, &format!("{args} --out a.png")).failed(&parts);
@@ -280,6 +439,21 @@ fn wrong_flags_are_explained() {
         .run(&format!("{generate} --guidance inf"))
         .misused(&["--guidance", "finite"]);
     selma.run(&format!("{generate} --seed -1")).misused(&["-1"]);
+    selma
+        .run(&format!("{generate} --seed 5-2"))
+        .misused(&["larger"]);
+    selma
+        .run(&format!("{generate} --init-image i.png --strength 1.1"))
+        .misused(&["--strength", "0 to 1"]);
+    selma
+        .run(&format!("{generate} --strength 0.5"))
+        .misused(&["--init-image"]);
+    selma
+        .run(&format!("{generate} --fuse"))
+        .misused(&["--adapter"]);
+    selma
+        .run(&format!("{generate} --scheduler-config steps_offset"))
+        .misused(&["KEY=VALUE"]);
     selma
         .run(&format!("{generate} --adapter =2"))
         .misused(&["--adapter"]);

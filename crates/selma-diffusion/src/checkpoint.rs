@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::DiffusionError;
 use crate::config::{ConfigError, read_json};
+use crate::hash::sha256;
 use crate::models::{
     AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, ClipTextModel, UNet2DConditionModel,
     UNet2DConditionModelConfig,
@@ -238,13 +239,7 @@ impl Checkpoint {
             files.push(("text_encoder_2", "model"));
         }
         for (folder, stem) in files {
-            let path = self.weights_path(folder, stem)?;
-            let bytes = std::fs::read(&path).map_err(|source| DiffusionError::Io {
-                action: "read",
-                path: path.clone(),
-                source,
-            })?;
-            hash.update(Sha256::digest(&bytes));
+            hash.update(sha256(&self.weights_path(folder, stem)?)?);
         }
         Ok(hex::encode(hash.finalize()))
     }

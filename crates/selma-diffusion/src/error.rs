@@ -1,5 +1,6 @@
 //! What can go wrong in this crate.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use selma_durable::DurableError;
@@ -26,6 +27,14 @@ pub enum DiffusionError {
     /// A file cannot be written.
     #[error(transparent)]
     Durable(#[from] DurableError),
+    /// A file is no picture, or one in a format that this build does not read.
+    #[error("{path} is not a picture that can be read")]
+    NoPicture {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: image::ImageError,
+    },
     /// A weight file is damaged.
     #[error("{path} is not a complete safetensors file")]
     Weights {
@@ -101,23 +110,92 @@ pub enum DiffusionError {
         /// What was asked.
         found: String,
     },
-    /// Numbers that are not finite.
-    #[error("the latents are not finite after step {step} of {total}")]
+    /// Numbers that are not finite, found where they appear.
+    #[error(
+        "{origin}: not finite in image {image}{}",
+        weight.as_ref().map_or_else(String::new, |name| format!("; nor is the weight {name}"))
+    )]
     NonFinite {
-        /// The step, from 1.
-        step: usize,
-        /// Steps in all.
-        total: usize,
+        /// Who made them.
+        origin: Origin,
+        /// The first image that has them, from 1.
+        image: usize,
+        /// The first weight of the network that is not finite itself, if it is to blame.
+        weight: Option<String>,
     },
     /// The observer asked to stop.
     #[error("cancelled")]
     Cancelled,
+    /// A picture cannot be made into a PNG file.
+    #[error("cannot encode a picture as PNG")]
+    Png(#[from] ::png::EncodingError),
+    /// A PNG file is damaged, or none.
+    #[error("{path} is not a complete PNG file")]
+    PngFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ::png::DecodingError,
+    },
+    /// The settings in a PNG file cannot be understood.
+    #[error("{path}: the settings in it are not those of this version")]
+    PngSettings {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: serde_json::Error,
+    },
     /// Values could not be read back from the device.
     #[error("cannot read values back from the device: {reason}")]
     ReadBack {
         /// What the backend said.
         reason: String,
     },
+}
+
+/// Who made the numbers of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Origin {
+    /// The caller, by latents to start from.
+    InitLatents,
+    /// The VAE, encoding the picture to start from.
+    Encoder,
+    /// The text encoder.
+    TextEncoder,
+    /// The UNet, by its prediction.
+    UNet {
+        /// The call, from 1.
+        step: usize,
+        /// Calls in all.
+        total: usize,
+    },
+    /// The scheduler, by its step from a prediction that is finite.
+    Scheduler {
+        /// The step, from 1.
+        step: usize,
+        /// Steps in all.
+        total: usize,
+    },
+    /// The VAE, decoding the picture.
+    Decoder,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::InitLatents => f.write_str("the initial latents"),
+            Self::Encoder => f.write_str("the initial picture's latents"),
+            Self::TextEncoder => f.write_str("the text encoder's output"),
+            Self::UNet { step, total } => {
+                write!(f, "the UNet's prediction at step {step} of {total}")
+            }
+            Self::Scheduler { step, total } => {
+                write!(f, "the scheduler's latents after step {step} of {total}")
+            }
+            Self::Decoder => f.write_str("the VAE's picture"),
+        }
+    }
 }
 
 /// At most eight names, so that an error stays readable when nothing fits.

@@ -1,9 +1,40 @@
-//! Images between pixels and tensors.
+//! Images between files, pixels and tensors.
+
+mod resize;
+
+use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
-use image::RgbImage;
+use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+
+pub use resize::resize;
 
 use crate::DiffusionError;
+
+/// Reads a picture, upright where its camera held it otherwise, and without its transparency: as diffusers' `load_image`.
+///
+/// # Errors
+///
+/// If the file cannot be read, or is no picture in a format of this build (PNG, JPEG and WebP).
+pub fn open(path: impl AsRef<Path>) -> Result<RgbImage, DiffusionError> {
+    let path = path.as_ref();
+    let unreadable = |source| DiffusionError::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    };
+    let no_picture = |source| DiffusionError::NoPicture {
+        path: path.to_owned(),
+        source,
+    };
+    let reader = ImageReader::open(path).map_err(unreadable)?;
+    let reader = reader.with_guessed_format().map_err(unreadable)?;
+    let mut decoder = reader.into_decoder().map_err(no_picture)?;
+    let orientation = decoder.orientation().map_err(no_picture)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(no_picture)?;
+    image.apply_orientation(orientation);
+    Ok(image.into_rgb8())
+}
 
 /// Stacks images of one size: `[count, 3, height, width]` in -1..1.
 ///
@@ -37,7 +68,15 @@ pub fn to_tensor(images: &[RgbImage], device: &Device) -> Result<Tensor<4>, Diff
 /// [`DiffusionError::Request`] if the tensor does not have three channels, [`DiffusionError::ReadBack`] if the device
 /// fails.
 pub fn from_tensor(tensor: Tensor<4>) -> Result<Vec<RgbImage>, DiffusionError> {
-    let [_, channels, height, width] = tensor.dims();
+    let shape = tensor.dims();
+    from_values(&read(tensor)?, shape)
+}
+
+/// Images of the values of such a tensor.
+pub(crate) fn from_values(
+    values: &[f32],
+    [_, channels, height, width]: [usize; 4],
+) -> Result<Vec<RgbImage>, DiffusionError> {
     let wrong = || DiffusionError::Request {
         what: "channels of an image",
         expected: "3".to_owned(),
@@ -46,7 +85,6 @@ pub fn from_tensor(tensor: Tensor<4>) -> Result<Vec<RgbImage>, DiffusionError> {
     if channels != 3 {
         return Err(wrong());
     }
-    let values = read(tensor)?;
     let plane = height * width;
     let quantise = |value: &f32| ((value / 2.0 + 0.5).clamp(0.0, 1.0) * 255.0).round() as u8;
     values

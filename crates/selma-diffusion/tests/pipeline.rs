@@ -74,7 +74,8 @@ fn a_run_gives_the_latents_and_the_picture_of_diffusers() {
             for guidance in ["1.0", "7.5"] {
                 let mut request =
                     TextToImage::new(vec![case["prompt"].as_str().unwrap().to_owned()], vec![0]);
-                request.negative_prompt = case["negative_prompt"].as_str().map(str::to_owned);
+                let negative = case["negative_prompt"].as_str().map(str::to_owned);
+                request.negative_prompts = negative.into_iter().collect();
                 request.steps = case[steps].as_u64().unwrap() as usize;
                 request.guidance = Some(guidance.parse().unwrap());
                 request.scheduler = Some(kind);
@@ -115,7 +116,8 @@ fn request_of(options: &Value) -> TextToImage {
     };
     let prompt = options["prompt"].as_str().unwrap().to_owned();
     let mut request = TextToImage::new(vec![prompt], vec![0]);
-    request.negative_prompt = options["negative_prompt"].as_str().map(str::to_owned);
+    let negative = options["negative_prompt"].as_str();
+    request.negative_prompts = negative.map(str::to_owned).into_iter().collect();
     request.steps = options["num_inference_steps"].as_u64().unwrap() as usize;
     request.guidance = options["guidance_scale"].as_f64();
     request.clip_skip = options["clip_skip"].as_u64().map(|skip| skip as usize);
@@ -164,7 +166,7 @@ fn texts_that_are_cut_are_told() {
             format!("{}a red\n CAT", "the ".repeat(length)),
         ];
         request.seeds = vec![1, 2];
-        request.negative_prompt = Some("the ".repeat(length + 1));
+        request.negative_prompts = vec!["the ".repeat(length + 1)];
         let mut told = Vec::new();
         pipeline
             .generate(&request, &mut |state| {

@@ -58,6 +58,14 @@ pub fn finite(text: &str) -> Result<f64, String> {
     }
 }
 
+/// A number from 0 to 1.
+pub fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=1.0).contains(&number) => Ok(number),
+        _ => Err("expected a number from 0 to 1".to_owned()),
+    }
+}
+
 /// A threshold that [`DiversityFilter`] takes.
 pub fn threshold(text: &str) -> Result<f64, String> {
     let threshold = text.parse().map_err(|_| "expected a number".to_owned())?;

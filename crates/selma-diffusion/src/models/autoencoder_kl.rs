@@ -204,6 +204,16 @@ pub struct DiagonalGaussian {
 }
 
 impl DiagonalGaussian {
+    /// The distribution with these moments, the means before the logarithms of the variances: `[batch, 2 * latent_channels, height, width]`.
+    #[must_use]
+    pub fn from_moments(moments: Tensor<4>) -> Self {
+        let channels = moments.dims()[1] / 2;
+        Self {
+            mean: moments.clone().narrow(1, 0, channels),
+            logvar: moments.narrow(1, channels, channels).clamp(-30.0, 20.0),
+        }
+    }
+
     /// Draws latents, given noise of unit variance and the same shape.
     #[must_use]
     pub fn sample(&self, noise: Tensor<4>) -> Tensor<4> {
@@ -220,14 +230,15 @@ impl AutoencoderKL {
     /// - moments: `[batch, latent_channels, height / f, width / f]`
     #[must_use]
     pub fn encode(&self, image: Tensor<4>) -> DiagonalGaussian {
-        let mut moments = self.encoder.forward(image);
-        if let Some(conv) = &self.quant_conv {
-            moments = conv.forward(moments);
-        }
-        let channels = moments.dims()[1] / 2;
-        DiagonalGaussian {
-            mean: moments.clone().narrow(1, 0, channels),
-            logvar: moments.narrow(1, channels, channels).clamp(-30.0, 20.0),
+        DiagonalGaussian::from_moments(self.moments(image))
+    }
+
+    /// The moments of the distribution: see [`DiagonalGaussian::from_moments`].
+    pub(super) fn moments(&self, image: Tensor<4>) -> Tensor<4> {
+        let moments = self.encoder.forward(image);
+        match &self.quant_conv {
+            Some(conv) => conv.forward(moments),
+            None => moments,
         }
     }
 

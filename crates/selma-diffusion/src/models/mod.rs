@@ -11,6 +11,7 @@ mod unet_2d_blocks;
 mod unet_2d_condition;
 mod unet_2d_condition_config;
 mod vae;
+mod vae_tiling;
 
 pub use attention::{Attention, AttentionConfig, BasicTransformerBlock, FeedForward, Geglu};
 pub use autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig, DiagonalGaussian};
@@ -23,3 +24,4 @@ pub use unet_2d_blocks::{DownBlock2D, MidBlock2D, UNetBlockConfig, UpBlock2D};
 pub use unet_2d_condition::UNet2DConditionModel;
 pub use unet_2d_condition_config::{PerBlock, UNet2DConditionModelConfig};
 pub use vae::{Decoder, DownEncoderBlock2D, Encoder, UpDecoderBlock2D, VaeMidBlock2D};
+pub use vae_tiling::VaeTiling;

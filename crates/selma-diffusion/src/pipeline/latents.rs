@@ -101,6 +101,45 @@ impl Latents {
         })
     }
 
+    /// The latents of `count` images from the one at `first` on, or of as many as there are.
+    #[must_use]
+    pub fn images(&self, first: usize, count: usize) -> Self {
+        let [batch, channels, height, width] = self.shape;
+        let (len, first) = (self.len_of_image(), first.min(batch));
+        let count = count.min(batch - first);
+        let values = self.values.iter().skip(first * len).take(count * len);
+        Self {
+            values: values.copied().collect(),
+            shape: [count, channels, height, width],
+        }
+    }
+
+    /// The latents of several batches as one.
+    ///
+    /// # Errors
+    ///
+    /// If they differ in channels, height or width.
+    pub fn concat(batches: &[Self]) -> Result<Self, DiffusionError> {
+        let [_, channels, height, width] = batches.first().map_or([0; 4], |first| first.shape);
+        let mut all = Self {
+            values: Vec::new(),
+            shape: [0, channels, height, width],
+        };
+        for batch in batches {
+            let [count, ..] = batch.shape;
+            if batch.shape != [count, channels, height, width] {
+                return Err(DiffusionError::Request {
+                    what: "shape of a batch of latents",
+                    expected: format!("{:?}", [count, channels, height, width]),
+                    found: format!("{:?}", batch.shape),
+                });
+            }
+            all.values.extend(&batch.values);
+            all.shape[0] += count;
+        }
+        Ok(all)
+    }
+
     /// Number of values of one image.
     #[must_use]
     pub fn len_of_image(&self) -> usize {

@@ -10,7 +10,7 @@ use selma_lora::{Adapter, LoadReport, LoraError};
 
 use super::TextEncoder;
 use crate::models::{
-    AutoencoderKL, AutoencoderKLConfig, UNet2DConditionModel, UNet2DConditionModelConfig,
+    AutoencoderKL, AutoencoderKLConfig, UNet2DConditionModel, UNet2DConditionModelConfig, VaeTiling,
 };
 use crate::schedulers::{SchedulerConfig, SchedulerKind};
 use crate::{Checkpoint, DiffusionError};
@@ -39,6 +39,8 @@ pub struct StableDiffusion {
     pub vae: AutoencoderKL,
     /// Configuration of the VAE.
     pub vae_config: AutoencoderKLConfig,
+    /// Tiles for the VAE, which then also takes pictures one by one. None: all pictures at once, as a whole.
+    pub vae_tiling: Option<VaeTiling>,
     /// The scheduler that the checkpoint names.
     pub scheduler: SchedulerKind,
     /// Its configuration, from which every other scheduler is built, too.
@@ -78,6 +80,7 @@ impl StableDiffusion {
             unet_config: unet.config,
             vae: vae.model,
             vae_config: vae.config,
+            vae_tiling: None,
             scheduler,
             scheduler_config,
             device: device.clone(),
@@ -191,11 +194,7 @@ impl StableDiffusion {
 
     /// Removes an adapter; the networks are bit for bit as before it was added.
     pub fn detach(&mut self, name: &str) {
-        detach(&mut self.text_encoder.model, name);
-        if let Some(encoder) = &mut self.text_encoder_2 {
-            detach(&mut encoder.model, name);
-        }
-        detach(&mut self.unet, name);
+        detach(self, name);
     }
 }
 

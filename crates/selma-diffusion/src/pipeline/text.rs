@@ -1,6 +1,7 @@
 //! From texts to embeddings.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use selma_lora::nn::{LoraLayerMut, LoraLayers};
 
 use super::StableDiffusion;
 use crate::DiffusionError;
@@ -150,6 +151,12 @@ impl TextEmbeddings {
             pooled: self.pooled.map(|pooled| pooled.select(0, places)),
             truncated: self.truncated,
         }
+    }
+}
+
+impl LoraLayers for TextEncoder {
+    fn push_layers<'a>(&'a mut self, path: &str, layers: &mut Vec<(String, LoraLayerMut<'a>)>) {
+        self.model.push_layers(path, layers);
     }
 }
 

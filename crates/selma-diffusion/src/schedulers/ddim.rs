@@ -44,7 +44,7 @@ impl Ddim {
             clip: config.clip_range(true),
             final_alpha,
             ratio: (config.num_train_timesteps() / num_inference_steps) as i64,
-            plan: Plan::over(&steps),
+            plan: Plan::over(&schedule, &steps)?,
             steps,
             schedule,
             eta: 0.0,

@@ -43,13 +43,14 @@ impl Ddpm {
                 found: format!("{variance:?}"),
             });
         }
+        let schedule = NoiseSchedule::new(config)?;
         let steps = integer_timesteps(config, num_inference_steps)?;
         Ok(Self {
-            schedule: NoiseSchedule::new(config)?,
+            plan: Plan::over(&schedule, &steps)?,
+            schedule,
             prediction: config.prediction_type(),
             clip: config.clip_range(true),
             variance,
-            plan: Plan::over(&steps),
             steps,
             order: StepOrder::default(),
         })

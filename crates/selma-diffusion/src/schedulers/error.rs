@@ -31,6 +31,24 @@ pub enum SchedulerError {
         /// The names there are.
         expected: String,
     },
+    /// No configuration has a field of this name.
+    #[error("unknown scheduler field {field:?}; expected one of {expected}")]
+    UnknownField {
+        /// The name given.
+        field: String,
+        /// The names there are.
+        expected: String,
+    },
+    /// A field cannot have a value of this type or name.
+    #[error("scheduler field {field} cannot be {found}")]
+    FieldValue {
+        /// Name in `scheduler_config.json`.
+        field: &'static str,
+        /// The value given, as JSON.
+        found: String,
+        /// What it may be.
+        source: serde_json::Error,
+    },
     /// A field is out of its range.
     #[error("scheduler field {field} is {found}; expected {expected}")]
     InvalidField {

@@ -56,6 +56,10 @@ impl Scheduler for Heun {
         &self.plan
     }
 
+    fn order(&self) -> usize {
+        2
+    }
+
     fn step(
         &mut self,
         model_output: &[f32],

@@ -96,8 +96,9 @@ impl SchedulerKind {
         find(name, Self::class_name)
     }
 
-    /// The configuration with what the name says.
-    fn applied_to(self, config: &SchedulerConfig) -> SchedulerConfig {
+    /// The configuration with what the name says, which a scheduler of this kind is built from.
+    #[must_use]
+    pub fn applied_to(self, config: &SchedulerConfig) -> SchedulerConfig {
         let mut config = config.clone();
         if let Self::EulerKarras | Self::Dpmpp2mKarras = self {
             config.use_karras_sigmas = Some(true);

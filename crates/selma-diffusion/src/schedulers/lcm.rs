@@ -20,7 +20,7 @@ pub struct Lcm {
     prediction: PredictionType,
     clip: Option<f64>,
     timestep_scaling: f64,
-    steps: Vec<usize>,
+    steps: Vec<i64>,
     plan: Plan,
     order: StepOrder,
 }
@@ -51,16 +51,16 @@ impl Lcm {
         }
         check_steps(num_inference_steps, 1, original)?;
         let stride = original as f64 / num_inference_steps as f64;
-        let steps: Vec<usize> = (0..num_inference_steps)
+        let steps: Vec<i64> = (0..num_inference_steps)
             .map(|i| original - (i as f64 * stride).floor() as usize)
-            .map(|position| position * (train / original) - 1)
+            .map(|position| (position * (train / original)) as i64 - 1)
             .collect();
         Ok(Self {
+            plan: Plan::over(&schedule, &steps)?,
             schedule,
             prediction: config.prediction_type(),
             clip: config.clip_range(false),
             timestep_scaling: config.timestep_scaling.unwrap_or(10.0),
-            plan: Plan::new(steps.iter().map(|t| *t as f64).collect()),
             steps,
             order: StepOrder::default(),
         })
@@ -82,12 +82,10 @@ impl Scheduler for Lcm {
         self.order
             .advance(&self.plan, step_index, model_output, sample)?;
         let t = entry(&self.steps, step_index)?;
-        let alpha = self.schedule.alpha_cumprod(t)?;
+        let alpha = self.schedule.alpha_or(t, 1.0)?;
         // The last step ends at the clean sample.
-        let alpha_next = match self.steps.get(step_index + 1) {
-            Some(next) => self.schedule.alpha_cumprod(*next)?,
-            None => 1.0,
-        };
+        let next = self.steps.get(step_index + 1).copied().unwrap_or(-1);
+        let alpha_next = self.schedule.alpha_or(next, 1.0)?;
         let (signal, spread) = (alpha.sqrt(), (1.0 - alpha).sqrt());
         let scaled = t as f64 * self.timestep_scaling;
         let variance = scaled * scaled + SIGMA_DATA * SIGMA_DATA;

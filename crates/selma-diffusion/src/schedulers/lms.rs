@@ -66,8 +66,9 @@ impl Scheduler for Lms {
         let newest = sample.iter().zip(model_output).map(slope).collect();
         remember(&mut self.slopes, newest, ORDER);
 
+        // A run that starts in the middle lacks the slopes before it. diffusers weights the ones there are as if none were missing.
         let mut nodes = Vec::with_capacity(ORDER);
-        for back in 0..self.slopes.len() {
+        for back in 0..ORDER.min(step_index + 1) {
             nodes.push(entry(self.plan.sigmas(), step_index - back)?);
         }
         let mut terms = vec![(1.0, &*sample)];

@@ -34,6 +34,7 @@ mod lcm;
 mod lms;
 mod noise_schedule;
 mod order;
+mod overrides;
 mod plan;
 mod pndm;
 mod prediction;
@@ -89,9 +90,27 @@ pub trait Scheduler: Send + fmt::Debug {
         self.plan().timesteps()
     }
 
+    /// Calls of the model that a step takes in the middle of a run: 2 for Heun. A run that leaves out its first `n` steps starts at index `n * order`.
+    fn order(&self) -> usize {
+        1
+    }
+
     /// The standard deviation of the noise that a run starts from.
     fn init_noise_sigma(&self) -> f64 {
         self.plan().init_noise_sigma()
+    }
+
+    /// The noisy sample that a run over a clean one starts from at this step, given unit normal noise: image to image.
+    ///
+    /// # Errors
+    /// There is no such step, or the slices differ in length.
+    fn add_noise(
+        &self,
+        clean: &[f32],
+        noise: &[f32],
+        step_index: usize,
+    ) -> Result<Vec<f32>, SchedulerError> {
+        self.plan().add_noise(clean, noise, step_index)
     }
 
     /// Scales the sample, in place, to the variance that the model expects at this step.

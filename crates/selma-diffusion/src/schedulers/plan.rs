@@ -1,9 +1,11 @@
 //! What a run does at each step, known before it starts.
 
+use super::arithmetic::weighted;
+use super::error::same_length;
 use super::order::{check_index, entry};
-use super::sigmas::{Spread, interpolate, position};
+use super::sigmas::{Spread, factors, interpolate, position};
 use super::spacing::timesteps;
-use super::{SchedulerConfig, SchedulerError, TimestepSpacing};
+use super::{NoiseSchedule, SchedulerConfig, SchedulerError, TimestepSpacing};
 
 /// The tables of a run: its timesteps and, for schedulers that work with them, the sigmas.
 #[derive(Debug, Clone)]
@@ -11,21 +13,31 @@ pub struct Plan {
     timesteps: Vec<f64>,
     /// One for each step and the one after the last, rounded to f32 as diffusers stores them; or none.
     sigmas: Vec<f64>,
+    /// The share of the variance that is signal at each step, where there are no sigmas.
+    alphas: Vec<f64>,
     init_noise_sigma: f64,
     /// Whether the sample is `x_0 + sigma * noise`, which the model's input is scaled down from.
     scales_input: bool,
 }
 
 impl Plan {
-    /// A run over these timesteps, without sigmas, from unit normal noise.
-    #[must_use]
-    pub fn new(timesteps: Vec<f64>) -> Self {
-        Self {
-            timesteps,
-            sigmas: Vec::new(),
-            init_noise_sigma: 1.0,
-            scales_input: false,
-        }
+    /// A run over these training timesteps of a schedule, without sigmas, from unit normal noise.
+    ///
+    /// # Errors
+    /// [`SchedulerError::Timestep`] for a timestep that the schedule does not have.
+    pub fn over(schedule: &NoiseSchedule, timesteps: &[i64]) -> Result<Self, SchedulerError> {
+        let outside = |t: i64| SchedulerError::Timestep {
+            timestep: t,
+            len: schedule.alphas_cumprod().len(),
+        };
+        let alpha = |t: &i64| {
+            let index = usize::try_from(*t).map_err(|_| outside(*t))?;
+            schedule.alpha_cumprod(index)
+        };
+        Ok(Self {
+            alphas: timesteps.iter().map(alpha).collect::<Result<_, _>>()?,
+            ..Self::at(timesteps)
+        })
     }
 
     /// The timestep to give the model at each step.
@@ -66,9 +78,41 @@ impl Plan {
         Ok(())
     }
 
-    /// A run over integer timesteps, without sigmas.
-    pub(super) fn over(timesteps: &[i64]) -> Self {
-        Self::new(timesteps.iter().map(|t| *t as f64).collect())
+    /// The noisy sample that a run may start from at a step: `clean` with as much of the unit normal `noise` as the sample has there.
+    ///
+    /// # Errors
+    /// There is no such step, or the slices differ in length.
+    pub fn add_noise(
+        &self,
+        clean: &[f32],
+        noise: &[f32],
+        step_index: usize,
+    ) -> Result<Vec<f32>, SchedulerError> {
+        check_index(step_index, self.timesteps.len())?;
+        same_length("noise", clean.len(), noise.len())?;
+        let (signal, spread) = if self.sigmas.is_empty() {
+            let alpha = entry(&self.alphas, step_index)?;
+            (alpha.sqrt(), (1.0 - alpha).sqrt())
+        } else {
+            let sigma = entry(&self.sigmas, step_index)?;
+            if self.scales_input {
+                (1.0, sigma)
+            } else {
+                factors(sigma)
+            }
+        };
+        Ok(weighted(&[(signal, clean), (spread, noise)]))
+    }
+
+    /// A run over integer timesteps whose other tables are still empty.
+    fn at(timesteps: &[i64]) -> Self {
+        Self {
+            timesteps: timesteps.iter().map(|t| *t as f64).collect(),
+            sigmas: Vec::new(),
+            alphas: Vec::new(),
+            init_noise_sigma: 1.0,
+            scales_input: false,
+        }
     }
 
     /// A run of samples `x_0 + sigma * noise` (Euler's method and its relatives). `training` is the sigma of every training timestep, `last` the one that the
@@ -102,6 +146,7 @@ impl Plan {
         Ok(Self {
             timesteps,
             sigmas,
+            alphas: Vec::new(),
             init_noise_sigma,
             scales_input: true,
         })
@@ -116,7 +161,7 @@ impl Plan {
         rounded: bool,
         last: f64,
     ) -> Self {
-        let mut plan = Self::over(timesteps);
+        let mut plan = Self::at(timesteps);
         plan.sigmas = match (spread, training.last(), training.first()) {
             (Some(spread), Some(largest), Some(smallest)) => {
                 let sigmas = spread.sigmas(*largest, *smallest, timesteps.len());

@@ -68,12 +68,12 @@ impl Pndm {
         };
         let steps = [start.as_slice(), rest.as_slice()].concat();
         Ok(Self {
+            plan: Plan::over(&schedule, &steps)?,
             schedule,
             prediction: config.prediction_type(),
             final_alpha,
             ratio,
             runge_kutta: start.len(),
-            plan: Plan::over(&steps),
             steps,
             order: StepOrder::default(),
             made: 0,

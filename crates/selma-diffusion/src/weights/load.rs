@@ -49,23 +49,23 @@ pub fn load<M: Module>(
 
 /// The path of the field that a mapper or visitor is at.
 #[derive(Debug, Default)]
-pub(super) struct FieldPath(Vec<String>);
+pub(crate) struct FieldPath(Vec<String>);
 
 impl FieldPath {
     /// An enum's variant is no part of a key.
-    pub(super) fn enter(&mut self, name: &str, container: &str) {
+    pub(crate) fn enter(&mut self, name: &str, container: &str) {
         if !container.starts_with("Enum:") {
             self.0.push(name.to_owned());
         }
     }
 
-    pub(super) fn exit(&mut self, container: &str) {
+    pub(crate) fn exit(&mut self, container: &str) {
         if !container.starts_with("Enum:") {
             self.0.pop();
         }
     }
 
-    pub(super) fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         self.0.join(".")
     }
 }

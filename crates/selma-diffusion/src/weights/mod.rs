@@ -4,6 +4,7 @@ mod load;
 mod save;
 mod source;
 
+pub(crate) use load::FieldPath;
 pub use load::load;
 pub use save::save;
 pub use source::{Dtype, Weights};

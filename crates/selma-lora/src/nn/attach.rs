@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{ArrayD, IxDyn};
 
+use super::fuse::unfuse_where;
 use super::{LoraBranch, LoraLayerMut, LoraLayers};
 use crate::{Adapter, LoadReport, LoraError, LoraModule};
 
@@ -47,7 +48,7 @@ pub fn attach(
     Ok(report)
 }
 
-/// Removes all branches called `name`; the number of layers that had one.
+/// Removes all branches called `name`; the number of layers that had one. Where it was fused, the other branches of the layer are branches again.
 pub fn detach(model: &mut impl LoraLayers, name: &str) -> usize {
     fn remove<const D: usize>(branches: &mut Vec<LoraBranch<D>>, name: &str) -> usize {
         let before = branches.len();
@@ -57,14 +58,17 @@ pub fn detach(model: &mut impl LoraLayers, name: &str) -> usize {
     model
         .lora_layers("")
         .into_iter()
-        .map(|(_, layer)| match layer {
-            LoraLayerMut::Linear(linear) => remove(&mut linear.branches, name),
-            LoraLayerMut::Conv2d(conv) => remove(&mut conv.branches, name),
+        .map(|(_, mut layer)| {
+            unfuse_where(&mut layer, |fused| fused == name);
+            match layer {
+                LoraLayerMut::Linear(linear) => remove(&mut linear.branches, name),
+                LoraLayerMut::Conv2d(conv) => remove(&mut conv.branches, name),
+            }
         })
         .sum()
 }
 
-/// Sets the strength of all branches called `name`; the number of layers that have one.
+/// Sets the strength of all branches called `name`; the number of layers that have one. Where it was fused, the branches of the layer are branches again.
 pub fn set_weight(model: &mut impl LoraLayers, name: &str, weight: f64) -> usize {
     fn set<const D: usize>(branches: &mut [LoraBranch<D>], name: &str, weight: f64) -> usize {
         let mut named = 0;
@@ -77,14 +81,17 @@ pub fn set_weight(model: &mut impl LoraLayers, name: &str, weight: f64) -> usize
     model
         .lora_layers("")
         .into_iter()
-        .map(|(_, layer)| match layer {
-            LoraLayerMut::Linear(linear) => set(&mut linear.branches, name, weight),
-            LoraLayerMut::Conv2d(conv) => set(&mut conv.branches, name, weight),
+        .map(|(_, mut layer)| {
+            unfuse_where(&mut layer, |fused| fused == name);
+            match layer {
+                LoraLayerMut::Linear(linear) => set(&mut linear.branches, name, weight),
+                LoraLayerMut::Conv2d(conv) => set(&mut conv.branches, name, weight),
+            }
         })
         .sum()
 }
 
-/// Takes the branches called `name` out of a model as an adapter, as they stand now; the model keeps them.
+/// Takes the branches called `name` out of a model as an adapter, as they stand now; the model keeps them. Branches that are fused are not found.
 ///
 /// Paths start with `prefix`. The strength set with [`set_weight`] is not part of the adapter.
 ///

@@ -4,7 +4,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Tensor};
 use selma_kernels::conv2d;
 
-use super::LoraBranch;
+use super::{LoraBranch, Unfused};
 
 /// Configuration of a [`LoraConv2d`] with a square kernel.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +67,7 @@ impl LoraConv2dConfig {
             weight: uniform.init(kernel, device),
             bias: Some(uniform.init([self.out_channels], device)),
             branches: Vec::new(),
+            unfused: None,
             stride: self.stride,
             padding: self.padding,
         }
@@ -85,6 +86,8 @@ pub struct LoraConv2d {
     pub bias: Option<Param<Tensor<1>>>,
     /// Low-rank branches, in the order in which they were attached.
     pub branches: Vec<LoraBranch<4>>,
+    /// The weight without the branches that are fused into it.
+    pub unfused: Option<Unfused<4>>,
     /// Stride in both directions.
     pub stride: usize,
     /// Zero padding on all four sides.
@@ -107,14 +110,15 @@ impl LoraConv2d {
         let updates = self.branches.iter().filter(|branch| branch.is_active());
         let update = updates
             .map(|branch| {
+                let factor = |tensor: &Tensor<4>| tensor.clone().cast(input.dtype());
                 let down = conv2d(
                     input.clone(),
-                    branch.a.clone(),
+                    factor(&branch.a),
                     None,
                     self.stride,
                     self.padding,
                 );
-                let up = conv2d(down, branch.b.clone(), None, 1, 0);
+                let up = conv2d(down, factor(&branch.b), None, 1, 0);
                 up.mul_scalar(branch.strength())
             })
             .reduce(|sum, update| sum + update);

@@ -4,7 +4,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
 
-use super::LoraBranch;
+use super::{LoraBranch, Unfused};
 
 /// Configuration of a [`LoraLinear`].
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,7 @@ impl LoraLinearConfig {
             weight: uniform.init([self.out_features, self.in_features], device),
             bias: self.bias.then(|| uniform.init([self.out_features], device)),
             branches: Vec::new(),
+            unfused: None,
         }
     }
 }
@@ -63,6 +64,8 @@ pub struct LoraLinear {
     pub bias: Option<Param<Tensor<1>>>,
     /// Low-rank branches, in the order in which they were attached.
     pub branches: Vec<LoraBranch<2>>,
+    /// The weight without the branches that are fused into it.
+    pub unfused: Option<Unfused<2>>,
 }
 
 impl LoraLinear {
@@ -81,8 +84,9 @@ impl LoraLinear {
         let updates = self.branches.iter().filter(|branch| branch.is_active());
         let update = updates
             .map(|branch| {
-                let down = linear(input.clone(), branch.a.clone().transpose(), None);
-                let up = linear(down, branch.b.clone().transpose(), None);
+                let factor = |tensor: &Tensor<2>| tensor.clone().cast(input.dtype()).transpose();
+                let down = linear(input.clone(), factor(&branch.a), None);
+                let up = linear(down, factor(&branch.b), None);
                 up.mul_scalar(branch.strength())
             })
             .reduce(|sum, update| sum + update);

@@ -2,16 +2,18 @@
 //!
 //! Training, inference with several adapters and a router over experts are the same layer: a branch adds
 //! `weight * scale * B(A(x))` to the output of the base (LoRA, arXiv 2106.09685, equation 3). Removing a branch leaves
-//! no residue, because the base weights are never touched.
+//! no residue, because the base weights are never touched: where branches are fused into them, they are kept.
 
 mod attach;
 mod branch;
 mod conv2d;
+mod fuse;
 mod layers;
 mod linear;
 
 pub use attach::{attach, detach, extract, set_weight};
 pub use branch::LoraBranch;
 pub use conv2d::{LoraConv2d, LoraConv2dConfig};
+pub use fuse::{Unfused, fuse, unfuse};
 pub use layers::{LoraLayerMut, LoraLayers};
 pub use linear::{LoraLinear, LoraLinearConfig};

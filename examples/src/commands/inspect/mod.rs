@@ -3,7 +3,10 @@
 mod adapter;
 mod dataset;
 mod model;
+mod picture;
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -12,17 +15,18 @@ use serde::Serialize;
 
 use crate::terminal::print;
 
-/// Show what is in an adapter, a model folder or a dataset.
+/// Show what is in an adapter, a picture, a model folder or a dataset.
 ///
-/// A file is read as a LoRA adapter: its format, layers, ranks, alphas and the size of its updates. A folder with
-/// model_index.json is a model in the layout of diffusers, one with metadata.jsonl a dataset of pictures with texts.
+/// A PNG file says how it was drawn, if its program wrote that. Any other file is read as a LoRA adapter: its format,
+/// layers, ranks, alphas and the size of its updates. A folder with model_index.json is a model in the layout of diffusers, one with metadata.jsonl a dataset of pictures with texts.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   selma inspect merged.safetensors
+  selma inspect circles.png
   selma inspect models/mini --json")]
 pub struct Args {
-    /// An adapter file, a model folder, or a dataset folder.
+    /// An adapter or picture file, a model folder, or a dataset folder.
     #[arg(value_name = "FILE|DIR")]
     path: PathBuf,
     /// Print JSON for programs instead of text for people.
@@ -41,7 +45,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .metadata()
         .with_context(|| format!("cannot read {}", path.display()))?;
     if !found.is_dir() {
-        return show(&adapter::describe(path)?, args.json);
+        return if is_png(path) {
+            show(&picture::describe(path)?, args.json)
+        } else {
+            show(&adapter::describe(path)?, args.json)
+        };
     }
     let has = |name: &str| path.join(name).exists();
     if has("model_index.json") {
@@ -51,6 +59,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     } else {
         unknown(path)
     }
+}
+
+/// Whether a file begins as PNG files do, whatever its name.
+fn is_png(path: &Path) -> bool {
+    let mut start = [0; 8];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
+    read.is_ok() && start == *b"\x89PNG\r\n\x1a\n"
 }
 
 fn unknown(path: &Path) -> anyhow::Result<()> {

@@ -1,0 +1,68 @@
+//! The tiny pipelines, and how far numbers are apart.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "each test program uses a part of this"
+)]
+#![allow(clippy::unwrap_used, reason = "the helpers of tests fail by panicking")]
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use selma_diffusion::weights::Weights;
+use selma_diffusion::{DiffusionError, Generated, StableDiffusion, TextToImage};
+
+pub fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
+}
+
+/// Each tiny pipeline, and each folder of `SELMA_PARITY_DIR`, that has this file in its folder `parity`; with the file.
+pub fn parity(file: &str) -> Vec<(StableDiffusion, Weights)> {
+    let mut folders = vec![fixture("tiny-sd"), fixture("tiny-sd-v")];
+    assert!(
+        folders
+            .iter()
+            .all(|folder| folder.join("parity").join(file).is_file())
+    );
+    if let Ok(extra) = std::env::var("SELMA_PARITY_DIR") {
+        let extra = extra.split(':').map(PathBuf::from);
+        folders.extend(extra.filter(|folder| folder.join("parity").join(file).is_file()));
+    }
+    folders
+        .iter()
+        .map(|folder| {
+            let pipeline = StableDiffusion::load(folder, &Device::flex()).unwrap();
+            let expected = Weights::open(folder.join("parity").join(file)).unwrap();
+            (pipeline, expected)
+        })
+        .collect()
+}
+
+pub fn tiny() -> StableDiffusion {
+    StableDiffusion::load(fixture("tiny-sd"), &Device::flex()).unwrap()
+}
+
+pub fn draw(
+    pipeline: &StableDiffusion,
+    request: &TextToImage,
+) -> Result<Generated, DiffusionError> {
+    pipeline.generate(request, &mut |_| ControlFlow::Continue(()))
+}
+
+/// The largest difference, relative to the largest expected value.
+pub fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(found.len(), expected.len());
+    let scale = expected
+        .iter()
+        .fold(0f32, |max, value| max.max(value.abs()));
+    let error = found
+        .iter()
+        .zip(expected)
+        .fold(0f32, |max, (found, expected)| {
+            max.max((found - expected).abs())
+        });
+    error / scale
+}

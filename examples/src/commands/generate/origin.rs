@@ -1,0 +1,127 @@
+//! Where a picture comes from: what its file says of how it was drawn.
+
+use std::path::PathBuf;
+use std::thread::{self, JoinHandle};
+
+use anyhow::anyhow;
+use burn::tensor::FloatDType;
+use selma_diffusion::png::{Settings, UsedAdapter, UsedFile, UsedImage};
+use selma_diffusion::{Checkpoint, StableDiffusion, TextToImage};
+use selma_lora::Adapter;
+
+use super::Args;
+use crate::commands::values::WeightedFile;
+
+/// The files that the pictures owe their look to.
+#[derive(Debug)]
+pub struct Origin {
+    model: Model,
+    adapters: Vec<UsedAdapter>,
+    /// One for all pictures, or one each.
+    init_images: Vec<UsedFile>,
+    init_latents: Option<UsedFile>,
+}
+
+/// The hash of a model's weights is computed while the first picture is drawn.
+#[derive(Debug)]
+enum Model {
+    Hashing(Option<JoinHandle<anyhow::Result<UsedFile>>>),
+    Known(UsedFile),
+}
+
+impl Model {
+    fn start(folder: PathBuf) -> Self {
+        let hash = move || {
+            let sha256 = Checkpoint::open(&folder)?.sha256()?;
+            Ok(UsedFile::new(&folder, sha256))
+        };
+        Self::Hashing(Some(thread::spawn(hash)))
+    }
+
+    fn get(&mut self) -> anyhow::Result<&UsedFile> {
+        if let Self::Hashing(thread) = self {
+            let result = thread.take().map(JoinHandle::join);
+            let failed = || anyhow!("the model could not be hashed");
+            let file = result.ok_or_else(failed)?.map_err(|_| failed())?;
+            *self = Self::Known(file?);
+        }
+        match self {
+            Self::Known(file) => Ok(file),
+            Self::Hashing(_) => Err(anyhow!("the model could not be hashed")),
+        }
+    }
+}
+
+impl Origin {
+    /// Reads the files for their hashes, the model in the background.
+    pub fn start(args: &Args, adapters: &[(&WeightedFile, Adapter)]) -> anyhow::Result<Self> {
+        let adapter = |(file, adapter): &(&WeightedFile, Adapter)| {
+            let hash = adapter.source.as_ref().map(|source| &source.sha256);
+            UsedAdapter {
+                file: UsedFile::new(&file.path, hash.cloned().unwrap_or_default()),
+                weight: file.weight,
+                fused: args.fuse,
+            }
+        };
+        let used = |path: &PathBuf| UsedFile::of(path);
+        Ok(Self {
+            adapters: adapters.iter().map(adapter).collect(),
+            init_images: args
+                .init_images
+                .iter()
+                .map(used)
+                .collect::<Result<_, _>>()?,
+            init_latents: args.init_latents.as_ref().map(used).transpose()?,
+            model: Model::start(args.model.clone()),
+        })
+    }
+
+    /// The settings of image `index` of a request. `prompt` is the number of its prompt on the command line.
+    pub fn settings(
+        &mut self,
+        pipeline: &StableDiffusion,
+        request: &TextToImage,
+        index: usize,
+        prompt: usize,
+    ) -> anyhow::Result<Settings> {
+        let kind = request.scheduler.unwrap_or(pipeline.scheduler);
+        let strength = request.init_image.as_ref().map(|init| init.strength);
+        let init_image = shared_or_own(&self.init_images, prompt).zip(strength);
+        Ok(Settings {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            prompt: request.prompts.get(index).cloned().unwrap_or_default(),
+            negative_prompt: shared_or_own(&request.negative_prompts, index).cloned(),
+            seed: request.seeds.get(index).copied().unwrap_or_default(),
+            steps: request.steps,
+            guidance: request.guidance.unwrap_or(pipeline.default_guidance()),
+            guidance_rescale: request.guidance_rescale,
+            clip_skip: request.clip_skip,
+            scheduler: kind.name().to_owned(),
+            scheduler_config: kind.applied_to(&pipeline.scheduler_config),
+            dtype: dtype_name(pipeline.dtype()).to_owned(),
+            vae_tile_size: pipeline.vae_tiling.map(|tiling| tiling.size()),
+            model: self.model.get()?.clone(),
+            adapters: self.adapters.clone(),
+            init_image: init_image.map(|(file, strength)| UsedImage {
+                file: file.clone(),
+                strength,
+            }),
+            init_latents: self.init_latents.clone(),
+        })
+    }
+}
+
+fn shared_or_own<T>(all: &[T], index: usize) -> Option<&T> {
+    match all {
+        [shared] => Some(shared),
+        _ => all.get(index),
+    }
+}
+
+fn dtype_name(dtype: FloatDType) -> &'static str {
+    match dtype {
+        FloatDType::F16 => "f16",
+        FloatDType::BF16 => "bf16",
+        _ => "f32",
+    }
+}
