@@ -1,8 +1,9 @@
-//! Stable Diffusion in diffusers' folder layout.
+//! Stable Diffusion on disk: diffusers' folder layout, or a single file in the original layout.
 
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -12,14 +13,49 @@ use crate::models::{
     AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, ClipTextModel, UNet2DConditionModel,
     UNet2DConditionModelConfig,
 };
+use crate::presets::Preset;
 use crate::schedulers::{SchedulerConfig, SchedulerKind};
+use crate::single_file::{SingleFile, SinglePart};
 use crate::tokenizer::ClipTokenizer;
-use crate::weights::{Weights, load};
+use crate::weights::{self, Fit, MappedFile, WeightFile, Weights, compare, load};
 
-/// A folder as `StableDiffusionPipeline.save_pretrained` writes it: `model_index.json`, and one folder a component.
+/// The scheduler's configuration in the folder of a pipeline.
+const SCHEDULER: &str = "scheduler/scheduler_config.json";
+
+/// What to read instead of what a checkpoint says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckpointOptions {
+    /// The variant of a folder's weight files, such as `fp16`.
+    pub variant: Option<String>,
+    /// Configurations that go before those of the checkpoint.
+    pub config: Option<ConfigSource>,
+    /// A tokenizer's folder, or a pipeline's folder with one.
+    pub tokenizer: Option<PathBuf>,
+}
+
+/// Where configurations come from that go before a checkpoint's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigSource {
+    /// A pipeline's folder: any of `unet/config.json`, `vae/config.json`, .. that it has, and its tokenizer.
+    Folder(PathBuf),
+    /// A published model.
+    Preset(Preset),
+}
+
+/// A Stable Diffusion on disk, of which nothing large is read before it is asked for.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
-    dir: PathBuf,
+    path: PathBuf,
+    options: CheckpointOptions,
+    layout: Layout,
+}
+
+#[derive(Debug, Clone)]
+enum Layout {
+    /// As `StableDiffusionPipeline.save_pretrained` writes it: `model_index.json`, and one folder a component.
+    Folder,
+    /// The original layout.
+    SingleFile(Box<SingleFile>),
 }
 
 /// A component in memory: its configuration and its network.
@@ -31,55 +67,134 @@ pub struct Component<C, M> {
     pub model: M,
 }
 
+/// A component on disk: its configuration, where that came from, and its tensors.
+#[derive(Debug, Clone)]
+pub struct Stored<C> {
+    /// What `config.json` says, or what follows from the shapes.
+    pub config: C,
+    /// The tensors, under diffusers' names.
+    pub weights: Weights,
+    /// Where the configuration stands.
+    config_path: PathBuf,
+}
+
 impl Checkpoint {
-    /// Opens a folder and checks that it is a Stable Diffusion pipeline.
+    /// Opens a folder in diffusers' layout, or a file in the original layout.
     ///
     /// # Errors
     ///
-    /// If there is no `model_index.json`, or it describes another kind of pipeline.
-    pub fn open(dir: impl AsRef<Path>) -> Result<Self, DiffusionError> {
-        let dir = dir.as_ref().to_owned();
-        let index_path = dir.join("model_index.json");
-        let index: Value = read_json(&index_path)?;
-        let class = index.get("_class_name").and_then(Value::as_str);
-        if class != Some("StableDiffusionPipeline") {
-            let found = class.unwrap_or("nothing");
-            return Err(
-                ConfigError::invalid("_class_name", "StableDiffusionPipeline", found)
-                    .in_file(&index_path)
-                    .into(),
-            );
-        }
-        Ok(Self { dir })
+    /// If the folder has no `model_index.json` or that describes another kind of pipeline, or if the file cannot be read
+    /// or holds something else.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, DiffusionError> {
+        Self::open_with(path, CheckpointOptions::default())
     }
 
-    /// The folder.
+    /// Opens a folder or a file, and reads from elsewhere what the options say.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn open_with(
+        path: impl AsRef<Path>,
+        options: CheckpointOptions,
+    ) -> Result<Self, DiffusionError> {
+        let path = path.as_ref().to_owned();
+        let layout = if path.is_file() {
+            let config: Option<ClipTextConfig> = match &options.config {
+                Some(source) => source.config("text_encoder", Preset::text_encoder)?,
+                None => None,
+            };
+            let layers = config.map(|config| config.num_hidden_layers);
+            let single = SingleFile::new(&Weights::open(&path)?, layers)?;
+            Layout::SingleFile(Box::new(single))
+        } else {
+            check_pipeline(&path)?;
+            Layout::Folder
+        };
+        Ok(Self {
+            path,
+            options,
+            layout,
+        })
+    }
+
+    /// The folder or file.
     #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
-    /// The tokenizer of the folder `tokenizer`.
+    /// The single file, if it is one.
+    #[must_use]
+    pub fn single_file(&self) -> Option<&SingleFile> {
+        match &self.layout {
+            Layout::Folder => None,
+            Layout::SingleFile(single) => Some(single),
+        }
+    }
+
+    /// The tokenizer: that of the options, of the folder `tokenizer`, or the standard one for a single file.
     ///
     /// # Errors
     ///
-    /// If its files are missing or damaged.
+    /// If its files are missing or damaged, or it has more tokens than the text encoder of a single file knows.
     pub fn tokenizer(&self) -> Result<ClipTokenizer, DiffusionError> {
-        Ok(ClipTokenizer::load(&self.dir.join("tokenizer"))?)
+        let tokenizer = match (self.tokenizer_folder("tokenizer"), &self.layout) {
+            (Some(folder), _) => ClipTokenizer::load(&folder)?,
+            (None, Layout::Folder) => ClipTokenizer::load(&self.path.join("tokenizer"))?,
+            (None, Layout::SingleFile(single)) => {
+                ClipTokenizer::standard(single.family().pad_token())?
+            }
+        };
+        if let Layout::SingleFile(single) = &self.layout {
+            let known = single.text_encoder().config.vocab_size;
+            if tokenizer.vocab_size() > known {
+                return Err(DiffusionError::Request {
+                    what: "tokens of the tokenizer",
+                    expected: format!("at most the {known} of the text encoder"),
+                    found: tokenizer.vocab_size().to_string(),
+                });
+            }
+        }
+        Ok(tokenizer)
     }
 
-    /// The scheduler that the folder names, with its configuration.
+    /// The folder of a tokenizer that the options name.
+    fn tokenizer_folder(&self, name: &str) -> Option<PathBuf> {
+        if let Some(folder) = &self.options.tokenizer {
+            let inner = folder.join(name);
+            return Some(if inner.is_dir() {
+                inner
+            } else {
+                folder.clone()
+            });
+        }
+        match &self.options.config {
+            Some(ConfigSource::Folder(folder)) => {
+                Some(folder.join(name)).filter(|inner| inner.is_dir())
+            }
+            _ => None,
+        }
+    }
+
+    /// The scheduler that the checkpoint names, or its family's, with its configuration.
     ///
     /// # Errors
     ///
     /// If `scheduler/scheduler_config.json` is missing or damaged, or names a scheduler that is not implemented.
     pub fn scheduler(&self) -> Result<(SchedulerKind, SchedulerConfig), DiffusionError> {
-        let path = self.dir.join("scheduler").join("scheduler_config.json");
-        let config = SchedulerConfig::load(&path)?;
+        let config = match (&self.options.config, &self.layout) {
+            (Some(ConfigSource::Preset(preset)), _) => preset.scheduler(),
+            (Some(ConfigSource::Folder(folder)), _) if folder.join(SCHEDULER).is_file() => {
+                SchedulerConfig::load(&folder.join(SCHEDULER))?
+            }
+            (_, Layout::Folder) => SchedulerConfig::load(&self.path.join(SCHEDULER))?,
+            (_, Layout::SingleFile(single)) => single.scheduler().clone(),
+        };
         Ok((config.kind()?, config))
     }
 
-    /// The text encoder of the folder `text_encoder`.
+    /// The text encoder.
     ///
     /// Files with and without the level `text_model.` are read; both are in use.
     ///
@@ -90,27 +205,23 @@ impl Checkpoint {
         &self,
         device: &Device,
     ) -> Result<Component<ClipTextConfig, ClipTextModel>, DiffusionError> {
-        let (config, weights) = self.component::<ClipTextConfig>("text_encoder", "model")?;
-        let model = config
-            .1
+        let stored = self.stored_text_encoder()?;
+        let model = stored
+            .config
             .init(device)
-            .map_err(|error| error.in_file(&config.0))?;
-        let prefixed = weights.names().any(|name| name.starts_with("text_model."));
-        let rename = |path: &str| match path.strip_prefix("text_model.") {
-            Some(short) if !prefixed => short.to_owned(),
-            _ => path.to_owned(),
-        };
-        // A constant buffer 0, 1, 2, .. that old versions of transformers saved.
-        let model = load(model, &weights, rename, |name| {
-            name.ends_with("position_ids")
-        })?;
+            .map_err(|error| error.in_file(&stored.config_path))?;
         Ok(Component {
-            config: config.1,
-            model,
+            model: load(
+                model,
+                &stored.weights,
+                text_names(&stored.weights),
+                is_constant,
+            )?,
+            config: stored.config,
         })
     }
 
-    /// The denoising network of the folder `unet`.
+    /// The denoising network.
     ///
     /// # Errors
     ///
@@ -119,20 +230,18 @@ impl Checkpoint {
         &self,
         device: &Device,
     ) -> Result<Component<UNet2DConditionModelConfig, UNet2DConditionModel>, DiffusionError> {
-        let (config, weights) =
-            self.component::<UNet2DConditionModelConfig>("unet", "diffusion_pytorch_model")?;
-        let model = config
-            .1
+        let stored = self.stored_unet()?;
+        let model = stored
+            .config
             .init(device)
-            .map_err(|error| error.in_file(&config.0))?;
-        let model = load(model, &weights, str::to_owned, |_| false)?;
+            .map_err(|error| error.in_file(&stored.config_path))?;
         Ok(Component {
-            config: config.1,
-            model,
+            model: load(model, &stored.weights, str::to_owned, |_| false)?,
+            config: stored.config,
         })
     }
 
-    /// The VAE of the folder `vae`.
+    /// The VAE.
     ///
     /// # Errors
     ///
@@ -141,27 +250,113 @@ impl Checkpoint {
         &self,
         device: &Device,
     ) -> Result<Component<AutoencoderKLConfig, AutoencoderKL>, DiffusionError> {
-        let (config, weights) =
-            self.component::<AutoencoderKLConfig>("vae", "diffusion_pytorch_model")?;
-        let model = config
-            .1
+        let stored = self.stored_vae()?;
+        let model = stored
+            .config
             .init(device)
-            .map_err(|error| error.in_file(&config.0))?;
-        let old = weights
-            .names()
-            .any(|name| name.ends_with(".proj_attn.weight"));
-        let rename = |path: &str| {
-            if old {
-                old_attention_name(path)
-            } else {
-                path.to_owned()
-            }
-        };
-        let model = load(model, &weights, rename, |_| false)?;
+            .map_err(|error| error.in_file(&stored.config_path))?;
         Ok(Component {
-            config: config.1,
-            model,
+            model: load(model, &stored.weights, vae_names(&stored.weights), |_| {
+                false
+            })?,
+            config: stored.config,
         })
+    }
+
+    /// The text encoder's configuration and tensors.
+    ///
+    /// # Errors
+    ///
+    /// If its files are missing or damaged.
+    pub fn stored_text_encoder(&self) -> Result<Stored<ClipTextConfig>, DiffusionError> {
+        self.stored(
+            "text_encoder",
+            Preset::text_encoder,
+            SingleFile::text_encoder,
+        )
+    }
+
+    /// The UNet's configuration and tensors.
+    ///
+    /// # Errors
+    ///
+    /// If its files are missing or damaged.
+    pub fn stored_unet(&self) -> Result<Stored<UNet2DConditionModelConfig>, DiffusionError> {
+        self.stored("unet", Preset::unet, SingleFile::unet)
+    }
+
+    /// The VAE's configuration and tensors.
+    ///
+    /// # Errors
+    ///
+    /// If its files are missing or damaged.
+    pub fn stored_vae(&self) -> Result<Stored<AutoencoderKLConfig>, DiffusionError> {
+        self.stored("vae", Preset::vae, SingleFile::vae)
+    }
+
+    /// Compares each component's weights with its configuration, without reading a value.
+    ///
+    /// # Errors
+    ///
+    /// If files are missing or damaged, or a configuration cannot be used.
+    pub fn fits(&self, device: &Device) -> Result<Vec<(&'static str, Fit)>, DiffusionError> {
+        let text = self.stored_text_encoder()?;
+        let (unet, vae) = (self.stored_unet()?, self.stored_vae()?);
+        let in_file = |path: &Path| {
+            let path = path.to_owned();
+            move |error: ConfigError| error.in_file(&path)
+        };
+        let text_model = text
+            .config
+            .init(device)
+            .map_err(in_file(&text.config_path))?;
+        let unet_model = unet
+            .config
+            .init(device)
+            .map_err(in_file(&unet.config_path))?;
+        let vae_model = vae.config.init(device).map_err(in_file(&vae.config_path))?;
+        let (text, unet, vae) = (&text.weights, &unet.weights, &vae.weights);
+        Ok(vec![
+            (
+                "text_encoder",
+                compare(&text_model, text, text_names(text), is_constant),
+            ),
+            ("unet", compare(&unet_model, unet, str::to_owned, |_| false)),
+            ("vae", compare(&vae_model, vae, vae_names(vae), |_| false)),
+        ])
+    }
+
+    fn stored<C: DeserializeOwned + Clone>(
+        &self,
+        name: &str,
+        published: impl Fn(Preset) -> C,
+        part: impl Fn(&SingleFile) -> &SinglePart<C>,
+    ) -> Result<Stored<C>, DiffusionError> {
+        let given = match &self.options.config {
+            Some(source) => source.config(name, published)?,
+            None => None,
+        };
+        match &self.layout {
+            Layout::Folder => {
+                let config_path = self.path.join(name).join("config.json");
+                Ok(Stored {
+                    config: match given {
+                        Some(config) => config,
+                        None => read_json(&config_path)?,
+                    },
+                    weights: Weights::open(self.weight_file(name)?.path)?,
+                    config_path,
+                })
+            }
+            Layout::SingleFile(single) => {
+                let part = part(single);
+                Ok(Stored {
+                    config: given.unwrap_or_else(|| part.config.clone()),
+                    weights: part.weights.clone(),
+                    config_path: self.path.clone(),
+                })
+            }
+        }
     }
 
     /// SHA-256 over the weight files of all components: what a picture owes its look to.
@@ -171,42 +366,89 @@ impl Checkpoint {
     /// If a file cannot be read.
     pub fn sha256(&self) -> Result<String, DiffusionError> {
         let mut hash = Sha256::new();
-        for (folder, stem) in [
-            ("text_encoder", "model"),
-            ("unet", "diffusion_pytorch_model"),
-            ("vae", "diffusion_pytorch_model"),
-        ] {
-            let path = self.weights_path(folder, stem)?;
-            let bytes = std::fs::read(&path).map_err(|source| DiffusionError::Io {
-                action: "read",
-                path: path.clone(),
-                source,
-            })?;
-            hash.update(Sha256::digest(&bytes));
+        for path in self.weight_files()? {
+            hash.update(Sha256::digest(MappedFile::open(&path)?.bytes()));
         }
         Ok(hex::encode(hash.finalize()))
     }
 
-    fn component<C: serde::de::DeserializeOwned>(
-        &self,
-        folder: &str,
-        stem: &str,
-    ) -> Result<((PathBuf, C), Weights), DiffusionError> {
-        let config_path = self.dir.join(folder).join("config.json");
-        let config = read_json(&config_path)?;
-        let weights = Weights::open(self.weights_path(folder, stem)?)?;
-        Ok(((config_path, config), weights))
+    /// The weight files of all components, or the single file.
+    ///
+    /// # Errors
+    ///
+    /// If a component of a folder has none.
+    pub fn weight_files(&self) -> Result<Vec<PathBuf>, DiffusionError> {
+        if self.single_file().is_some() {
+            return Ok(vec![self.path.clone()]);
+        }
+        let mut files = Vec::new();
+        for name in ["text_encoder", "unet", "vae"] {
+            files.extend(self.weight_file(name)?.files);
+        }
+        Ok(files)
     }
 
-    /// The weight file of a component: the plain one, or the `fp16` variant where only that is there.
-    fn weights_path(&self, folder: &str, stem: &str) -> Result<PathBuf, DiffusionError> {
-        let folder = self.dir.join(folder);
-        let plain = folder.join(format!("{stem}.safetensors"));
-        let variant = folder.join(format!("{stem}.fp16.safetensors"));
-        if plain.is_file() || !variant.is_file() {
-            Ok(plain)
+    fn weight_file(&self, name: &str) -> Result<WeightFile, DiffusionError> {
+        weights::find(&self.path.join(name), self.options.variant.as_deref())
+    }
+}
+
+impl ConfigSource {
+    /// The configuration of a component, if this has one.
+    fn config<C: DeserializeOwned>(
+        &self,
+        name: &str,
+        published: impl Fn(Preset) -> C,
+    ) -> Result<Option<C>, DiffusionError> {
+        match self {
+            Self::Preset(preset) => Ok(Some(published(*preset))),
+            Self::Folder(folder) => {
+                let path = folder.join(name).join("config.json");
+                if path.is_file() {
+                    Ok(Some(read_json(&path)?))
+                } else {
+                    Ok(None)
+                }
+            }
+        }
+    }
+}
+
+/// Checks that a folder is a Stable Diffusion pipeline.
+fn check_pipeline(folder: &Path) -> Result<(), ConfigError> {
+    let index_path = folder.join("model_index.json");
+    let index: Value = read_json(&index_path)?;
+    let class = index.get("_class_name").and_then(Value::as_str);
+    if class == Some("StableDiffusionPipeline") {
+        return Ok(());
+    }
+    let found = class.unwrap_or("nothing");
+    Err(ConfigError::invalid("_class_name", "StableDiffusionPipeline", found).in_file(&index_path))
+}
+
+/// The key of a field of the text encoder: files with and without the level `text_model.` are in use.
+fn text_names(weights: &Weights) -> impl Fn(&str) -> String {
+    let prefixed = weights.names().any(|name| name.starts_with("text_model."));
+    move |path| match path.strip_prefix("text_model.") {
+        Some(short) if !prefixed => short.to_owned(),
+        _ => path.to_owned(),
+    }
+}
+
+/// A buffer 0, 1, 2, .. that old versions of transformers saved.
+fn is_constant(name: &str) -> bool {
+    name.ends_with("position_ids")
+}
+
+/// The key of a field of the VAE.
+fn vae_names(weights: &Weights) -> impl Fn(&str) -> String {
+    let mut names = weights.names();
+    let old = names.any(|name| name.ends_with(".proj_attn.weight"));
+    move |path| {
+        if old {
+            old_attention_name(path)
         } else {
-            Ok(variant)
+            path.to_owned()
         }
     }
 }

@@ -12,6 +12,7 @@ use selma_diffusion::schedulers::SchedulerKind;
 use selma_diffusion::{DiffusionError, Latents, StableDiffusion, TextToImage, device};
 use selma_lora::Adapter;
 
+use super::model::ModelOptions;
 use super::values::{WeightedFile, finite, named, weighted_file};
 use crate::interrupt;
 use crate::output::{self, Output, spare};
@@ -20,18 +21,21 @@ use crate::terminal::say;
 
 /// Draw pictures of prompts with a Stable Diffusion model.
 ///
-/// The model is a folder in the layout of diffusers, such as models/mini or a download of stable-diffusion-v1-5. The
-/// same seed gives the same picture on every device, up to rounding. With several prompts the pictures are numbered:
+/// The model is a folder in the layout of diffusers, such as models/mini or a download of stable-diffusion-v1-5, or a
+/// single file in the original layout (.safetensors or .ckpt, which is read without executing anything). The same seed gives the same picture on every device, up to rounding. With several prompts the pictures are numbered:
 /// FILE-1.png, FILE-2.png, ..; the seed grows by one from picture to picture.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   selma generate --model models/mini --prompt \"two red circles\" --out circles.png
+  selma generate --model v1-5-pruned-emaonly.safetensors --prompt \"a fox in the snow\" --out fox.png
   selma generate --model models/mini --adapter merged.safetensors=0.8 --guidance 4 --prompt \"a blue star\" --out star.png")]
 pub struct Args {
-    /// Folder of the model, with model_index.json.
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the model, with model_index.json, or a file with the whole model.
+    #[arg(long, value_name = "DIR|FILE")]
     model: PathBuf,
+    #[command(flatten)]
+    options: ModelOptions,
     /// What to draw. Repeat it for several pictures.
     #[arg(long = "prompt", value_name = "TEXT", required = true)]
     prompts: Vec<String>,
@@ -109,7 +113,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .map(|file| Ok((file, Adapter::load(&file.path)?)))
         .collect::<anyhow::Result<Vec<_>>>()?;
 
-    let mut pipeline = StableDiffusion::load(&args.model, &device)?;
+    let checkpoint = args.options.open(&args.model)?;
+    let mut pipeline = StableDiffusion::from_checkpoint(&checkpoint, &device)?;
     for (index, (file, adapter)) in adapters.iter().enumerate() {
         attach(&mut pipeline, &args.model, file, adapter, index)?;
     }
