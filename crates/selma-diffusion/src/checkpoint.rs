@@ -13,12 +13,16 @@ use crate::models::{
     AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, ClipTextModel, UNet2DConditionModel,
     UNet2DConditionModelConfig,
 };
-use crate::presets::Preset;
+use crate::presets::{Family, Preset, SECOND_PAD_TOKEN};
 use crate::schedulers::{SchedulerConfig, SchedulerKind};
 use crate::single_file::{SingleFile, SinglePart};
 use crate::tokenizer::ClipTokenizer;
 use crate::weights::{self, Fit, MappedFile, WeightFile, Weights, compare, load};
 
+/// Pipelines with one text encoder.
+const STABLE_DIFFUSION: &str = "StableDiffusionPipeline";
+/// Pipelines with two.
+const STABLE_DIFFUSION_XL: &str = "StableDiffusionXLPipeline";
 /// The scheduler's configuration in the folder of a pipeline.
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
 
@@ -48,11 +52,14 @@ pub struct Checkpoint {
     path: PathBuf,
     options: CheckpointOptions,
     layout: Layout,
+    xl: bool,
+    force_zeros_for_empty_prompt: bool,
 }
 
 #[derive(Debug, Clone)]
 enum Layout {
-    /// As `StableDiffusionPipeline.save_pretrained` writes it: `model_index.json`, and one folder a component.
+    /// As `save_pretrained` of `StableDiffusionPipeline` or `StableDiffusionXLPipeline` writes it: `model_index.json`, and
+    /// one folder a component.
     Folder,
     /// The original layout.
     SingleFile(Box<SingleFile>),
@@ -99,23 +106,40 @@ impl Checkpoint {
         options: CheckpointOptions,
     ) -> Result<Self, DiffusionError> {
         let path = path.as_ref().to_owned();
-        let layout = if path.is_file() {
+        let (layout, xl, zeros) = if path.is_file() {
             let config: Option<ClipTextConfig> = match &options.config {
-                Some(source) => source.config("text_encoder", Preset::text_encoder)?,
+                Some(source) => {
+                    source.config("text_encoder", |preset| Some(preset.text_encoder()))?
+                }
                 None => None,
             };
             let layers = config.map(|config| config.num_hidden_layers);
             let single = SingleFile::new(&Weights::open(&path)?, layers)?;
-            Layout::SingleFile(Box::new(single))
+            let xl = single.family() == Family::Sdxl;
+            (Layout::SingleFile(Box::new(single)), xl, xl)
         } else {
-            check_pipeline(&path)?;
-            Layout::Folder
+            let (xl, zeros) = read_index(&path)?;
+            (Layout::Folder, xl, zeros)
         };
         Ok(Self {
             path,
             options,
             layout,
+            xl,
+            force_zeros_for_empty_prompt: zeros,
         })
+    }
+
+    /// Whether this is SDXL: there are two tokenizers and text encoders.
+    #[must_use]
+    pub fn is_xl(&self) -> bool {
+        self.xl
+    }
+
+    /// Whether zeros stand for a negative prompt that is not given (SDXL), rather than the empty text.
+    #[must_use]
+    pub fn force_zeros_for_empty_prompt(&self) -> bool {
+        self.force_zeros_for_empty_prompt
     }
 
     /// The folder or file.
@@ -139,12 +163,28 @@ impl Checkpoint {
     ///
     /// If its files are missing or damaged, or it has more tokens than the text encoder of a single file knows.
     pub fn tokenizer(&self) -> Result<ClipTokenizer, DiffusionError> {
-        let tokenizer = match (self.tokenizer_folder("tokenizer"), &self.layout) {
+        let pad = |single: &SingleFile| single.family().pad_token();
+        self.read_tokenizer("tokenizer", pad)
+    }
+
+    /// The second tokenizer of SDXL; see [`tokenizer`](Self::tokenizer).
+    ///
+    /// # Errors
+    ///
+    /// Those of [`tokenizer`](Self::tokenizer).
+    pub fn tokenizer_2(&self) -> Result<ClipTokenizer, DiffusionError> {
+        self.read_tokenizer("tokenizer_2", |_| SECOND_PAD_TOKEN)
+    }
+
+    fn read_tokenizer(
+        &self,
+        name: &str,
+        pad: impl Fn(&SingleFile) -> &'static str,
+    ) -> Result<ClipTokenizer, DiffusionError> {
+        let tokenizer = match (self.tokenizer_folder(name), &self.layout) {
             (Some(folder), _) => ClipTokenizer::load(&folder)?,
-            (None, Layout::Folder) => ClipTokenizer::load(&self.path.join("tokenizer"))?,
-            (None, Layout::SingleFile(single)) => {
-                ClipTokenizer::standard(single.family().pad_token())?
-            }
+            (None, Layout::Folder) => ClipTokenizer::load(&self.path.join(name))?,
+            (None, Layout::SingleFile(single)) => ClipTokenizer::standard(pad(single))?,
         };
         if let Layout::SingleFile(single) = &self.layout {
             let known = single.text_encoder().config.vocab_size;
@@ -205,20 +245,19 @@ impl Checkpoint {
         &self,
         device: &Device,
     ) -> Result<Component<ClipTextConfig, ClipTextModel>, DiffusionError> {
-        let stored = self.stored_text_encoder()?;
-        let model = stored
-            .config
-            .init(device)
-            .map_err(|error| error.in_file(&stored.config_path))?;
-        Ok(Component {
-            model: load(
-                model,
-                &stored.weights,
-                text_names(&stored.weights),
-                is_constant,
-            )?,
-            config: stored.config,
-        })
+        clip(self.stored_text_encoder()?, device)
+    }
+
+    /// The second text encoder of SDXL: the one whose pooled output is used.
+    ///
+    /// # Errors
+    ///
+    /// If its files are missing, damaged, or do not fit each other.
+    pub fn text_encoder_2(
+        &self,
+        device: &Device,
+    ) -> Result<Component<ClipTextConfig, ClipTextModel>, DiffusionError> {
+        clip(self.stored_text_encoder_2()?, device)
     }
 
     /// The denoising network.
@@ -231,10 +270,7 @@ impl Checkpoint {
         device: &Device,
     ) -> Result<Component<UNet2DConditionModelConfig, UNet2DConditionModel>, DiffusionError> {
         let stored = self.stored_unet()?;
-        let model = stored
-            .config
-            .init(device)
-            .map_err(|error| error.in_file(&stored.config_path))?;
+        let model = stored.model(|config| config.init(device))?;
         Ok(Component {
             model: load(model, &stored.weights, str::to_owned, |_| false)?,
             config: stored.config,
@@ -251,10 +287,7 @@ impl Checkpoint {
         device: &Device,
     ) -> Result<Component<AutoencoderKLConfig, AutoencoderKL>, DiffusionError> {
         let stored = self.stored_vae()?;
-        let model = stored
-            .config
-            .init(device)
-            .map_err(|error| error.in_file(&stored.config_path))?;
+        let model = stored.model(|config| config.init(device))?;
         Ok(Component {
             model: load(model, &stored.weights, vae_names(&stored.weights), |_| {
                 false
@@ -269,11 +302,19 @@ impl Checkpoint {
     ///
     /// If its files are missing or damaged.
     pub fn stored_text_encoder(&self) -> Result<Stored<ClipTextConfig>, DiffusionError> {
-        self.stored(
-            "text_encoder",
-            Preset::text_encoder,
-            SingleFile::text_encoder,
-        )
+        let part = |single: &SingleFile| Some(single.text_encoder().clone());
+        let published = |preset: Preset| Some(preset.text_encoder());
+        self.stored("text_encoder", published, part)
+    }
+
+    /// The second text encoder's configuration and tensors (SDXL).
+    ///
+    /// # Errors
+    ///
+    /// If its files are missing or damaged, or there is no second one.
+    pub fn stored_text_encoder_2(&self) -> Result<Stored<ClipTextConfig>, DiffusionError> {
+        let part = |single: &SingleFile| single.text_encoder_2().cloned();
+        self.stored("text_encoder_2", Preset::text_encoder_2, part)
     }
 
     /// The UNet's configuration and tensors.
@@ -282,7 +323,8 @@ impl Checkpoint {
     ///
     /// If its files are missing or damaged.
     pub fn stored_unet(&self) -> Result<Stored<UNet2DConditionModelConfig>, DiffusionError> {
-        self.stored("unet", Preset::unet, SingleFile::unet)
+        let part = |single: &SingleFile| Some(single.unet().clone());
+        self.stored("unet", |preset| Some(preset.unet()), part)
     }
 
     /// The VAE's configuration and tensors.
@@ -291,7 +333,8 @@ impl Checkpoint {
     ///
     /// If its files are missing or damaged.
     pub fn stored_vae(&self) -> Result<Stored<AutoencoderKLConfig>, DiffusionError> {
-        self.stored("vae", Preset::vae, SingleFile::vae)
+        let part = |single: &SingleFile| Some(single.vae().clone());
+        self.stored("vae", |preset| Some(preset.vae()), part)
     }
 
     /// Compares each component's weights with its configuration, without reading a value.
@@ -300,37 +343,32 @@ impl Checkpoint {
     ///
     /// If files are missing or damaged, or a configuration cannot be used.
     pub fn fits(&self, device: &Device) -> Result<Vec<(&'static str, Fit)>, DiffusionError> {
-        let text = self.stored_text_encoder()?;
-        let (unet, vae) = (self.stored_unet()?, self.stored_vae()?);
-        let in_file = |path: &Path| {
-            let path = path.to_owned();
-            move |error: ConfigError| error.in_file(&path)
+        let text = |stored: Stored<ClipTextConfig>| {
+            let model = stored.model(|config| config.init(device))?;
+            let weights = &stored.weights;
+            let names = text_names(weights);
+            Ok::<_, DiffusionError>(compare(&model, weights, names, is_constant))
         };
-        let text_model = text
-            .config
-            .init(device)
-            .map_err(in_file(&text.config_path))?;
-        let unet_model = unet
-            .config
-            .init(device)
-            .map_err(in_file(&unet.config_path))?;
-        let vae_model = vae.config.init(device).map_err(in_file(&vae.config_path))?;
-        let (text, unet, vae) = (&text.weights, &unet.weights, &vae.weights);
-        Ok(vec![
-            (
-                "text_encoder",
-                compare(&text_model, text, text_names(text), is_constant),
-            ),
-            ("unet", compare(&unet_model, unet, str::to_owned, |_| false)),
-            ("vae", compare(&vae_model, vae, vae_names(vae), |_| false)),
-        ])
+        let mut fits = vec![("text_encoder", text(self.stored_text_encoder()?)?)];
+        if self.xl {
+            fits.push(("text_encoder_2", text(self.stored_text_encoder_2()?)?));
+        }
+        let unet = self.stored_unet()?;
+        let model = unet.model(|config| config.init(device))?;
+        let fit = compare(&model, &unet.weights, str::to_owned, |_| false);
+        fits.push(("unet", fit));
+        let vae = self.stored_vae()?;
+        let model = vae.model(|config| config.init(device))?;
+        let fit = compare(&model, &vae.weights, vae_names(&vae.weights), |_| false);
+        fits.push(("vae", fit));
+        Ok(fits)
     }
 
-    fn stored<C: DeserializeOwned + Clone>(
+    fn stored<C: DeserializeOwned>(
         &self,
-        name: &str,
-        published: impl Fn(Preset) -> C,
-        part: impl Fn(&SingleFile) -> &SinglePart<C>,
+        name: &'static str,
+        published: impl Fn(Preset) -> Option<C>,
+        part: impl Fn(&SingleFile) -> Option<SinglePart<C>>,
     ) -> Result<Stored<C>, DiffusionError> {
         let given = match &self.options.config {
             Some(source) => source.config(name, published)?,
@@ -349,10 +387,16 @@ impl Checkpoint {
                 })
             }
             Layout::SingleFile(single) => {
-                let part = part(single);
+                let Some(part) = part(single) else {
+                    return Err(DiffusionError::Request {
+                        what: "component",
+                        expected: format!("one that {} has", single.family()),
+                        found: name.to_owned(),
+                    });
+                };
                 Ok(Stored {
-                    config: given.unwrap_or_else(|| part.config.clone()),
-                    weights: part.weights.clone(),
+                    config: given.unwrap_or(part.config),
+                    weights: part.weights,
                     config_path: self.path.clone(),
                 })
             }
@@ -382,7 +426,11 @@ impl Checkpoint {
             return Ok(vec![self.path.clone()]);
         }
         let mut files = Vec::new();
-        for name in ["text_encoder", "unet", "vae"] {
+        let mut names = vec!["text_encoder", "unet", "vae"];
+        if self.xl {
+            names.push("text_encoder_2");
+        }
+        for name in names {
             files.extend(self.weight_file(name)?.files);
         }
         Ok(files)
@@ -398,10 +446,10 @@ impl ConfigSource {
     fn config<C: DeserializeOwned>(
         &self,
         name: &str,
-        published: impl Fn(Preset) -> C,
+        published: impl Fn(Preset) -> Option<C>,
     ) -> Result<Option<C>, DiffusionError> {
         match self {
-            Self::Preset(preset) => Ok(Some(published(*preset))),
+            Self::Preset(preset) => Ok(published(*preset)),
             Self::Folder(folder) => {
                 let path = folder.join(name).join("config.json");
                 if path.is_file() {
@@ -414,16 +462,43 @@ impl ConfigSource {
     }
 }
 
-/// Checks that a folder is a Stable Diffusion pipeline.
-fn check_pipeline(folder: &Path) -> Result<(), ConfigError> {
+impl<C> Stored<C> {
+    /// The network, its weights not loaded yet.
+    fn model<M>(&self, init: impl Fn(&C) -> Result<M, ConfigError>) -> Result<M, DiffusionError> {
+        Ok(init(&self.config).map_err(|error| error.in_file(&self.config_path))?)
+    }
+}
+
+fn clip(
+    stored: Stored<ClipTextConfig>,
+    device: &Device,
+) -> Result<Component<ClipTextConfig, ClipTextModel>, DiffusionError> {
+    let model = stored.model(|config| config.init(device))?;
+    let weights = &stored.weights;
+    Ok(Component {
+        model: load(model, weights, text_names(weights), is_constant)?,
+        config: stored.config,
+    })
+}
+
+/// Checks that a folder is a Stable Diffusion pipeline: whether of SDXL, and whether zeros stand for a negative prompt
+/// that is not given.
+fn read_index(folder: &Path) -> Result<(bool, bool), ConfigError> {
     let index_path = folder.join("model_index.json");
     let index: Value = read_json(&index_path)?;
     let class = index.get("_class_name").and_then(Value::as_str);
-    if class == Some("StableDiffusionPipeline") {
-        return Ok(());
-    }
-    let found = class.unwrap_or("nothing");
-    Err(ConfigError::invalid("_class_name", "StableDiffusionPipeline", found).in_file(&index_path))
+    let xl = match class {
+        Some(STABLE_DIFFUSION) => false,
+        Some(STABLE_DIFFUSION_XL) => true,
+        other => {
+            let expected = format!("{STABLE_DIFFUSION} or {STABLE_DIFFUSION_XL}");
+            let found = other.unwrap_or("nothing");
+            return Err(ConfigError::invalid("_class_name", expected, found).in_file(&index_path));
+        }
+    };
+    let zeros = index.get("force_zeros_for_empty_prompt");
+    // True is diffusers' default.
+    Ok((xl, xl && zeros.and_then(Value::as_bool).unwrap_or(true)))
 }
 
 /// The key of a field of the text encoder: files with and without the level `text_model.` are in use.

@@ -26,9 +26,6 @@ fn presets_are_the_published_configurations() {
     let all = published();
     assert_eq!(all.len(), Preset::ALL.len());
     for preset in Preset::ALL {
-        if preset == Preset::SdxlBase {
-            continue;
-        }
         let name = preset.name();
         let files = all.get(name).unwrap();
         let unet: UNet2DConditionModelConfig = parse(files.get("unet").unwrap());
@@ -53,6 +50,11 @@ fn presets_are_the_published_configurations() {
             ..text
         };
         assert_eq!(preset.text_encoder(), text, "{name}");
+        let second = files.get("text_encoder_2").map(|file| ClipTextConfig {
+            rest: Map::new(),
+            ..parse(file)
+        });
+        assert_eq!(preset.text_encoder_2(), second, "{name}");
         let scheduler: SchedulerConfig = parse(files.get("scheduler").unwrap());
         assert_eq!(preset.scheduler(), scheduler, "{name}");
         assert_eq!(name.parse::<Preset>().unwrap(), preset);

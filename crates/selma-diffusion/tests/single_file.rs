@@ -24,7 +24,11 @@ use selma_diffusion::single_file::SingleFile;
 use selma_diffusion::weights::Weights;
 use selma_diffusion::{Checkpoint, CheckpointOptions, ConfigSource, StableDiffusion};
 
-const PIPELINES: [(&str, Family); 2] = [("tiny-sd", Family::Sd1), ("tiny-sd-v", Family::Sd2)];
+const PIPELINES: [(&str, Family); 3] = [
+    ("tiny-sd", Family::Sd1),
+    ("tiny-sd-v", Family::Sd2),
+    ("tiny-sdxl", Family::Sdxl),
+];
 
 fn file(tensors: &Tensors) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
@@ -74,6 +78,13 @@ fn a_single_file_is_the_folder_it_was_made_of() {
             folder.text_encoder(&device).unwrap(),
         );
         assert_eq!(values(&a.model), values(&b.model), "{pipeline}: text");
+        if family == Family::Sdxl {
+            let (a, b) = (
+                single.text_encoder_2(&device).unwrap(),
+                folder.text_encoder_2(&device).unwrap(),
+            );
+            assert_eq!(values(&a.model), values(&b.model), "{pipeline}: text 2");
+        }
         let pipeline = StableDiffusion::from_checkpoint(&single, &device).unwrap();
         assert_eq!(pipeline.scheduler, folder.scheduler().unwrap().0);
     }

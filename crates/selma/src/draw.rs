@@ -137,7 +137,7 @@ pub fn draw(
             .collect();
         let mut request = TextToImage::new(prompts, batch.iter().map(|d| d.seed).collect());
         request.steps = style.steps;
-        request.guidance = style.guidance;
+        request.guidance = Some(style.guidance);
         request.scheduler = style.scheduler;
         let done = writer.len();
         let mut observe = |_: selma_diffusion::pipeline::Denoising<'_>| -> ControlFlow<()> {

@@ -105,7 +105,7 @@ fn faithfulness(
         let mut request = TextToImage::new(prompts, (seed..seed + batch.len() as u64).collect());
         request.scheduler = Some(scheduler);
         request.steps = steps;
-        request.guidance = guidance;
+        request.guidance = Some(guidance);
         let go_on = &mut |_: selma::diffusion::pipeline::Denoising<'_>| ControlFlow::Continue(());
         let images = pipeline.generate(&request, go_on).unwrap().images;
         drawn.extend(batch.iter().map(|item| item.id.clone()).zip(images));

@@ -8,6 +8,7 @@ use anyhow::{Context, bail};
 use burn::tensor::FloatDType;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use image::{ImageFormat, RgbImage};
+use selma_diffusion::pipeline::Truncated;
 use selma_diffusion::schedulers::SchedulerKind;
 use selma_diffusion::{DiffusionError, Latents, StableDiffusion, TextToImage, device};
 use selma_lora::Adapter;
@@ -45,9 +46,13 @@ pub struct Args {
     /// Number of denoising steps.
     #[arg(long, value_name = "N", default_value = "50")]
     steps: NonZeroUsize,
-    /// Scale of classifier-free guidance: how strongly the picture follows the prompt. 1 is none.
-    #[arg(long, value_name = "SCALE", default_value = "7.5", value_parser = finite)]
-    guidance: f64,
+    /// Scale of classifier-free guidance: how strongly the picture follows the prompt. 1 is none. Default: 7.5, and 5
+    /// for SDXL.
+    #[arg(long, value_name = "SCALE", value_parser = finite)]
+    guidance: Option<f64>,
+    /// Layers of the text encoders to skip, counted as diffusers does.
+    #[arg(long, value_name = "N")]
+    clip_skip: Option<usize>,
     /// How the noise is taken away step by step. Default: what the model's folder names.
     #[arg(long, value_name = "NAME", value_parser = named::<SchedulerKind>(SchedulerKind::ALL.map(SchedulerKind::name)))]
     scheduler: Option<SchedulerKind>,
@@ -122,6 +127,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let request = fit_to_latents(request, &pipeline);
     let mut progress: Option<Progress> = None;
     let drawn = pipeline.generate(&request, &mut |state| {
+        if progress.is_none() {
+            state.truncated.iter().for_each(tell_truncated);
+        }
         let total = state.total as u64;
         progress
             .get_or_insert_with(|| Progress::new("drawing", total, "steps"))
@@ -171,6 +179,7 @@ fn request(args: &Args, init: Option<Latents>) -> anyhow::Result<TextToImage> {
         negative_prompt: args.negative.clone(),
         steps: args.steps.get(),
         guidance: args.guidance,
+        clip_skip: args.clip_skip,
         scheduler: args.scheduler,
         width: args.width.map(NonZeroUsize::get),
         height: args.height.map(NonZeroUsize::get),
@@ -216,6 +225,14 @@ fn attach(
         ));
     }
     Ok(())
+}
+
+fn tell_truncated(truncated: &Truncated) {
+    let Truncated { cut, dropped, .. } = truncated;
+    say(format_args!(
+        "warning: {dropped} tokens of a prompt are more than the text encoder takes; cut off: {}",
+        cut.trim()
+    ));
 }
 
 /// `FILE.png` for one picture, `FILE-1.png`, `FILE-2.png`, .. for several.

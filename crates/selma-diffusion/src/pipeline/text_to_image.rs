@@ -8,23 +8,30 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
-use super::{Latents, StableDiffusion};
+use super::conditions::Conditions;
+use super::{Latents, MicroConditioning, StableDiffusion, Truncated};
 use crate::DiffusionError;
 use crate::image::{from_tensor, read};
+use crate::models::Conditioning;
 use crate::noise::derive_seed;
 use crate::schedulers::{SchedulerKind, build};
 
-/// What to draw, and how. The defaults are those of diffusers' `StableDiffusionPipeline`.
+/// What to draw, and how. The defaults are those of diffusers' pipeline for the model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextToImage {
     /// One prompt an image.
     pub prompts: Vec<String>,
-    /// What not to draw; the same for all images. None is the empty text.
+    /// What not to draw; the same for all images. None is the empty text, and zeros in SDXL.
     pub negative_prompt: Option<String>,
     /// Number of denoising steps.
     pub steps: usize,
-    /// Scale of classifier-free guidance (arXiv 2207.12598); none at 1 or below.
-    pub guidance: f64,
+    /// Scale of classifier-free guidance (arXiv 2207.12598); no guidance at 1 or below. The model's default,
+    /// [`StableDiffusion::default_guidance`], if none is given.
+    pub guidance: Option<f64>,
+    /// Layers of the text encoders that are skipped for the prompt; see [`StableDiffusion::encode_texts`].
+    pub clip_skip: Option<usize>,
+    /// What SDXL is told about the sizes of the images.
+    pub micro_conditioning: MicroConditioning,
     /// Another scheduler than the checkpoint's.
     pub scheduler: Option<SchedulerKind>,
     /// Width in pixels; the model's native one if none is given.
@@ -38,14 +45,16 @@ pub struct TextToImage {
 }
 
 impl TextToImage {
-    /// Fifty steps at guidance 7.5, one image a prompt.
+    /// Fifty steps at the model's default guidance, one image a prompt.
     #[must_use]
     pub fn new(prompts: Vec<String>, seeds: Vec<u64>) -> Self {
         Self {
             prompts,
             negative_prompt: None,
             steps: 50,
-            guidance: 7.5,
+            guidance: None,
+            clip_skip: None,
+            micro_conditioning: MicroConditioning::default(),
             scheduler: None,
             width: None,
             height: None,
@@ -64,6 +73,8 @@ pub struct Denoising<'a> {
     pub total: usize,
     /// Latents of all images, one after the other.
     pub latents: &'a [f32],
+    /// Texts that were cut, because they are longer than the text encoder takes; the same at every step.
+    pub truncated: &'a [Truncated],
 }
 
 /// Receives the state after each step and may stop the run by [`ControlFlow::Break`].
@@ -103,7 +114,7 @@ impl StableDiffusion {
         let scaled = latents
             .to_tensor(self.device())
             .div_scalar(self.vae_config.scaling_factor);
-        from_tensor(self.vae.decode(scaled.cast(self.dtype())))
+        from_tensor(self.vae.decode(scaled.cast(self.vae_dtype())))
     }
 
     fn denoise(
@@ -118,8 +129,9 @@ impl StableDiffusion {
         for value in &mut latents.values {
             *value *= sigma;
         }
-        let guided = request.guidance > 1.0;
-        let context = self.context(request, guided)?;
+        let guidance = request.guidance.unwrap_or(self.default_guidance());
+        let guided = guidance > 1.0;
+        let (conditioning, truncated) = self.conditions(request, &latents, guided)?;
         let mut noise = StepNoise::new(&request.seeds, latents.len_of_image());
         let timesteps = scheduler.timesteps().to_vec();
         let total = timesteps.len();
@@ -130,14 +142,14 @@ impl StableDiffusion {
             let input = input.to_tensor(self.device()).cast(self.dtype());
             let prediction = if guided {
                 let doubled = Tensor::cat(vec![input.clone(), input], 0);
-                let both = self
-                    .unet
-                    .forward(doubled, &vec![timestep; 2 * batch], &context);
+                let times = vec![timestep; 2 * batch];
+                let both = self.unet.forward(doubled, &times, &conditioning)?;
                 let without = both.clone().narrow(0, 0, batch);
                 let with = both.narrow(0, batch, batch);
-                without.clone() + (with - without).mul_scalar(request.guidance)
+                without.clone() + (with - without).mul_scalar(guidance)
             } else {
-                self.unet.forward(input, &vec![timestep; batch], &context)
+                let times = vec![timestep; batch];
+                self.unet.forward(input, &times, &conditioning)?
             };
             let prediction = read(prediction)?;
             scheduler.step(&prediction, index, &mut latents.values, &mut |slice| {
@@ -153,6 +165,7 @@ impl StableDiffusion {
                 step: index + 1,
                 total,
                 latents: &latents.values,
+                truncated: &truncated,
             };
             if observer(state).is_break() {
                 return Err(DiffusionError::Cancelled);
@@ -161,18 +174,23 @@ impl StableDiffusion {
         Ok(latents)
     }
 
-    /// The texts' embeddings: those of the negative prompt first where there is guidance.
-    fn context(&self, request: &TextToImage, guided: bool) -> Result<Tensor<3>, DiffusionError> {
+    /// What the request's images are conditioned on, and the texts that were cut.
+    fn conditions(
+        &self,
+        request: &TextToImage,
+        latents: &Latents,
+        guided: bool,
+    ) -> Result<(Conditioning, Vec<Truncated>), DiffusionError> {
         let prompts: Vec<&str> = request.prompts.iter().map(String::as_str).collect();
-        let with = self.encode_texts(&prompts)?;
-        if !guided {
-            return Ok(with);
-        }
-        let negative = request.negative_prompt.as_deref().unwrap_or_default();
-        let without = self.encode_texts(&[negative])?;
-        let [_, length, width] = without.dims();
-        let without = without.expand([prompts.len(), length, width]);
-        Ok(Tensor::cat(vec![without, with], 0))
+        let negative_prompts = vec![request.negative_prompt.as_deref(); prompts.len()];
+        let [_, _, height, width] = latents.shape;
+        self.conditioning(&Conditions {
+            prompts: &prompts,
+            negative_prompts: guided.then_some(&negative_prompts),
+            clip_skip: request.clip_skip,
+            size: [height, width].map(|side| side * self.vae_config.factor()),
+            micro: &request.micro_conditioning,
+        })
     }
 
     fn initial_latents(&self, request: &TextToImage) -> Result<Latents, DiffusionError> {

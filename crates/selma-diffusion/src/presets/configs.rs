@@ -12,7 +12,10 @@ pub(super) fn sd1_unet() -> UNet2DConditionModelConfig {
     }
 }
 
-pub(super) fn sd2_unet(sample_size: usize, upcast_attention: bool) -> UNet2DConditionModelConfig {
+pub(super) fn sd2_unet(
+    sample_size: usize,
+    upcast_attention: Option<bool>,
+) -> UNet2DConditionModelConfig {
     UNet2DConditionModelConfig {
         sample_size: Some(sample_size),
         cross_attention_dim: 1024,
@@ -36,6 +39,9 @@ pub(super) fn sdxl_unet() -> UNet2DConditionModelConfig {
         attention_head_dim: PerBlock::Each(vec![5, 10, 20]),
         transformer_layers_per_block: PerBlock::Each(vec![1, 2, 10]),
         use_linear_projection: true,
+        addition_embed_type: Some("text_time".to_owned()),
+        addition_time_embed_dim: Some(256),
+        projection_class_embeddings_input_dim: Some(2816),
         ..UNet2DConditionModelConfig::default()
     }
 }
@@ -53,11 +59,13 @@ pub(super) fn vae(sample_size: usize, scaling_factor: f64) -> AutoencoderKLConfi
 }
 
 /// OpenAI's CLIP ViT-L/14, as SD 1 and SDXL have it.
-pub(super) fn clip_l() -> ClipTextConfig {
+pub(super) fn clip_l(projection_dim: usize) -> ClipTextConfig {
     ClipTextConfig {
+        architectures: vec!["CLIPTextModel".to_owned()],
         hidden_size: 768,
         intermediate_size: 3072,
         num_attention_heads: 12,
+        projection_dim,
         eos_token_id: Some(2),
         ..ClipTextConfig::default()
     }
@@ -66,10 +74,26 @@ pub(super) fn clip_l() -> ClipTextConfig {
 /// OpenCLIP ViT-H/14 without the last of its 24 layers, as SD 2 has it.
 pub(super) fn open_clip_h() -> ClipTextConfig {
     ClipTextConfig {
+        architectures: vec!["CLIPTextModel".to_owned()],
         hidden_size: 1024,
         intermediate_size: 4096,
         num_hidden_layers: 23,
         num_attention_heads: 16,
+        hidden_act: Activation::Gelu,
+        eos_token_id: Some(2),
+        ..ClipTextConfig::default()
+    }
+}
+
+/// OpenCLIP ViT-bigG/14, as SDXL has it.
+pub(super) fn open_clip_big_g() -> ClipTextConfig {
+    ClipTextConfig {
+        architectures: vec!["CLIPTextModelWithProjection".to_owned()],
+        hidden_size: 1280,
+        intermediate_size: 5120,
+        num_hidden_layers: 32,
+        num_attention_heads: 20,
+        projection_dim: 1280,
         hidden_act: Activation::Gelu,
         eos_token_id: Some(2),
         ..ClipTextConfig::default()

@@ -24,13 +24,16 @@ pub enum Family {
     Sdxl,
 }
 
+/// The pad token of the second tokenizer, that of OpenCLIP.
+pub(crate) const SECOND_PAD_TOKEN: &str = "!";
+
 impl Family {
     /// The pad token of the first tokenizer.
     #[must_use]
     pub fn pad_token(self) -> &'static str {
         match self {
             Self::Sd1 | Self::Sdxl => "<|endoftext|>",
-            Self::Sd2 => "!",
+            Self::Sd2 => SECOND_PAD_TOKEN,
         }
     }
 }
@@ -113,9 +116,9 @@ impl Preset {
     pub fn unet(self) -> UNet2DConditionModelConfig {
         match self {
             Self::Sd14 | Self::Sd15 => configs::sd1_unet(),
-            Self::Sd2Base | Self::Sd21Base => configs::sd2_unet(64, false),
-            Self::Sd2 => configs::sd2_unet(96, false),
-            Self::Sd21 => configs::sd2_unet(96, true),
+            Self::Sd2Base | Self::Sd21Base => configs::sd2_unet(64, None),
+            Self::Sd2 => configs::sd2_unet(96, None),
+            Self::Sd21 => configs::sd2_unet(96, Some(true)),
             Self::SdxlBase => configs::sdxl_unet(),
         }
     }
@@ -133,10 +136,18 @@ impl Preset {
     /// `text_encoder/config.json`.
     #[must_use]
     pub fn text_encoder(self) -> ClipTextConfig {
-        match self.family() {
-            Family::Sd1 | Family::Sdxl => configs::clip_l(),
-            Family::Sd2 => configs::open_clip_h(),
+        match self {
+            // The file leaves it out; nothing is projected either way.
+            Self::Sd14 => configs::clip_l(512),
+            Self::Sd15 | Self::SdxlBase => configs::clip_l(768),
+            Self::Sd2Base | Self::Sd2 | Self::Sd21Base | Self::Sd21 => configs::open_clip_h(),
         }
+    }
+
+    /// `text_encoder_2/config.json`, which SDXL has.
+    #[must_use]
+    pub fn text_encoder_2(self) -> Option<ClipTextConfig> {
+        (self.family() == Family::Sdxl).then(configs::open_clip_big_g)
     }
 
     /// `scheduler/scheduler_config.json`.

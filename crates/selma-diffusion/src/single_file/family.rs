@@ -18,7 +18,7 @@ const V_PREDICTION: &str = "v_pred";
 const ZERO_SNR: &str = "ztsnr";
 
 /// Where each text encoder of a family has its tensors.
-pub(super) fn text_prefixes(family: Family) -> &'static [&'static str] {
+fn text_prefixes(family: Family) -> &'static [&'static str] {
     match family {
         Family::Sd1 => &["cond_stage_model.transformer."],
         Family::Sd2 => &["cond_stage_model.model."],
@@ -120,7 +120,7 @@ pub(super) fn is_extra(key: &str) -> bool {
         "first_stage_model.loss.",
         "embedding_manager.",
     ];
-    const NAMES: [&str; 19] = [
+    const NAMES: [&str; 20] = [
         "alphas_cumprod",
         "alphas_cumprod_prev",
         "betas",
@@ -138,6 +138,7 @@ pub(super) fn is_extra(key: &str) -> bool {
         "sqrt_recip_alphas_cumprod",
         "sqrt_recipm1_alphas_cumprod",
         "cond_stage_model.transformer.text_projection.weight",
+        "conditioner.embedders.0.transformer.text_projection.weight",
         V_PREDICTION,
         ZERO_SNR,
     ];

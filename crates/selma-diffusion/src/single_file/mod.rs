@@ -38,6 +38,7 @@ pub struct SingleFile {
     unet: SinglePart<UNet2DConditionModelConfig>,
     vae: SinglePart<AutoencoderKLConfig>,
     text_encoder: SinglePart<ClipTextConfig>,
+    text_encoder_2: Option<SinglePart<ClipTextConfig>>,
     unused: Vec<String>,
 }
 
@@ -52,58 +53,37 @@ impl SingleFile {
     pub fn new(weights: &Weights, text_layers: Option<usize>) -> Result<Self, SingleFileError> {
         let family = family::recognise(weights)?;
         let preset = family::preset(family, weights);
-        let [text_prefix, ..] = *family::text_prefixes(family) else {
-            return Err(SingleFileError::Family {
-                path: weights.path().to_owned(),
-                found: "without a text encoder".to_owned(),
-            });
-        };
         let part = |prefix| Part { weights, prefix };
         let unet = unet::UNetLayout::infer(&part(family::UNET))?;
         let vae = vae::VaeLayout::infer(&part(family::VAE))?;
-        let base = preset.text_encoder();
-        let mut text = match family {
-            Family::Sd1 | Family::Sdxl => text::clip_config(&part(text_prefix), base)?,
-            Family::Sd2 => text::open_clip_config(&part(text_prefix), base, true)?,
-        };
-        text.num_hidden_layers = text_layers.unwrap_or(text.num_hidden_layers);
+        let (text, text_2) = text::TextLayout::infer(preset, part, text_layers)?;
 
         let mut sorted = Sorted::default();
         for key in weights.names() {
             let Some(tensor) = weights.tensor(key) else {
                 continue;
             };
-            let known = if family::is_extra(key) {
+            if family::is_extra(key) {
                 sorted.unused.push(key.to_owned());
-                true
             } else if let Some(rest) = key.strip_prefix(family::UNET) {
-                let named = unet.rename(rest).map(|name| (name, tensor.clone()));
-                insert(&mut sorted.unet, named)
+                // The added conditions of other families are other than those of SDXL.
+                let known = family == Family::Sdxl || !rest.starts_with("label_emb.");
+                let name = unet.rename(rest).filter(|_| known);
+                let named = name.map(|name| vec![(name, tensor.clone())]);
+                sorted.add(|sorted| &mut sorted.unet, key, named);
             } else if let Some(rest) = key.strip_prefix(family::VAE) {
-                insert(&mut sorted.vae, vae.convert(rest, tensor))
-            } else if let Some(rest) = key.strip_prefix(text_prefix) {
-                match family {
-                    Family::Sd1 | Family::Sdxl => {
-                        insert(&mut sorted.text, Some((rest.to_owned(), tensor.clone())))
-                    }
-                    Family::Sd2 => {
-                        let layers = text.num_hidden_layers;
-                        match text::convert_open_clip(rest, tensor, layers, false) {
-                            Some(named) => {
-                                if named.is_empty() {
-                                    sorted.unused.push(key.to_owned());
-                                }
-                                sorted.text.extend(named);
-                                true
-                            }
-                            None => false,
-                        }
-                    }
-                }
+                let named = vae.convert(rest, tensor).map(|named| vec![named]);
+                sorted.add(|sorted| &mut sorted.vae, key, named);
+            } else if let Some(rest) = key.strip_prefix(text.prefix) {
+                let named = text.convert(rest, tensor);
+                sorted.add(|sorted| &mut sorted.text, key, named);
+            } else if let Some((second, rest)) = text_2
+                .as_ref()
+                .and_then(|second| Some((second, key.strip_prefix(second.prefix)?)))
+            {
+                let named = second.convert(rest, tensor);
+                sorted.add(|sorted| &mut sorted.text_2, key, named);
             } else {
-                false
-            };
-            if !known {
                 sorted.unknown.push(key.to_owned());
             }
         }
@@ -128,9 +108,13 @@ impl SingleFile {
                 weights: named(sorted.vae),
             },
             text_encoder: SinglePart {
-                config: text,
+                config: text.config,
                 weights: named(sorted.text),
             },
+            text_encoder_2: text_2.map(|second| SinglePart {
+                config: second.config,
+                weights: named(sorted.text_2),
+            }),
             unused: sorted.unused,
         })
     }
@@ -171,6 +155,12 @@ impl SingleFile {
         &self.text_encoder
     }
 
+    /// The second text encoder, which SDXL has.
+    #[must_use]
+    pub fn text_encoder_2(&self) -> Option<&SinglePart<ClipTextConfig>> {
+        self.text_encoder_2.as_ref()
+    }
+
     /// Tensors that are known to be no part of the model.
     #[must_use]
     pub fn unused(&self) -> &[String] {
@@ -184,16 +174,23 @@ struct Sorted {
     unet: BTreeMap<String, StoredTensor>,
     vae: BTreeMap<String, StoredTensor>,
     text: BTreeMap<String, StoredTensor>,
+    text_2: BTreeMap<String, StoredTensor>,
     unused: Vec<String>,
     unknown: Vec<String>,
 }
 
-/// Whether there was a name for the tensor.
-fn insert(
-    tensors: &mut BTreeMap<String, StoredTensor>,
-    named: Option<(String, StoredTensor)>,
-) -> bool {
-    let known = named.is_some();
-    tensors.extend(named);
-    known
+impl Sorted {
+    /// Puts a tensor under its new names: `None` if there is none for it, an empty list if it is not needed.
+    fn add(
+        &mut self,
+        part: impl Fn(&mut Self) -> &mut BTreeMap<String, StoredTensor>,
+        key: &str,
+        named: Option<Vec<(String, StoredTensor)>>,
+    ) {
+        match named {
+            None => self.unknown.push(key.to_owned()),
+            Some(named) if named.is_empty() => self.unused.push(key.to_owned()),
+            Some(named) => part(self).extend(named),
+        }
+    }
 }

@@ -20,6 +20,8 @@ pub(super) struct UNetLayout {
     mid_depth: usize,
     context: usize,
     linear: bool,
+    /// Width of SDXL's added conditions.
+    added: Option<usize>,
 }
 
 impl UNetLayout {
@@ -35,6 +37,9 @@ impl UNetLayout {
             linear: part
                 .shape("middle_block.1.proj_in.weight")
                 .is_some_and(|shape| shape.len() == 2),
+            added: part
+                .shape("label_emb.0.0.weight")
+                .and_then(|shape| shape.get(1).copied()),
         };
         let mut layers = 0;
         for index in 1.. {
@@ -92,6 +97,7 @@ impl UNetLayout {
             cross_attention_dim: self.context,
             attention_head_dim: heads,
             use_linear_projection: self.linear,
+            projection_class_embeddings_input_dim: self.added,
             ..preset.unet()
         }
     }
@@ -226,9 +232,9 @@ mod tests {
             tensors.insert(key, tensor);
         };
         let attend = |block: &str,
-                          channels: usize,
-                          depth: usize,
-                          add: &mut dyn FnMut(String, Vec<usize>)| {
+                      channels: usize,
+                      depth: usize,
+                      add: &mut dyn FnMut(String, Vec<usize>)| {
             for index in 0..depth {
                 let block = format!("{block}.transformer_blocks.{index}");
                 add(format!("{block}.attn1.to_q.weight"), vec![channels; 2]);
@@ -247,6 +253,9 @@ mod tests {
         let top = config.block_out_channels[0];
         add("input_blocks.0.0.weight".to_owned(), vec![top, 4, 3, 3]);
         add("out.2.weight".to_owned(), vec![4, top, 3, 3]);
+        if let Some(added) = config.projection_class_embeddings_input_dim {
+            add("label_emb.0.0.weight".to_owned(), vec![4 * top, added]);
+        }
         let mut block = 1;
         for (level, &channels) in config.block_out_channels.iter().enumerate() {
             for _ in 0..config.layers_per_block {

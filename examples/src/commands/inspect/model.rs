@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use indicatif::{HumanBytes, HumanCount};
-use selma_diffusion::device;
+use selma_diffusion::models::ClipTextConfig;
 use selma_diffusion::schedulers::PredictionType;
 use selma_diffusion::weights::{Dtype, Weights};
+use selma_diffusion::{Stored, device};
 use serde::Serialize;
 
 use super::Description;
@@ -62,10 +63,6 @@ pub fn describe(path: &Path, options: &ModelOptions) -> anyhow::Result<Model> {
     let text = checkpoint.stored_text_encoder()?;
     let unet = checkpoint.stored_unet()?;
     let vae = checkpoint.stored_vae()?;
-    let text_line = format!(
-        "width {}, {} layers, {} heads",
-        text.config.hidden_size, text.config.num_hidden_layers, text.config.num_attention_heads
-    );
     let unet_line = format!(
         "channels {:?}, {} layers a block, context {}",
         unet.config.block_out_channels,
@@ -76,11 +73,15 @@ pub fn describe(path: &Path, options: &ModelOptions) -> anyhow::Result<Model> {
         "channels {:?}, {} latent channels",
         vae.config.block_out_channels, vae.config.latent_channels
     );
-    let mut components = vec![
-        component("text_encoder", "CLIPTextModel", &text.weights, text_line),
+    let mut components = vec![text_encoder("text_encoder", &text)];
+    if checkpoint.is_xl() {
+        let second = checkpoint.stored_text_encoder_2()?;
+        components.push(text_encoder("text_encoder_2", &second));
+    }
+    components.extend([
         component("unet", "UNet2DConditionModel", &unet.weights, unet_line),
         component("vae", "AutoencoderKL", &vae.weights, vae_line),
-    ];
+    ]);
     for (name, fit) in checkpoint.fits(&device("flex")?)? {
         let named = components
             .iter_mut()
@@ -115,6 +116,20 @@ pub fn describe(path: &Path, options: &ModelOptions) -> anyhow::Result<Model> {
         components,
         ignored: single.map_or_else(Vec::new, |single| single.unused().to_vec()),
     })
+}
+
+fn text_encoder(name: &'static str, stored: &Stored<ClipTextConfig>) -> Component {
+    let config = &stored.config;
+    let class = if config.has_projection() {
+        "CLIPTextModelWithProjection"
+    } else {
+        "CLIPTextModel"
+    };
+    let line = format!(
+        "width {}, {} layers, {} heads",
+        config.hidden_size, config.num_hidden_layers, config.num_attention_heads
+    );
+    component(name, class, &stored.weights, line)
 }
 
 fn component(
