@@ -27,12 +27,12 @@ pub enum WeightsError {
         found: String,
     },
     /// The zip archive of a PyTorch checkpoint is damaged.
-    #[error("{} is not a complete PyTorch checkpoint", path.display())]
+    #[error("{} is not a complete PyTorch checkpoint: {found}", path.display())]
     Zip {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: zip::result::ZipError,
+        found: &'static str,
     },
     /// The archive of a PyTorch checkpoint is whole, but not what PyTorch writes.
     #[error("{}: {what}: expected {expected}, found {found}", path.display())]

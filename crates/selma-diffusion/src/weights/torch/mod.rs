@@ -4,6 +4,7 @@
 //! machine here knows data, dictionaries and tensors; it calls nothing. What else a file holds (the callbacks and
 //! options that trainers save) becomes a name that can be skipped, and is refused where a tensor is needed.
 
+mod archive;
 mod legacy;
 mod pickle;
 mod state_dict;
@@ -29,7 +30,7 @@ pub(super) fn read(file: &Arc<MappedFile>) -> Result<StateDict, DiffusionError> 
     let read = if file.bytes().starts_with(legacy::MAGIC) {
         legacy::read(file)
     } else {
-        zip::read(file)
+        archive::read(file)
     };
     Ok(read?)
 }
