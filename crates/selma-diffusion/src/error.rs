@@ -9,7 +9,9 @@ use thiserror::Error;
 
 use crate::config::ConfigError;
 use crate::schedulers::SchedulerError;
+use crate::single_file::SingleFileError;
 use crate::tokenizer::TokenizerError;
+use crate::weights::WeightsError;
 
 /// An error of loading or running a diffusion model.
 #[derive(Debug, Error)]
@@ -43,6 +45,12 @@ pub enum DiffusionError {
         /// What is wrong with it.
         source: safetensors::SafeTensorError,
     },
+    /// A weight file cannot be used for another reason.
+    #[error(transparent)]
+    WeightFile(#[from] WeightsError),
+    /// A single file is not of a model that is read.
+    #[error(transparent)]
+    SingleFile(#[from] SingleFileError),
     /// A weight file does not hold the weights of the model that its configuration describes.
     #[error(
         "{path} does not fit the model: {} missing{}, {} unused{}, {} of another shape or type{}",

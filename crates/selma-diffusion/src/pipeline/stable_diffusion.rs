@@ -51,13 +51,24 @@ pub struct StableDiffusion {
 }
 
 impl StableDiffusion {
-    /// Loads a folder in diffusers' layout.
+    /// Loads a folder in diffusers' layout, or a file in the original layout.
     ///
     /// # Errors
     ///
     /// Those of [`Checkpoint`]: anything missing, damaged, or not fitting together.
-    pub fn load(dir: impl AsRef<Path>, device: &Device) -> Result<Self, DiffusionError> {
-        let checkpoint = Checkpoint::open(dir)?;
+    pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self, DiffusionError> {
+        Self::from_checkpoint(&Checkpoint::open(path)?, device)
+    }
+
+    /// Loads all components of a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Checkpoint`]: anything missing, damaged, or not fitting together.
+    pub fn from_checkpoint(
+        checkpoint: &Checkpoint,
+        device: &Device,
+    ) -> Result<Self, DiffusionError> {
         let (scheduler, scheduler_config) = checkpoint.scheduler()?;
         let unet = checkpoint.unet(device)?;
         let vae = checkpoint.vae(device)?;

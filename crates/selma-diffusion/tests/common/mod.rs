@@ -6,6 +6,8 @@
 )]
 #![allow(clippy::unwrap_used, reason = "the helpers of tests fail by panicking")]
 
+pub mod files;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 

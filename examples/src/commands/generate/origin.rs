@@ -30,10 +30,10 @@ enum Model {
 }
 
 impl Model {
-    fn start(folder: PathBuf) -> Self {
+    fn start(checkpoint: Checkpoint) -> Self {
         let hash = move || {
-            let sha256 = Checkpoint::open(&folder)?.sha256()?;
-            Ok(UsedFile::new(&folder, sha256))
+            let sha256 = checkpoint.sha256()?;
+            Ok(UsedFile::new(checkpoint.path(), sha256))
         };
         Self::Hashing(Some(thread::spawn(hash)))
     }
@@ -54,7 +54,11 @@ impl Model {
 
 impl Origin {
     /// Reads the files for their hashes, the model in the background.
-    pub fn start(args: &Args, adapters: &[(&WeightedFile, Adapter)]) -> anyhow::Result<Self> {
+    pub fn start(
+        args: &Args,
+        checkpoint: &Checkpoint,
+        adapters: &[(&WeightedFile, Adapter)],
+    ) -> anyhow::Result<Self> {
         let adapter = |(file, adapter): &(&WeightedFile, Adapter)| {
             let hash = adapter.source.as_ref().map(|source| &source.sha256);
             UsedAdapter {
@@ -72,7 +76,7 @@ impl Origin {
                 .map(used)
                 .collect::<Result<_, _>>()?,
             init_latents: args.init_latents.as_ref().map(used).transpose()?,
-            model: Model::start(args.model.clone()),
+            model: Model::start(checkpoint.clone()),
         })
     }
 
