@@ -15,6 +15,7 @@ pub use error::WeightsError;
 pub(crate) use folder::{WeightFile, find};
 pub(crate) use load::FieldPath;
 pub use load::{Fit, compare, load};
+#[cfg(test)]
 pub(crate) use mapped::MappedFile;
 pub use save::save;
 pub use source::{Dtype, Weights};
