@@ -67,7 +67,7 @@ def learn_merges(count):
     return merges
 
 
-def make_tokenizer(folder, published, max_length):
+def make_tokenizer(folder, published, max_length, pad="<|endoftext|>"):
     """Writes the files and returns the vocabulary. `published`: vocab.json + merges.txt; else tokenizer.json and SD 2's two pad tokens."""
     folder.mkdir(parents=True, exist_ok=True)
     letters = list(byte_alphabet().values())
@@ -92,12 +92,12 @@ def make_tokenizer(folder, published, max_length):
             "errors": "replace",
             "model_max_length": max_length,
             "name_or_path": "openai/clip-vit-large-patch14",
-            "pad_token": eos,
+            "pad_token": pad,
             "tokenizer_class": "CLIPTokenizer",
             "unk_token": {"__type": "AddedToken", **token(eos)},
         },
     )
-    write("special_tokens_map.json", {"bos_token": token(bos), "eos_token": token(eos), "pad_token": eos if published else "!", "unk_token": token(eos)})
+    write("special_tokens_map.json", {"bos_token": token(bos), "eos_token": token(eos), "pad_token": pad if published else "!", "unk_token": token(eos)})
     if published:
         write("vocab.json", vocabulary)
         (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
@@ -114,17 +114,17 @@ def make_tokenizer(folder, published, max_length):
     return vocabulary
 
 
-def make_tokenizer_cases(out, pipelines):
+def make_tokenizer_cases(out, folders):
     """`tokenizer.json`: the strings, and for each pipeline the padded ids and the number of tokens cut off."""
     from transformers import CLIPTokenizer
 
     result = {"strings": STRINGS}
-    for folder in pipelines:
-        tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    for folder in folders:
+        tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         length = tokenizer.model_max_length
         padded = tokenizer(STRINGS, padding="max_length", truncation=True, max_length=length).input_ids
         whole = tokenizer(STRINGS).input_ids
-        result[folder.name] = {
+        result[f"{folder.parent.name}/{folder.name}"] = {
             "pad_token_id": tokenizer.pad_token_id,
             "ids": padded,
             "dropped": [max(0, len(ids) - length) for ids in whole],

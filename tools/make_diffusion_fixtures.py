@@ -1,13 +1,15 @@
 """Makes the parity fixtures of selma-diffusion from diffusers, transformers and PEFT.
 
-    python tools/make_diffusion_fixtures.py [--out crates/selma-diffusion/tests/fixtures] [--only models,schedulers,tokenizer,training]
+    python tools/make_diffusion_fixtures.py [--out crates/selma-diffusion/tests/fixtures] [--only models,options,schedulers,tokenizer,training]
 
-Written with torch 2.15, diffusers 0.42.1, transformers 5.23, peft 0.21; f32 on the CPU, fixed seeds. Two tiny pipelines:
+Written with torch 2.15, diffusers 0.42.1, transformers 5.24, peft 0.21; f32 on the CPU, fixed seeds. Three tiny pipelines:
 
     tiny-sd     as SD 1.x: f32 files with the published key names (`text_model.`, `position_ids`, VAE `query/key/value/proj_attn`), sparse
                 configs that lean on defaults, convolutional projections, quick_gelu, epsilon prediction, `vocab.json` + `merges.txt`
     tiny-sd-v   as SD 2.x: f16 files with today's key names, linear projections, heads per level, two layers per block, gelu,
                 v prediction, DDIM with a stray `skip_prk_steps`, `tokenizer.json` with `!` as the pad token of `special_tokens_map.json`
+    tiny-sdxl   as SDXL base: f16 files, two tokenizers and text encoders of different width and depth, the second with a projection,
+                added conditions, transformers of 1, 2 and 3 blocks, no attention on the first level, Euler, `force_upcast`
 
 Each holds `parity/*.safetensors`, the inputs and outputs of its parts as diffusers computes them from these very files.
 """
@@ -107,6 +109,74 @@ CLIP = {
     "pad_token_id": 1,
     "torch_dtype": "float32",
 }
+SDXL_SCHEDULER = {
+    "_class_name": "EulerDiscreteScheduler",
+    "_diffusers_version": "0.19.0.dev0",
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "clip_sample": False,
+    "interpolation_type": "linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "epsilon",
+    "sample_max_value": 1.0,
+    "set_alpha_to_one": False,
+    "skip_prk_steps": True,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+    "trained_betas": None,
+    "use_karras_sigmas": False,
+}
+# The published file with smaller numbers.
+SDXL_UNET = {
+    "_class_name": "UNet2DConditionModel",
+    "_diffusers_version": "0.19.0.dev0",
+    "act_fn": "silu",
+    "addition_embed_type": "text_time",
+    "addition_embed_type_num_heads": 64,
+    "addition_time_embed_dim": 4,
+    "attention_head_dim": [1, 2, 4],
+    "block_out_channels": [4, 8, 12],
+    "center_input_sample": False,
+    "class_embed_type": None,
+    "class_embeddings_concat": False,
+    "conv_in_kernel": 3,
+    "conv_out_kernel": 3,
+    "cross_attention_dim": 20,
+    "cross_attention_norm": None,
+    "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
+    "downsample_padding": 1,
+    "dual_cross_attention": False,
+    "encoder_hid_dim": None,
+    "encoder_hid_dim_type": None,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "in_channels": 4,
+    "layers_per_block": 1,
+    "mid_block_only_cross_attention": None,
+    "mid_block_scale_factor": 1,
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "norm_eps": 1e-05,
+    "norm_num_groups": 2,
+    "num_attention_heads": None,
+    "num_class_embeds": None,
+    "only_cross_attention": False,
+    "out_channels": 4,
+    "projection_class_embeddings_input_dim": 34,
+    "resnet_out_scale_factor": 1.0,
+    "resnet_skip_time_act": False,
+    "resnet_time_scale_shift": "default",
+    "sample_size": 8,
+    "time_cond_proj_dim": None,
+    "time_embedding_act_fn": None,
+    "time_embedding_dim": None,
+    "time_embedding_type": "positional",
+    "timestep_post_act": None,
+    "transformer_layers_per_block": [1, 2, 3],
+    "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
+    "upcast_attention": None,
+    "use_linear_projection": True,
+}
 MODEL_INDEX = {
     "_class_name": "StableDiffusionPipeline",
     "_diffusers_version": "0.6.0",
@@ -115,6 +185,19 @@ MODEL_INDEX = {
     "scheduler": ["diffusers", "PNDMScheduler"],
     "text_encoder": ["transformers", "CLIPTextModel"],
     "tokenizer": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+SDXL_MODEL_INDEX = {
+    "_class_name": "StableDiffusionXLPipeline",
+    "_diffusers_version": "0.19.0.dev0",
+    "add_watermarker": None,
+    "force_zeros_for_empty_prompt": True,
+    "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "tokenizer_2": ["transformers", "CLIPTokenizer"],
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["diffusers", "AutoencoderKL"],
 }
@@ -212,6 +295,49 @@ def make_pipeline(folder, published, seed):
     write_json(folder / "model_index.json", index)
 
 
+def make_sdxl_pipeline(folder, seed):
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    length = 16
+    vocabulary = make_tokenizer(folder / "tokenizer", True, length)
+    make_tokenizer(folder / "tokenizer_2", True, length, pad="!")
+    clip = CLIP | {"vocab_size": len(vocabulary), "max_position_embeddings": length, "torch_dtype": "float16"}
+    # The first encoder's file names a projection, too, which its class does not have.
+    first = clip | {"hidden_size": 8, "intermediate_size": 16, "projection_dim": 8}
+    second = clip | {
+        "architectures": ["CLIPTextModelWithProjection"],
+        "hidden_act": "gelu",
+        "hidden_size": 12,
+        "intermediate_size": 24,
+        "num_attention_heads": 3,
+        "num_hidden_layers": 3,
+        "projection_dim": 10,
+    }
+    vae = VAE | {
+        "_diffusers_version": "0.20.0.dev0",
+        "block_out_channels": [4, 8],
+        "force_upcast": True,
+        "norm_num_groups": 2,
+        "scaling_factor": 0.13025,
+    }
+    parts = {
+        "unet": (SDXL_UNET, randomise(UNet2DConditionModel.from_config(SDXL_UNET), seed)),
+        "vae": (vae, randomise(AutoencoderKL.from_config(vae), seed + 1)),
+        "text_encoder": (first, randomise(CLIPTextModel(CLIPTextConfig(**first)), seed + 2)),
+        "text_encoder_2": (second, randomise(CLIPTextModelWithProjection(CLIPTextConfig(**second)), seed + 3)),
+    }
+    for name, (config, model) in parts.items():
+        write_json(folder / name / "config.json", config)
+        state = {k: v.detach().half() for k, v in model.state_dict().items() if not k.endswith("position_ids")}
+        if name.startswith("text_encoder"):
+            state = {k if k.startswith("text_") else f"text_model.{k}": v for k, v in state.items()}
+        file = "model" if name.startswith("text_encoder") else "diffusion_pytorch_model"
+        save_file(state, folder / name / f"{file}.safetensors", metadata={"format": "pt"})
+    write_json(folder / "scheduler" / "scheduler_config.json", SDXL_SCHEDULER)
+    write_json(folder / "model_index.json", SDXL_MODEL_INDEX)
+
+
 @contextlib.contextmanager
 def recorded(model, paths, tensors, prefix=""):
     """Stores what the named sub-modules take and give; outputs that are tuples get `.0`, `.1`, ..."""
@@ -240,41 +366,61 @@ def recorded(model, paths, tensors, prefix=""):
             handle.remove()
 
 
-def make_activations(folder, seed):
-    from diffusers import StableDiffusionPipeline
-    from diffusers.models.embeddings import get_timestep_embedding
+def load_pipeline(folder):
+    from diffusers import DiffusionPipeline
 
-    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
-    g = torch.Generator().manual_seed(seed)
-    out = folder / "parity"
+    pipe = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
-    ids = pipe.tokenizer(
+
+def make_text(tokenizer, encoder, path):
+    ids = tokenizer(
         ["", PROMPT, "Naïve café: 3 éclairs & it's 10:45! " * 4],
         padding="max_length",
         truncation=True,
-        max_length=pipe.tokenizer.model_max_length,
+        max_length=tokenizer.model_max_length,
         return_tensors="pt",
     ).input_ids
-    text = pipe.text_encoder(ids, output_hidden_states=True)
-    save(
-        out / "clip.safetensors",
-        {
-            "input_ids": ids,
-            "last_hidden_state": text.last_hidden_state,
-            "pooler_output": text.pooler_output,
-            "penultimate_hidden_state": text.hidden_states[-2],
-        },
-    )
+    text = encoder(ids, output_hidden_states=True)
+    tensors = {"input_ids": ids, "last_hidden_state": text.last_hidden_state, "penultimate_hidden_state": text.hidden_states[-2]}
+    pooled = "text_embeds" if hasattr(text, "text_embeds") else "pooler_output"
+    save(path, tensors | {pooled: text[pooled]})
+
+
+def make_activations(folder, seed):
+    from diffusers.models.embeddings import get_timestep_embedding
+
+    pipe = load_pipeline(folder)
+    unet, config = pipe.unet, pipe.unet.config
+    levels = range(len(config.block_out_channels))
+    g = torch.Generator().manual_seed(seed)
+    out = folder / "parity"
+
+    make_text(pipe.tokenizer, pipe.text_encoder, out / "clip.safetensors")
+    if hasattr(pipe, "text_encoder_2"):
+        make_text(pipe.tokenizer_2, pipe.text_encoder_2, out / "clip_2.safetensors")
 
     # Two different timesteps in the batch, and an odd size whose upsampled halves do not fit unless the skip's size is used.
-    context = randn(g, 2, 7, 16)
+    context = randn(g, 2, 7, config.cross_attention_dim)
     sample, timestep = randn(g, 2, 4, 8, 8), torch.tensor([981, 17])
     odd, odd_timestep = randn(g, 1, 4, 9, 13), torch.tensor([500.25])
     tensors = {"sample": sample, "timestep": timestep.float(), "encoder_hidden_states": context}
-    blocks = ["conv_in", "time_proj", "time_embedding", "down_blocks.0", "down_blocks.1", "mid_block", "up_blocks.0", "up_blocks.1"]
-    with recorded(pipe.unet, blocks, tensors):
-        tensors["output"] = pipe.unet(sample, timestep, context).sample
-    tensors |= {"odd.sample": odd, "odd.timestep": odd_timestep, "odd.output": pipe.unet(odd, odd_timestep, context[:1]).sample}
+    blocks = ["conv_in", "time_proj", "time_embedding", "mid_block"]
+    blocks += [f"{side}_blocks.{level}" for side in ["down", "up"] for level in levels]
+    added, first_added = None, None
+    if config.addition_embed_type:
+        width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
+        # Six different numbers each, so that none can be taken for another.
+        time_ids = torch.tensor([[1024.0, 768.0, 3.0, 40.0, 1000.0, 900.0], [511.0, 2048.0, 0.0, 7.0, 64.0, 96.0]])
+        added = {"text_embeds": randn(g, 2, width), "time_ids": time_ids}
+        first_added = {k: v[:1] for k, v in added.items()}
+        tensors |= added
+        blocks.append("add_embedding")
+    with recorded(unet, blocks, tensors):
+        tensors["output"] = unet(sample, timestep, context, added_cond_kwargs=added).sample
+    odd_output = unet(odd, odd_timestep, context[:1], added_cond_kwargs=first_added).sample
+    tensors |= {"odd.sample": odd, "odd.timestep": odd_timestep, "odd.output": odd_output}
     save(out / "unet.safetensors", tensors)
 
     image, latent = randn(g, 1, 3, 16, 16).tanh(), randn(g, 1, 4, 8, 8)
@@ -285,15 +431,21 @@ def make_activations(folder, seed):
         tensors |= {"mean": posterior.mean, "logvar": posterior.logvar, "decoded": pipe.vae.decode(latent).sample}
     save(out / "vae.safetensors", tensors)
 
-    tensors = {"temb": randn(g, 2, 32), "encoder_hidden_states": context}
-    hidden = randn(g, 2, 8, 8, 8)
-    resnet, attention = "down_blocks.0.resnets.0", "down_blocks.0.attentions.0"
+    channels, bottom = config.block_out_channels, config.block_out_channels[-1]
+    level = next(i for i in levels if config.down_block_types[i].startswith("CrossAttn"))
+    tensors = {"temb": randn(g, 2, 4 * channels[0]), "encoder_hidden_states": context}
+    hidden = randn(g, 2, channels[level], 8, 8)
+    attention = f"down_blocks.{level}.attentions.0"
     inner = [f"{attention}.transformer_blocks.0{s}" for s in ["", ".attn1", ".attn2", ".ff"]]
-    with recorded(pipe.unet, [resnet, attention, *inner, "down_blocks.0.downsamplers.0", "up_blocks.0.upsamplers.0"], tensors):
-        pipe.unet.get_submodule(resnet)(hidden, tensors["temb"])
-        pipe.unet.get_submodule(attention)(hidden, encoder_hidden_states=context)
-        pipe.unet.get_submodule("down_blocks.0.downsamplers.0")(hidden)
-        pipe.unet.get_submodule("up_blocks.0.upsamplers.0")(randn(g, 2, 12, 4, 4))
+    resnet, down, up = "down_blocks.0.resnets.0", f"down_blocks.{level}.downsamplers.0", "up_blocks.0.upsamplers.0"
+    if level == len(channels) - 1:
+        raise ValueError("the last level has no downsampler")
+    with recorded(unet, [resnet, attention, *inner, down, up], tensors):
+        first = hidden if level == 0 else randn(g, 2, channels[0], 8, 8)
+        unet.get_submodule(resnet)(first, tensors["temb"])
+        unet.get_submodule(attention)(hidden, encoder_hidden_states=context)
+        unet.get_submodule(down)(hidden)
+        unet.get_submodule(up)(randn(g, 2, bottom, 4, 4))
     times = torch.tensor([0.0, 1.0, 17.0, 500.25, 999.0])
     tensors["timesteps"] = times
     tensors["timestep_embedding.flip.shift0"] = get_timestep_embedding(times, 32, flip_sin_to_cos=True, downscale_freq_shift=0)
@@ -306,7 +458,6 @@ def make_loops(pipe, out, g):
     """Whole text-to-image runs: key `<scheduler>.g<guidance>.{latents,image}`, from the same unit normal `init_latents`."""
     from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, PNDMScheduler
 
-    pipe.set_progress_bar_config(disable=True)
     config = pipe.scheduler.config
     init = randn(g, 1, 4, 8, 8)
     tensors = {"init_latents": init}
@@ -336,6 +487,38 @@ def make_loops(pipe, out, g):
     write_json(out / "loop.json", {"prompt": PROMPT, "negative_prompt": "", "steps": 8, "ddpm_steps": 1})
 
 
+def make_options(folder, seed):
+    """Runs with options of the text and of SDXL's time ids: `options.json` holds the keyword arguments, `<name>` the final latents."""
+    pipe = load_pipeline(folder)
+    # With `clip_skip` the pipeline of SD 1 and 2 asks for a level that transformers 5 no longer has. Past `Module.__setattr__`, so that it is no sub-module.
+    vars(pipe.text_encoder).setdefault("text_model", pipe.text_encoder)
+    g = torch.Generator().manual_seed(seed)
+    init = randn(g, 1, 4, 8, 8)
+    negative = "a green triangle"
+    cases = {
+        "no_negative": {},
+        "empty_negative": {"negative_prompt": ""},
+        "negative": {"negative_prompt": negative},
+        "clip_skip_0": {"clip_skip": 0},
+        "clip_skip": {"clip_skip": 1, "negative_prompt": negative},
+        "clip_skip_unguided": {"clip_skip": 1, "guidance_scale": 1.0},
+        "long": {"prompt": "a red circle left of two blue squares, " * 12},
+    }
+    if hasattr(pipe, "text_encoder_2"):
+        sizes = {"original_size": [700, 501], "crops_coords_top_left": [64, 5], "target_size": [32, 48]}
+        other = {"negative_original_size": [300, 301], "negative_crops_coords_top_left": [1, 2], "negative_target_size": [90, 91]}
+        # One of the two negative sizes alone is ignored.
+        half = {"negative_original_size": [300, 301], "negative_crops_coords_top_left": [1, 2]}
+        cases |= {"sizes": sizes, "negative_sizes": sizes | other, "half_of_negative_sizes": sizes | half}
+    tensors = {"init_latents": init}
+    for name, options in cases.items():
+        cases[name] = options = {"prompt": PROMPT, "num_inference_steps": 4} | options
+        call = {k: tuple(v) if isinstance(v, list) else v for k, v in options.items()}
+        tensors[name] = pipe(**call, latents=init.clone(), output_type="latent", height=16, width=16).images
+    save(folder / "parity" / "options.safetensors", tensors)
+    write_json(folder / "parity" / "options.json", cases)
+
+
 def train_lora(folder, batches, initial, accumulation, dtype=torch.float32):
     """The loop of diffusers' train_text_to_image_lora.py; returns the loss of each micro-batch and the final factors."""
     from diffusers import DDPMScheduler, UNet2DConditionModel
@@ -363,7 +546,8 @@ def train_lora(folder, batches, initial, accumulation, dtype=torch.float32):
             target = scheduler.get_velocity(latents, noise, t)
         else:
             target = noise
-        loss = torch.nn.functional.mse_loss(unet(noisy, t, context).sample, target)
+        added = {k: batches[k][i].to(dtype) for k in ["text_embeds", "time_ids"] if k in batches} or None
+        loss = torch.nn.functional.mse_loss(unet(noisy, t, context, added_cond_kwargs=added).sample, target)
         losses.append(loss.detach())
         (loss / accumulation).backward()
         if (i + 1) % accumulation == 0:
@@ -373,16 +557,21 @@ def train_lora(folder, batches, initial, accumulation, dtype=torch.float32):
     return torch.stack(losses), {n: p.detach() for n, p in factors.items()}
 
 
-def make_training(folder, seed, size, accumulations):
+def make_training(folder, seed, size, accumulations, steps=20):
     """Keys: the inputs `[step, batch, ..]`, `init.<factor>`, and per accumulation n `accum<n>.losses` and `accum<n>.<factor>`."""
     g = torch.Generator().manual_seed(seed)
-    steps, batch = 20, 2
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    batch = 2
     batches = {
         "latents": randn(g, steps, batch, 4, size, size),
         "noise": randn(g, steps, batch, 4, size, size),
-        "encoder_hidden_states": randn(g, steps, batch, 5, 16),
+        "encoder_hidden_states": randn(g, steps, batch, 5, config["cross_attention_dim"]),
         "timesteps": torch.randint(0, 1000, (steps, batch), generator=g),
     }
+    if config.get("addition_embed_type"):
+        width = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
+        batches["text_embeds"] = randn(g, steps, batch, width)
+        batches["time_ids"] = torch.randint(0, 1025, (steps, batch, 6), generator=g).float()
     initial = train_lora(folder, batches, None, 1)
     tensors = dict(batches) | {f"init.{n}": p for n, p in initial.items() if ".lora_A." in n}
     for accumulation in accumulations:
@@ -400,24 +589,38 @@ def main():
     root = Path(__file__).resolve().parent.parent
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=root / "crates/selma-diffusion/tests/fixtures")
-    parser.add_argument("--only", default="models,schedulers,tokenizer,training")
+    parser.add_argument("--only", default="models,options,schedulers,tokenizer,training")
+    parser.add_argument("--folders", default="tiny-sd,tiny-sd-v,tiny-sdxl", help="pipelines to make")
     args = parser.parse_args()
-    only = set(args.only.split(","))
+    only, folders = set(args.only.split(",")), args.folders.split(",")
     torch.set_num_threads(1)
-    sd1, sd2 = args.out / "tiny-sd", args.out / "tiny-sd-v"
+    sd1, sd2, sdxl = (args.out / name for name in ["tiny-sd", "tiny-sd-v", "tiny-sdxl"])
     if "models" in only:
         with torch.no_grad():
-            make_pipeline(sd1, True, 11)
-            make_pipeline(sd2, False, 23)
-            make_activations(sd1, 31)
-            make_activations(sd2, 37)
+            if sd1.name in folders:
+                make_pipeline(sd1, True, 11)
+                make_activations(sd1, 31)
+            if sd2.name in folders:
+                make_pipeline(sd2, False, 23)
+                make_activations(sd2, 37)
+            if sdxl.name in folders:
+                make_sdxl_pipeline(sdxl, 47)
+                make_activations(sdxl, 53)
+    if "options" in only:
+        with torch.no_grad():
+            for name in folders:
+                make_options(args.out / name, 59)
     if "schedulers" in only:
         make_scheduler_cases(args.out / "schedulers")
     if "tokenizer" in only:
-        make_tokenizer_cases(args.out, [sd1, sd2])
+        make_tokenizer_cases(args.out, [sd1 / "tokenizer", sd2 / "tokenizer", sdxl / "tokenizer_2"])
     if "training" in only:
-        make_training(sd1, 41, 8, [1, 2])
-        make_training(sd2, 43, 4, [1])
+        if sd1.name in folders:
+            make_training(sd1, 41, 8, [1, 2])
+        if sd2.name in folders:
+            make_training(sd2, 43, 4, [1])
+        if sdxl.name in folders:
+            make_training(sdxl, 61, 8, [1], steps=10)
 
 
 if __name__ == "__main__":

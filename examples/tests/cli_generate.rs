@@ -106,8 +106,12 @@ fn each_prompt_has_as_many_pictures_as_were_asked_for_in_any_batch() {
             .ok()
     };
     let prompts = "--prompt red --prompt blue --negative green --negative grey";
-    draw(&format!("{prompts} --images-per-prompt 2 --seed 7,9-11 --out one.png"));
-    draw(&format!("{prompts} --images-per-prompt 2 --seed 7,9-11 --batch-size 3 --save-latents l --out three.png"));
+    draw(&format!(
+        "{prompts} --images-per-prompt 2 --seed 7,9-11 --out one.png"
+    ));
+    draw(&format!(
+        "{prompts} --images-per-prompt 2 --seed 7,9-11 --batch-size 3 --save-latents l --out three.png"
+    ));
     draw("--prompt blue --negative grey --seed 11 --out alone.png");
     for number in 1..=4 {
         let names = [format!("one-{number}.png"), format!("three-{number}.png")];
@@ -128,11 +132,21 @@ fn a_picture_is_where_another_starts() {
         .unwrap();
     generate(&selma, "--init-image start.png --strength 0.7 --out a.png").ok();
     generate(&selma, "--init-image start.png --strength 1 --out b.png").ok();
-    generate(&selma, "--init-image start.png --width 16 --height 16 --out c.png").ok();
+    generate(
+        &selma,
+        "--init-image start.png --width 16 --height 16 --out c.png",
+    )
+    .ok();
     let size = |name| image::image_dimensions(selma.path(name)).unwrap();
-    assert_eq!([size("a.png"), size("b.png"), size("c.png")], [(20, 12), (20, 12), (16, 16)]);
+    assert_eq!(
+        [size("a.png"), size("b.png"), size("c.png")],
+        [(20, 12), (20, 12), (16, 16)]
+    );
     assert_ne!(selma.read("a.png"), selma.read("b.png"));
-    let used = png::describe(selma.path("a.png")).unwrap().settings.unwrap();
+    let used = png::describe(selma.path("a.png"))
+        .unwrap()
+        .settings
+        .unwrap();
     let used = used.init_image.unwrap();
     assert_eq!((used.file.name.as_str(), used.strength), ("start.png", 0.7));
 }
@@ -164,7 +178,11 @@ fn a_picture_says_how_it_was_drawn() {
     generate(&selma, &format!("{args} --no-metadata --out bare.png")).misused(&["--out"]);
     generate(&selma, "--no-metadata --out bare.png").ok();
     let ended = selma.run("inspect bare.png").ok();
-    assert!(ended.text().contains("none in the file"), "{}", ended.text());
+    assert!(
+        ended.text().contains("none in the file"),
+        "{}",
+        ended.text()
+    );
     selma.write("torn.png", &selma.read("a.png")[..100]);
     selma.run("inspect torn.png").failed(&["torn.png", "PNG"]);
 }
@@ -174,7 +192,11 @@ fn tiles_change_nothing_where_one_is_enough() {
     let selma = Selma::new();
     generate(&selma, "--no-metadata --out whole.png").ok();
     generate(&selma, "--no-metadata --vae-tiling --out tiled.png").ok();
-    generate(&selma, "--no-metadata --vae-tiling --vae-tile-size 8 --out small.png").ok();
+    generate(
+        &selma,
+        "--no-metadata --vae-tiling --vae-tile-size 8 --out small.png",
+    )
+    .ok();
     assert_eq!(selma.read("whole.png"), selma.read("tiled.png"));
     assert_ne!(selma.read("whole.png"), selma.read("small.png"));
 }
@@ -187,8 +209,16 @@ fn fused_adapters_draw_the_same_picture() {
     let ended = generate(&selma, "--out fused.png --adapter a.safetensors=0.7 --fuse").ok();
     assert!(ended.stderr.contains("1 layers"), "{}", ended.stderr);
     assert!(apart(&selma, "beside.png", "fused.png") <= 1);
-    generate(&selma, "--out half.png --adapter a.safetensors=0.7 --fuse --dtype f16").ok();
-    generate(&selma, "--out half.png --adapter a.safetensors=0.7 --dtype bf16").ok();
+    generate(
+        &selma,
+        "--out half.png --adapter a.safetensors=0.7 --fuse --dtype f16",
+    )
+    .ok();
+    generate(
+        &selma,
+        "--out half.png --adapter a.safetensors=0.7 --dtype bf16",
+    )
+    .ok();
 }
 
 #[test]
@@ -220,13 +250,21 @@ fn adapters_change_the_picture_by_their_weight() {
     adapter(&selma, "zero.safetensors", 0.0);
     generate(&selma, "--out base.png --no-metadata").ok();
     generate(&selma, "--out one.png --adapter a.safetensors").ok();
-    generate(&selma, "--out none.png --adapter a.safetensors=0 --no-metadata").ok();
+    generate(
+        &selma,
+        "--out none.png --adapter a.safetensors=0 --no-metadata",
+    )
+    .ok();
     generate(
         &selma,
         "--out both.png --adapter a.safetensors=0.4 --adapter a.safetensors=0.6",
     )
     .ok();
-    let ended = generate(&selma, "--out zero.png --no-metadata --adapter zero.safetensors").ok();
+    let ended = generate(
+        &selma,
+        "--out zero.png --no-metadata --adapter zero.safetensors",
+    )
+    .ok();
     assert!(ended.stderr.contains("changes nothing"), "{}", ended.stderr);
     assert_ne!(selma.read("base.png"), selma.read("one.png"));
     assert_eq!(selma.read("base.png"), selma.read("none.png"));
@@ -289,9 +327,12 @@ fn a_model_that_cannot_be_used_is_named() {
     )
     .unwrap();
     draw("wider").failed(&["wider/unet/config.json"]);
+    let index = copy("other").join("model_index.json");
+    fs::write(&index, "{\"_class_name\": \"FluxPipeline\"}").unwrap();
+    draw("other").failed(&["other/model_index.json", "FluxPipeline"]);
     let index = copy("xl").join("model_index.json");
     fs::write(&index, "{\"_class_name\": \"StableDiffusionXLPipeline\"}").unwrap();
-    draw("xl").failed(&["xl/model_index.json", "StableDiffusionXLPipeline"]);
+    draw("xl").failed(&["xl/tokenizer_2"]);
     assert!(!selma.path("a.png").exists());
 }
 
@@ -326,7 +367,10 @@ fn a_request_that_cannot_be_met_is_an_error() {
             "--seed 18446744073709551615 --prompt two",
             ["seed", "too large"],
         ),
-        ("--seed 1-3 --images-per-prompt 2", ["3 seeds", "2 pictures"]),
+        (
+            "--seed 1-3 --images-per-prompt 2",
+            ["3 seeds", "2 pictures"],
+        ),
         ("--negative a --negative b", ["--negative", "1 prompts"]),
         (
             "--init-image text.safetensors",

@@ -17,10 +17,18 @@ use crate::schedulers::{SchedulerConfig, SchedulerKind};
 use crate::tokenizer::ClipTokenizer;
 use crate::weights::{Weights, load};
 
-/// A folder as `StableDiffusionPipeline.save_pretrained` writes it: `model_index.json`, and one folder a component.
+/// Pipelines with one text encoder.
+const STABLE_DIFFUSION: &str = "StableDiffusionPipeline";
+/// Pipelines with two.
+const STABLE_DIFFUSION_XL: &str = "StableDiffusionXLPipeline";
+
+/// A folder as `save_pretrained` of `StableDiffusionPipeline` or `StableDiffusionXLPipeline` writes it:
+/// `model_index.json`, and one folder a component.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
     dir: PathBuf,
+    xl: bool,
+    force_zeros_for_empty_prompt: bool,
 }
 
 /// A component in memory: its configuration and its network.
@@ -33,7 +41,7 @@ pub struct Component<C, M> {
 }
 
 impl Checkpoint {
-    /// Opens a folder and checks that it is a Stable Diffusion pipeline.
+    /// Opens a folder and checks that it is a Stable Diffusion pipeline, of SDXL or another.
     ///
     /// # Errors
     ///
@@ -43,15 +51,36 @@ impl Checkpoint {
         let index_path = dir.join("model_index.json");
         let index: Value = read_json(&index_path)?;
         let class = index.get("_class_name").and_then(Value::as_str);
-        if class != Some("StableDiffusionPipeline") {
-            let found = class.unwrap_or("nothing");
-            return Err(
-                ConfigError::invalid("_class_name", "StableDiffusionPipeline", found)
+        let xl = match class {
+            Some(STABLE_DIFFUSION) => false,
+            Some(STABLE_DIFFUSION_XL) => true,
+            other => {
+                let expected = format!("{STABLE_DIFFUSION} or {STABLE_DIFFUSION_XL}");
+                let found = other.unwrap_or("nothing");
+                return Err(ConfigError::invalid("_class_name", expected, found)
                     .in_file(&index_path)
-                    .into(),
-            );
-        }
-        Ok(Self { dir })
+                    .into());
+            }
+        };
+        let zeros = index.get("force_zeros_for_empty_prompt");
+        Ok(Self {
+            dir,
+            xl,
+            // True is diffusers' default.
+            force_zeros_for_empty_prompt: xl && zeros.and_then(Value::as_bool).unwrap_or(true),
+        })
+    }
+
+    /// Whether this is SDXL: there are two tokenizers and text encoders.
+    #[must_use]
+    pub fn is_xl(&self) -> bool {
+        self.xl
+    }
+
+    /// Whether zeros stand for a negative prompt that is not given (SDXL), rather than the empty text.
+    #[must_use]
+    pub fn force_zeros_for_empty_prompt(&self) -> bool {
+        self.force_zeros_for_empty_prompt
     }
 
     /// The folder.
@@ -67,6 +96,15 @@ impl Checkpoint {
     /// If its files are missing or damaged.
     pub fn tokenizer(&self) -> Result<ClipTokenizer, DiffusionError> {
         Ok(ClipTokenizer::load(&self.dir.join("tokenizer"))?)
+    }
+
+    /// The tokenizer of the folder `tokenizer_2`, which SDXL has.
+    ///
+    /// # Errors
+    ///
+    /// If its files are missing or damaged.
+    pub fn tokenizer_2(&self) -> Result<ClipTokenizer, DiffusionError> {
+        Ok(ClipTokenizer::load(&self.dir.join("tokenizer_2"))?)
     }
 
     /// The scheduler that the folder names, with its configuration.
@@ -91,7 +129,27 @@ impl Checkpoint {
         &self,
         device: &Device,
     ) -> Result<Component<ClipTextConfig, ClipTextModel>, DiffusionError> {
-        let (config, weights) = self.component::<ClipTextConfig>("text_encoder", "model")?;
+        self.clip("text_encoder", device)
+    }
+
+    /// The text encoder of the folder `text_encoder_2`, which SDXL has: the one whose pooled output is used.
+    ///
+    /// # Errors
+    ///
+    /// If its files are missing, damaged, or do not fit each other.
+    pub fn text_encoder_2(
+        &self,
+        device: &Device,
+    ) -> Result<Component<ClipTextConfig, ClipTextModel>, DiffusionError> {
+        self.clip("text_encoder_2", device)
+    }
+
+    fn clip(
+        &self,
+        folder: &str,
+        device: &Device,
+    ) -> Result<Component<ClipTextConfig, ClipTextModel>, DiffusionError> {
+        let (config, weights) = self.component::<ClipTextConfig>(folder, "model")?;
         let model = config
             .1
             .init(device)
@@ -172,11 +230,15 @@ impl Checkpoint {
     /// If a file cannot be read.
     pub fn sha256(&self) -> Result<String, DiffusionError> {
         let mut hash = Sha256::new();
-        for (folder, stem) in [
+        let mut files = vec![
             ("text_encoder", "model"),
             ("unet", "diffusion_pytorch_model"),
             ("vae", "diffusion_pytorch_model"),
-        ] {
+        ];
+        if self.xl {
+            files.push(("text_encoder_2", "model"));
+        }
+        for (folder, stem) in files {
             hash.update(sha256(&self.weights_path(folder, stem)?)?);
         }
         Ok(hex::encode(hash.finalize()))

@@ -37,7 +37,7 @@ fn a_request_that_cannot_be_met_is_refused_before_any_step() {
         (&["initial images", "1, one a prompt", "2"], |request| {
             request.init_image = Some(InitImage {
                 pictures: Pictures::Images(vec![picture(), picture()]),
-                strength: 0.5,
+                strength: Some(0.5),
             });
         }),
         (&["initial image's latents", "[1, 4, 8, 8]"], |request| {
@@ -45,7 +45,7 @@ fn a_request_that_cannot_be_met_is_refused_before_any_step() {
             request.height = Some(16);
             request.init_image = Some(InitImage {
                 pictures: Pictures::Latents(Latents::noise(&[0], 4, 3, 3)),
-                strength: 0.5,
+                strength: Some(0.5),
             });
         }),
         (&["width", "multiple of 2", "17"], |request| {
@@ -62,7 +62,7 @@ fn a_request_that_cannot_be_met_is_refused_before_any_step() {
             request.guidance_rescale = -0.1;
         }),
         (&["guidance", "finite", "inf"], |request| {
-            request.guidance = f64::INFINITY;
+            request.guidance = Some(f64::INFINITY);
         }),
         (&["initial latents", "not finite"], |request| {
             let mut latents = Latents::noise(&[0], 4, 8, 8);
@@ -111,7 +111,9 @@ fn numbers_that_are_not_finite_are_found_where_they_appear() {
 
     let vae = spoiled(Box::new(|pipeline| {
         let weight = &mut pipeline.vae.decoder.conv_out.weight;
-        *weight = weight.clone().map(|weight| weight.mul_scalar(f32::INFINITY));
+        *weight = weight
+            .clone()
+            .map(|weight| weight.mul_scalar(f32::INFINITY));
     }));
     let error = draw(&vae, &request()).unwrap_err();
     assert_origin(error, Origin::Decoder, "decoder.conv_out.weight");

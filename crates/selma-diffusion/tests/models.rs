@@ -8,15 +8,23 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use selma_diffusion::Checkpoint;
-use selma_diffusion::models::{UNet2DConditionModel, timestep_embedding};
+use selma_diffusion::models::{
+    AddedConditioning, ClipTextModel, Conditioning, TimeIds, UNet2DConditionModel,
+    timestep_embedding,
+};
 use selma_diffusion::weights::Weights;
 
 /// Per model forward. Rounding of f32 sums in another order stays below 4e-6.
 const TOLERANCE: f32 = 1e-4;
 
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
+}
+
 fn folders() -> Vec<PathBuf> {
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
-    let mut folders = vec![fixtures.join("tiny-sd"), fixtures.join("tiny-sd-v")];
+    let mut folders = ["tiny-sd", "tiny-sd-v", "tiny-sdxl"].map(fixture).to_vec();
     if let Ok(extra) = std::env::var("SELMA_PARITY_DIR") {
         folders.extend(extra.split(':').map(PathBuf::from));
     }
@@ -64,19 +72,53 @@ fn unet(folder: &Path) -> UNet2DConditionModel {
     checkpoint.unet(&Device::flex()).unwrap().model
 }
 
+/// The conditions of the fixture of the UNet.
+fn conditioning(fixture: &Weights) -> Conditioning {
+    let added = fixture.shape("text_embeds").map(|_| AddedConditioning {
+        text_embeds: tensor(fixture, "text_embeds"),
+        time_ids: numbers(fixture, "time_ids")
+            .chunks(TimeIds::COUNT)
+            .map(|ids| {
+                let ids: Vec<usize> = ids.iter().map(|&id| id as usize).collect();
+                TimeIds {
+                    original_size: [ids[0], ids[1]],
+                    crops_coords_top_left: [ids[2], ids[3]],
+                    target_size: [ids[4], ids[5]],
+                }
+            })
+            .collect(),
+    });
+    Conditioning {
+        context: tensor(fixture, "encoder_hidden_states"),
+        added,
+    }
+}
+
+fn check_text_encoder(encoder: &ClipTextModel, fixture: &Weights) {
+    let ids: Vec<i32> = fixture.integers("input_ids").unwrap();
+    let shape = fixture.shape("input_ids").unwrap().to_vec();
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &Device::flex());
+    let output = encoder.forward(ids);
+    let penultimate = output.hidden_states[output.hidden_states.len() - 2].clone();
+    assert_close(output.last_hidden_state, fixture, "last_hidden_state");
+    assert_close(penultimate, fixture, "penultimate_hidden_state");
+    let pooled = match encoder.text_projection {
+        Some(_) => "text_embeds",
+        None => "pooler_output",
+    };
+    assert_close(output.pooled, fixture, pooled);
+}
+
 #[test]
-fn the_text_encoder_gives_what_transformers_gives() {
+fn the_text_encoders_give_what_transformers_gives() {
     for folder in folders() {
-        let fixture = parity(&folder, "clip.safetensors");
         let checkpoint = Checkpoint::open(&folder).unwrap();
         let encoder = checkpoint.text_encoder(&Device::flex()).unwrap().model;
-        let ids: Vec<i32> = fixture.integers("input_ids").unwrap();
-        let shape = fixture.shape("input_ids").unwrap().to_vec();
-        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &Device::flex());
-        let output = encoder.forward(ids);
-        let penultimate = output.hidden_states[output.hidden_states.len() - 2].clone();
-        assert_close(output.last_hidden_state, &fixture, "last_hidden_state");
-        assert_close(penultimate, &fixture, "penultimate_hidden_state");
+        check_text_encoder(&encoder, &parity(&folder, "clip.safetensors"));
+        if checkpoint.is_xl() {
+            let encoder = checkpoint.text_encoder_2(&Device::flex()).unwrap().model;
+            check_text_encoder(&encoder, &parity(&folder, "clip_2.safetensors"));
+        }
     }
 }
 
@@ -103,20 +145,23 @@ fn the_operations_of_the_unet_give_what_diffusers_gives() {
         let input3 = |name: &str| tensor::<3>(&fixture, &format!("{name}.input"));
         let input4 = |name: &str| tensor::<4>(&fixture, &format!("{name}.input"));
 
-        let down = &unet.down_blocks[0];
         let name = "down_blocks.0.resnets.0";
-        let output = down.resnets[0].forward(input4(name), Some(&temb));
+        let output = unet.down_blocks[0].resnets[0].forward(input4(name), Some(&temb));
         assert_close(output, &fixture, &format!("{name}.output"));
 
+        let mut levels = unet.down_blocks.iter().enumerate();
+        let (level, down) = levels
+            .find(|(_, block)| block.attentions.is_some())
+            .unwrap();
         let transformer = &down.attentions.as_ref().unwrap()[0];
-        let name = "down_blocks.0.attentions.0";
-        let output = transformer.forward(input4(name), &context);
+        let name = format!("down_blocks.{level}.attentions.0");
+        let output = transformer.forward(input4(&name), &context);
         assert_close(output, &fixture, &format!("{name}.output"));
 
         let block = &transformer.transformer_blocks[0];
-        let name = "down_blocks.0.attentions.0.transformer_blocks.0";
+        let name = format!("{name}.transformer_blocks.0");
         assert_close(
-            block.forward(input3(name), &context),
+            block.forward(input3(&name), &context),
             &fixture,
             &format!("{name}.output"),
         );
@@ -129,8 +174,8 @@ fn the_operations_of_the_unet_give_what_diffusers_gives() {
         let ff = block.ff.forward(input3(&format!("{name}.ff")));
         assert_close(ff, &fixture, &format!("{name}.ff.output"));
 
-        let name = "down_blocks.0.downsamplers.0";
-        let output = down.downsamplers.as_ref().unwrap()[0].forward(input4(name));
+        let name = format!("down_blocks.{level}.downsamplers.0");
+        let output = down.downsamplers.as_ref().unwrap()[0].forward(input4(&name));
         assert_close(output, &fixture, &format!("{name}.output"));
         let name = "up_blocks.0.upsamplers.0";
         let output = unet.up_blocks[0].upsamplers.as_ref().unwrap()[0].forward(input4(name), None);
@@ -144,7 +189,13 @@ fn the_blocks_of_the_unet_give_what_diffusers_gives() {
         let fixture = parity(&folder, "unet.safetensors");
         let unet = unet(&folder);
         let context: Tensor<3> = tensor(&fixture, "encoder_hidden_states");
-        let temb = burn::tensor::activation::silu(tensor::<2>(&fixture, "time_embedding.output"));
+        let mut temb = tensor::<2>(&fixture, "time_embedding.output");
+        if let Some(embedding) = &unet.add_embedding {
+            let added = embedding.forward(tensor(&fixture, "add_embedding.input"));
+            assert_close(added.clone(), &fixture, "add_embedding.output");
+            temb = temb + added;
+        }
+        let temb = burn::tensor::activation::silu(temb);
         let embedded = unet
             .time_embedding
             .forward(tensor(&fixture, "time_embedding.input"));
@@ -184,15 +235,46 @@ fn the_unet_gives_what_diffusers_gives_also_on_odd_sizes() {
     for folder in folders() {
         let fixture = parity(&folder, "unet.safetensors");
         let unet = unet(&folder);
-        let context: Tensor<3> = tensor(&fixture, "encoder_hidden_states");
+        let conditions = conditioning(&fixture);
         let times = numbers(&fixture, "timestep");
-        let output = unet.forward(tensor(&fixture, "sample"), &times, &context);
-        assert_close(output, &fixture, "output");
+        let output = unet.forward(tensor(&fixture, "sample"), &times, &conditions);
+        assert_close(output.unwrap(), &fixture, "output");
         let times = numbers(&fixture, "odd.timestep");
-        let context = context.narrow(0, 0, 1);
-        let output = unet.forward(tensor(&fixture, "odd.sample"), &times, &context);
-        assert_close(output, &fixture, "odd.output");
+        let conditions = conditions.slice(0..1);
+        let output = unet.forward(tensor(&fixture, "odd.sample"), &times, &conditions);
+        assert_close(output.unwrap(), &fixture, "odd.output");
     }
+}
+
+#[test]
+fn added_conditions_that_do_not_fit_the_unet_are_refused() {
+    let forward = |folder: &Path, conditions: &Conditioning| {
+        let fixture = parity(folder, "unet.safetensors");
+        let times = numbers(&fixture, "timestep");
+        let result = unet(folder).forward(tensor(&fixture, "sample"), &times, conditions);
+        result.unwrap_err().to_string()
+    };
+    let (sd, xl) = (fixture("tiny-sd"), fixture("tiny-sdxl"));
+    let right = conditioning(&parity(&xl, "unet.safetensors"));
+    let error = forward(&xl, &Conditioning::from(right.context.clone()));
+    assert!(error.contains("found none"), "{error}");
+    let error = forward(&sd, &right);
+    assert!(error.contains("expected none"), "{error}");
+    let mut few = right.clone();
+    few.added.as_mut().unwrap().time_ids.pop();
+    let error = forward(&xl, &few);
+    assert!(
+        error.contains("2 time ids") && error.contains("1 time ids"),
+        "{error}"
+    );
+    let mut narrow = right;
+    let added = narrow.added.as_mut().unwrap();
+    added.text_embeds = added.text_embeds.clone().narrow(1, 0, 9);
+    let error = forward(&xl, &narrow);
+    assert!(
+        error.contains("[2, 10]") && error.contains("[2, 9]"),
+        "{error}"
+    );
 }
 
 #[test]

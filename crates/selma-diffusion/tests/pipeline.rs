@@ -4,12 +4,13 @@
 //! `SELMA_PARITY_DIR` names (separated by colons) are checked too.
 #![allow(clippy::unwrap_used, reason = "the helpers of tests fail by panicking")]
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
 use selma_diffusion::image::to_tensor;
-use selma_diffusion::pipeline::Latents;
+use selma_diffusion::pipeline::{Latents, MicroConditioning};
 use selma_diffusion::schedulers::SchedulerKind;
 use selma_diffusion::weights::Weights;
 use selma_diffusion::{DiffusionError, StableDiffusion, TextToImage};
@@ -25,7 +26,7 @@ fn fixture(name: &str) -> PathBuf {
 }
 
 fn folders() -> Vec<PathBuf> {
-    let mut folders = vec![fixture("tiny-sd"), fixture("tiny-sd-v")];
+    let mut folders = ["tiny-sd", "tiny-sd-v", "tiny-sdxl"].map(fixture).to_vec();
     if let Ok(extra) = std::env::var("SELMA_PARITY_DIR") {
         folders.extend(extra.split(':').map(PathBuf::from));
     }
@@ -76,7 +77,7 @@ fn a_run_gives_the_latents_and_the_picture_of_diffusers() {
                 let negative = case["negative_prompt"].as_str().map(str::to_owned);
                 request.negative_prompts = negative.into_iter().collect();
                 request.steps = case[steps].as_u64().unwrap() as usize;
-                request.guidance = guidance.parse().unwrap();
+                request.guidance = Some(guidance.parse().unwrap());
                 request.scheduler = Some(kind);
                 request.init_latents = Some(init.clone());
                 let generated = pipeline
@@ -107,9 +108,96 @@ fn a_run_gives_the_latents_and_the_picture_of_diffusers() {
     }
 }
 
+/// A request as `options.json` has it, by diffusers' names.
+fn request_of(options: &Value) -> TextToImage {
+    let pair = |name: &str| {
+        let numbers = options[name].as_array()?;
+        Some([0, 1].map(|index| numbers[index].as_u64().unwrap() as usize))
+    };
+    let prompt = options["prompt"].as_str().unwrap().to_owned();
+    let mut request = TextToImage::new(vec![prompt], vec![0]);
+    let negative = options["negative_prompt"].as_str().map(str::to_owned);
+    request.negative_prompts = negative.into_iter().collect();
+    request.steps = options["num_inference_steps"].as_u64().unwrap() as usize;
+    request.guidance = options["guidance_scale"].as_f64();
+    request.clip_skip = options["clip_skip"].as_u64().map(|skip| skip as usize);
+    request.micro_conditioning = MicroConditioning {
+        original_size: pair("original_size"),
+        crops_coords_top_left: pair("crops_coords_top_left").unwrap_or_default(),
+        target_size: pair("target_size"),
+        negative_original_size: pair("negative_original_size"),
+        negative_crops_coords_top_left: pair("negative_crops_coords_top_left").unwrap_or_default(),
+        negative_target_size: pair("negative_target_size"),
+    };
+    request
+}
+
+#[test]
+fn options_of_texts_and_sizes_do_what_they_do_in_diffusers() {
+    for folder in folders() {
+        let Ok(expected) = Weights::open(folder.join("parity/options.safetensors")) else {
+            continue;
+        };
+        let pipeline = StableDiffusion::load(&folder, &Device::flex()).unwrap();
+        let text = std::fs::read_to_string(folder.join("parity/options.json")).unwrap();
+        let cases: BTreeMap<String, Value> = serde_json::from_str(&text).unwrap();
+        assert!(cases.len() >= 7);
+        for (name, options) in &cases {
+            let mut request = request_of(options);
+            request.init_latents = Some(Latents::from_weights(&expected, "init_latents").unwrap());
+            let generated = pipeline
+                .generate(&request, &mut |_| ControlFlow::Continue(()))
+                .unwrap();
+            let (latents, _) = expected.require(name).unwrap();
+            let error = relative_error(&generated.latents.values, &latents);
+            assert!(error <= TOLERANCE, "{}: {name}: {error}", folder.display());
+        }
+    }
+}
+
+#[test]
+fn texts_that_are_cut_are_told() {
+    for (name, length) in [("tiny-sd", 75), ("tiny-sdxl", 14)] {
+        let pipeline = StableDiffusion::load(fixture(name), &Device::flex()).unwrap();
+        let mut request = request();
+        // A word a token.
+        request.prompts = vec![
+            "the ".repeat(length),
+            format!("{}a red\n CAT", "the ".repeat(length)),
+        ];
+        request.seeds = vec![1, 2];
+        request.negative_prompts = vec!["the ".repeat(length + 1)];
+        let mut told = Vec::new();
+        pipeline
+            .generate(&request, &mut |state| {
+                told.push(state.truncated.to_vec());
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        assert!(told.len() >= request.steps);
+        for told in told {
+            let cut: Vec<&str> = told
+                .iter()
+                .map(|truncated| truncated.cut.as_str())
+                .collect();
+            assert_eq!(cut, ["a red\n CAT", "the "], "{name}");
+            assert_eq!(told[0].text, request.prompts[1]);
+            assert_eq!(told[1].dropped, 1);
+            assert!(told[0].dropped >= 3);
+        }
+    }
+}
+
 #[test]
 fn a_picture_does_not_depend_on_its_batch() {
-    let pipeline = tiny();
+    for name in ["tiny-sd", "tiny-sdxl"] {
+        does_not_depend_on_its_batch(
+            &StableDiffusion::load(fixture(name), &Device::flex()).unwrap(),
+        );
+    }
+}
+
+fn does_not_depend_on_its_batch(pipeline: &StableDiffusion) {
     let mut both = request();
     both.prompts.push("two blue squares".to_owned());
     both.seeds = vec![3, 4];
@@ -134,18 +222,41 @@ fn a_picture_does_not_depend_on_its_batch() {
 
 #[test]
 fn half_precision_stays_close() {
-    let request = request();
-    let full = tiny()
-        .generate(&request, &mut |_| ControlFlow::Continue(()))
-        .unwrap();
-    for (dtype, tolerance) in [(FloatDType::F16, 0.02), (FloatDType::BF16, 0.2)] {
-        let half = tiny().with_dtype(dtype);
-        let half = half
+    for folder in folders() {
+        let pipeline = StableDiffusion::load(folder, &Device::flex()).unwrap();
+        let request = request();
+        let full = pipeline
             .generate(&request, &mut |_| ControlFlow::Continue(()))
             .unwrap();
-        let error = relative_error(&half.latents.values, &full.latents.values);
-        assert!(error < tolerance, "{dtype:?}: {error}");
+        for (dtype, tolerance) in [(FloatDType::F16, 0.02), (FloatDType::BF16, 0.2)] {
+            let half = pipeline.clone().with_dtype(dtype);
+            let half = half
+                .generate(&request, &mut |_| ControlFlow::Continue(()))
+                .unwrap();
+            let error = relative_error(&half.latents.values, &full.latents.values);
+            assert!(error < tolerance, "{dtype:?}: {error}");
+        }
     }
+}
+
+#[test]
+fn the_vae_of_sdxl_stays_in_f32_where_f16_would_overflow() {
+    let vae_dtype = |name, force_upcast, dtype| {
+        let mut pipeline = StableDiffusion::load(fixture(name), &Device::flex()).unwrap();
+        pipeline.vae_config.force_upcast = force_upcast;
+        let pipeline = pipeline.with_dtype(dtype);
+        assert_eq!(pipeline.dtype(), dtype);
+        let weight = pipeline.vae.decoder.conv_in.weight.val();
+        assert_eq!(FloatDType::from(weight.dtype()), pipeline.vae_dtype());
+        let generated = pipeline.generate(&request(), &mut |_| ControlFlow::Continue(()));
+        assert_eq!(generated.unwrap().images.len(), 1);
+        pipeline.vae_dtype()
+    };
+    let (half, brain, single) = (FloatDType::F16, FloatDType::BF16, FloatDType::F32);
+    assert_eq!(vae_dtype("tiny-sdxl", true, half), single);
+    assert_eq!(vae_dtype("tiny-sdxl", false, half), half);
+    assert_eq!(vae_dtype("tiny-sdxl", true, brain), brain);
+    assert_eq!(vae_dtype("tiny-sd", true, half), half);
 }
 
 type Spoil = fn(&mut TextToImage);
@@ -153,11 +264,17 @@ type Spoil = fn(&mut TextToImage);
 #[test]
 fn a_request_that_cannot_be_met_is_refused_before_any_step() {
     let pipeline = tiny();
-    let cases: [(&str, Spoil); 5] = [
+    let cases: [(&str, Spoil); 7] = [
         ("prompts", |request| request.prompts.clear()),
         ("seeds", |request| request.seeds.push(1)),
         ("width", |request| request.width = Some(17)),
         ("height", |request| request.height = Some(0)),
+        ("clip_skip: expected at most 2, found 3", |request| {
+            request.clip_skip = Some(3)
+        }),
+        ("micro-conditioning", |request| {
+            request.micro_conditioning.target_size = Some([16, 16]);
+        }),
         ("initial latents", |request| {
             request.init_latents = Some(Latents::noise(&[0], 4, 3, 3));
         }),

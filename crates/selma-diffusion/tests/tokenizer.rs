@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 struct Cases {
     strings: Vec<String>,
     #[serde(flatten)]
-    pipelines: BTreeMap<String, Expected>,
+    tokenizers: BTreeMap<String, Expected>,
 }
 
 #[derive(Deserialize)]
@@ -58,14 +58,14 @@ fn ids_are_those_of_transformers() {
     let cases: Cases =
         serde_json::from_slice(&fs::read(fixtures().join("tokenizer_cases.json")).unwrap())
             .unwrap();
-    assert!(cases.strings.len() >= 60 && cases.pipelines.len() == 2);
-    for (pipeline, expected) in &cases.pipelines {
-        let tokenizer = ClipTokenizer::load(&fixtures().join(pipeline).join("tokenizer")).unwrap();
+    assert!(cases.strings.len() >= 60 && cases.tokenizers.len() == 3);
+    for (folder, expected) in &cases.tokenizers {
+        let tokenizer = ClipTokenizer::load(&fixtures().join(folder)).unwrap();
         assert_eq!(tokenizer.pad_token_id(), expected.pad_token_id);
         for (i, text) in cases.strings.iter().enumerate() {
             let encoded = tokenizer.encode(text).unwrap();
-            assert_eq!(encoded.ids, expected.ids[i], "{pipeline}: {text:?}");
-            assert_eq!(encoded.dropped, expected.dropped[i], "{pipeline}: {text:?}");
+            assert_eq!(encoded.ids, expected.ids[i], "{folder}: {text:?}");
+            assert_eq!(encoded.dropped, expected.dropped[i], "{folder}: {text:?}");
         }
     }
 }
@@ -76,9 +76,11 @@ fn truncation_keeps_the_end_token_and_counts_what_it_drops() {
     assert_eq!(tokenizer.max_length(), 77);
     let encoded = tokenizer.encode(&"the ".repeat(80)).unwrap();
     assert_eq!((encoded.ids.len(), encoded.dropped), (77, 5));
+    assert_eq!(encoded.cut, "the ".repeat(5));
     assert_eq!(encoded.ids[76], tokenizer.eos_token_id());
     let short = tokenizer.clone().with_max_length(2).unwrap();
-    let encoded = short.encode("the cat").unwrap();
+    let encoded = short.encode("the Cat").unwrap();
+    assert_eq!(encoded.cut, "the Cat");
     assert_eq!(
         encoded.ids,
         [tokenizer.bos_token_id(), tokenizer.eos_token_id()]

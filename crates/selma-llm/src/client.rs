@@ -5,11 +5,11 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 use secrecy::{ExposeSecret as _, SecretString};
+use selma_http::{Hint, bearer, delay, is_passing, is_transient};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use ureq::http::HeaderValue;
 
-use crate::retry::{Hint, delay, is_transient};
 use crate::wire::{error_message, is_quota_error, read_response, request_body};
 use crate::{ChatModel, ChatRequest, ChatResponse, Endpoint, LlmError};
 
@@ -203,7 +203,8 @@ impl OpenAiClient {
     /// [`LlmError::Config`] for settings that cannot be used, [`LlmError::KeyInvalid`] for a key that no header can carry.
     pub fn with_key(config: OpenAiConfig, key: Option<SecretString>) -> Result<Self, LlmError> {
         config.validate()?;
-        let authorization = key.as_ref().map(authorization).transpose()?;
+        let authorization = key.as_ref().map(bearer).transpose();
+        let authorization = authorization.map_err(|_| LlmError::KeyInvalid)?;
         let proxy = config.proxy.as_deref().map(ureq::Proxy::new).transpose();
         let proxy = proxy.map_err(|error| LlmError::Config {
             field: "proxy",
@@ -382,26 +383,6 @@ impl Failure {
             },
         }
     }
-}
-
-/// Whether a failure below HTTP may be over at the next attempt; a wrong address or certificate stays wrong.
-fn is_passing(error: &ureq::Error) -> bool {
-    match error {
-        // TLS errors hide in an I/O error of the kind below.
-        ureq::Error::Io(error) => error.kind() != io::ErrorKind::InvalidData,
-        ureq::Error::Timeout(_)
-        | ureq::Error::HostNotFound
-        | ureq::Error::ConnectionFailed
-        | ureq::Error::Protocol(_) => true,
-        _ => false,
-    }
-}
-
-fn authorization(key: &SecretString) -> Result<HeaderValue, LlmError> {
-    let value = format!("Bearer {}", key.expose_secret().trim());
-    let mut value = HeaderValue::from_str(&value).map_err(|_| LlmError::KeyInvalid)?;
-    value.set_sensitive(true);
-    Ok(value)
 }
 
 impl ChatModel for OpenAiClient {

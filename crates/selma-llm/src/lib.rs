@@ -10,7 +10,6 @@ mod journal;
 mod list;
 mod pool;
 mod prompt;
-mod retry;
 mod skill;
 mod wire;
 

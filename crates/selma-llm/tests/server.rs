@@ -5,13 +5,13 @@
     reason = "helpers of tests fail by panicking, as tests do"
 )]
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::ops::ControlFlow;
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use selma_http::loopback::{self, Act, Seen};
 use selma_llm::{
     ChatModel, ChatRequest, ChatResponse, Endpoint, Journal, LlmError, Message, OpenAiClient,
     OpenAiConfig, PromptConfig, PromptGenerator, SecretString, Skill,
@@ -20,60 +20,25 @@ use selma_llm::{
 const KEY: &str = "sk-very-secret-0123456789";
 const GOOD: &str = r#"{"model":"served","choices":[{"index":0,"message":{"role":"assistant","content":"4. A dog."},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":4,"total_tokens":13}}"#;
 
-/// What the server does with one connection.
-#[derive(Clone)]
-enum Act {
-    /// Sends these bytes and closes.
-    Send(Vec<u8>),
-    /// Sends these bytes and then nothing for this long.
-    Stall(Vec<u8>, Duration),
-    /// Closes at once.
-    Hang,
-}
-
 fn http(status: &str, headers: &str, body: &str) -> Act {
-    Act::Send(
-        format!(
-            "HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n{headers}\r\n{body}",
-            body.len()
-        )
-        .into_bytes(),
-    )
+    Act::answer(status, headers, body.as_bytes())
 }
 
 fn ok(body: &str) -> Act {
     http("200 OK", "Content-Type: application/json\r\n", body)
 }
 
-/// One request as the server saw it.
-struct Seen {
-    head: String,
-    body: String,
-}
-
-struct Server {
-    base_url: String,
-    seen: Arc<Mutex<Vec<Seen>>>,
-}
+/// A server that is asked as a language model.
+struct Server(loopback::Server);
 
 impl Server {
     /// Serves one connection after the other; the last act is repeated.
     fn new(acts: Vec<Act>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let base_url = format!("http://{}/v1", listener.local_addr().unwrap());
-        let seen = Arc::new(Mutex::new(Vec::new()));
-        let log = Arc::clone(&seen);
-        thread::spawn(move || {
-            for (index, stream) in listener.incoming().enumerate() {
-                let act = acts.get(index).or(acts.last()).unwrap().clone();
-                serve(stream.unwrap(), &log, act);
-            }
-        });
-        Self { base_url, seen }
+        Self(loopback::Server::scripted(acts))
     }
 
     fn config(&self) -> OpenAiConfig {
-        let mut config = OpenAiConfig::new(&self.base_url, "asked");
+        let mut config = OpenAiConfig::new(format!("{}/v1", self.0.url()), "asked");
         config.backoff_s = 0.001;
         config.backoff_cap_s = 0.002;
         config.timeout_s = 20.0;
@@ -86,41 +51,8 @@ impl Server {
         OpenAiClient::with_key(self.config(), Some(key)).unwrap()
     }
 
-    fn requests(&self) -> usize {
-        self.seen.lock().unwrap().len()
-    }
-}
-
-fn serve(stream: TcpStream, log: &Mutex<Vec<Seen>>, act: Act) {
-    let mut reader = BufReader::new(stream);
-    let mut head = String::new();
-    let mut length = 0;
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).unwrap_or(0) == 0 {
-            return;
-        }
-        if line == "\r\n" {
-            break;
-        }
-        if let Some(value) = line.to_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
-        }
-        head += &line;
-    }
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).unwrap();
-    let body = String::from_utf8(body).unwrap();
-    log.lock().unwrap().push(Seen { head, body });
-    let mut stream = reader.into_inner();
-    match act {
-        // The client may have gone away already; that is its right.
-        Act::Send(bytes) => drop(stream.write_all(&bytes)),
-        Act::Stall(bytes, pause) => {
-            let _ = stream.write_all(&bytes);
-            thread::sleep(pause);
-        }
-        Act::Hang => {}
+    fn seen(&self) -> Vec<Seen> {
+        self.0.seen()
     }
 }
 
@@ -139,7 +71,7 @@ fn a_good_answer() {
         (Some("4. A dog."), "served")
     );
     assert_eq!(response.usage.unwrap().total_tokens(), 13);
-    let seen = server.seen.lock().unwrap();
+    let seen = server.seen();
     let head = seen[0].head.to_lowercase();
     assert!(
         head.starts_with("post /v1/chat/completions http/1.1\r\n"),
@@ -168,7 +100,7 @@ fn completions_and_no_key() {
         .map(|choice| choice.text.as_str())
         .collect();
     assert_eq!(texts, ["a", "b"]);
-    let seen = server.seen.lock().unwrap();
+    let seen = server.seen();
     assert!(seen[0].head.starts_with("POST /v1/completions "));
     assert!(!seen[0].head.to_lowercase().contains("authorization"));
     assert!(seen[0].body.contains("\"prompt\":\"hi\""));
@@ -206,7 +138,7 @@ fn passing_failures_are_tried_again() {
         let server = Server::new(vec![act, ok(GOOD)]);
         let response = ask(&server).unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(response.text(), Some("4. A dog."));
-        assert_eq!(server.requests(), 2, "{name}");
+        assert_eq!(server.seen().len(), 2, "{name}");
     }
 }
 
@@ -286,8 +218,8 @@ fn final_failures_are_not_tried_again() {
         let server = Server::new(vec![act]);
         let error = ask(&server).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
-        assert!(error.contains(&server.base_url), "{error}");
-        assert_eq!(server.requests(), 1, "{expected}");
+        assert!(error.contains(server.0.url()), "{error}");
+        assert_eq!(server.seen().len(), 1, "{expected}");
     }
 }
 
@@ -302,7 +234,7 @@ fn patience_has_an_end() {
     let error = ask(&server).unwrap_err().to_string();
     assert!(error.contains("status 502 after 3 attempt(s): <html><h1>Bad Gateway</h1>xxx"));
     assert!(error.len() < 500 && error.ends_with('…'), "{error}");
-    assert_eq!(server.requests(), 3);
+    assert_eq!(server.seen().len(), 3);
 }
 
 #[test]
@@ -434,7 +366,7 @@ fn keys_come_from_the_named_variable() {
     client
         .complete(&ChatRequest::new(vec![Message::user("hi")]))
         .unwrap();
-    let head = server.seen.lock().unwrap()[0].head.to_lowercase();
+    let head = server.seen()[0].head.to_lowercase();
     assert!(
         head.contains("authorization: bearer selma-llm\r\n"),
         "{head}"
@@ -462,5 +394,5 @@ fn a_failure_is_not_journaled() {
     assert!(journal.is_empty());
     assert!(!journal.complete(&client, 0, &request).unwrap().1);
     assert!(journal.complete(&client, 0, &request).unwrap().1);
-    assert_eq!(server.requests(), 2);
+    assert_eq!(server.seen().len(), 2);
 }

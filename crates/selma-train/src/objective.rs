@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::{Tensor, TensorData};
 use selma_diffusion::DiffusionError;
-use selma_diffusion::models::UNet2DConditionModel;
+use selma_diffusion::models::{Conditioning, UNet2DConditionModel};
 use selma_diffusion::schedulers::{NoiseSchedule, PredictionType, SchedulerConfig};
 
 use crate::TrainError;
@@ -18,8 +18,8 @@ pub struct Batch {
     pub noise: Tensor<4>,
     /// A training timestep for each sample.
     pub timesteps: Vec<usize>,
-    /// The texts' embeddings: `[batch, text length, width]`.
-    pub context: Tensor<3>,
+    /// The texts' embeddings, and what SDXL adds to them.
+    pub conditioning: Conditioning,
 }
 
 impl Batch {
@@ -35,7 +35,7 @@ impl Batch {
                 .skip(range.start)
                 .take(range.len())
                 .collect(),
-            context: self.context.clone().slice(range),
+            conditioning: self.conditioning.slice(range),
         }
     }
 }
@@ -99,7 +99,7 @@ impl Objective for Denoising {
             PredictionType::Sample => clean,
         };
         let timesteps: Vec<f64> = batch.timesteps.iter().map(|&t| t as f64).collect();
-        let prediction = unet.forward(noisy, &timesteps, &batch.context);
+        let prediction = unet.forward(noisy, &timesteps, &batch.conditioning)?;
         Ok((prediction - target).square().mean())
     }
 }

@@ -7,7 +7,9 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use selma_diffusion::StableDiffusion;
 use selma_diffusion::image::to_tensor;
+use selma_diffusion::models::{AddedConditioning, Conditioning, TimeIds};
 use selma_diffusion::noise::{derive_seed, normal};
+use selma_diffusion::pipeline::TextEmbeddings;
 use sha2::{Digest, Sha256};
 
 use crate::factors::host;
@@ -23,17 +25,33 @@ pub struct TrainingSet {
     moments: Vec<f32>,
     /// `[channels, height, width]` of the latents.
     shape: [usize; 3],
-    /// Embeddings, text after text; the empty text is the last.
+    /// Embeddings, text after text; what stands for no text is the last.
     contexts: Vec<f32>,
     /// `[text length, width]` of an embedding.
     context_shape: [usize; 2],
+    /// What SDXL adds to the texts.
+    added: Option<Added>,
     len: usize,
     /// Of the images and captions.
     hash: Sha256,
 }
 
+/// The added conditions of all samples.
+#[derive(Debug, Clone)]
+struct Added {
+    /// Pooled texts, one after the other, in the order of the embeddings.
+    pooled: Vec<f32>,
+    /// Width of a pooled text.
+    width: usize,
+    /// Those of the images, which all have one size and are neither scaled nor cropped.
+    time_ids: TimeIds,
+}
+
 impl TrainingSet {
     /// Encodes images with their captions.
+    ///
+    /// For a caption that is dropped stands what the pipeline draws with where there is no negative prompt: the empty
+    /// text, and zeros in SDXL. That is what guidance will later be away from.
     ///
     /// # Errors
     ///
@@ -48,6 +66,7 @@ impl TrainingSet {
             shape: [0; 3],
             contexts: Vec::new(),
             context_shape: [0; 2],
+            added: None,
             len: 0,
             hash: Sha256::new(),
         };
@@ -61,12 +80,14 @@ impl TrainingSet {
             let (images, captions): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
             set.push_images(pipeline, &images)?;
             let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
-            set.push_texts(pipeline, &captions)?;
+            let embeddings = pipeline.encode_texts(&captions, None);
+            set.push_texts(pipeline, embeddings.map_err(TrainError::from)?)?;
         }
         if set.len == 0 {
             return Err(TrainError::NoData.into());
         }
-        set.push_texts(pipeline, &[""])?;
+        let none = pipeline.encode_negative_texts(&[None]);
+        set.push_texts(pipeline, none.map_err(TrainError::from)?)?;
         Ok(set)
     }
 
@@ -109,11 +130,24 @@ impl TrainingSet {
         Ok(())
     }
 
-    fn push_texts(&mut self, pipeline: &StableDiffusion, texts: &[&str]) -> Result<(), TrainError> {
-        let embeddings = pipeline.encode_texts(texts)?;
-        let [_, length, width] = embeddings.dims();
+    fn push_texts(
+        &mut self,
+        pipeline: &StableDiffusion,
+        embeddings: TextEmbeddings,
+    ) -> Result<(), TrainError> {
+        let [_, length, width] = embeddings.context.dims();
         self.context_shape = [length, width];
-        self.contexts.extend(host(embeddings)?);
+        self.contexts.extend(host(embeddings.context)?);
+        if let Some(pooled) = embeddings.pooled {
+            let [_, width] = pooled.dims();
+            let [_, height, side] = self.shape.map(|side| side * pipeline.vae_config.factor());
+            let added = self.added.get_or_insert_with(|| Added {
+                pooled: Vec::new(),
+                width,
+                time_ids: TimeIds::of_size(height, side),
+            });
+            added.pooled.extend(host(pooled)?);
+        }
         Ok(())
     }
 
@@ -151,12 +185,11 @@ impl TrainingSet {
         device: &Device,
     ) -> (Batch, Vec<usize>) {
         let elements = self.elements();
-        let [length, width] = self.context_shape;
         let count = config.batch_size;
         let mut samples = Vec::with_capacity(count);
         let mut latents: Vec<f32> = Vec::with_capacity(count * elements);
         let mut noise: Vec<f32> = Vec::with_capacity(count * elements);
-        let mut contexts: Vec<f32> = Vec::with_capacity(count * length * width);
+        let mut texts = Vec::with_capacity(count);
         let mut times = Vec::with_capacity(count);
         let mut order = Order::default();
         for position in position..position + count {
@@ -172,9 +205,7 @@ impl TrainingSet {
             let mut rng = ChaCha8Rng::seed_from_u64(seed("timestep"));
             times.push(rng.random_range(0..timesteps));
             let dropped = rng.random_bool(config.caption_dropout);
-            let text = if dropped { self.len } else { sample };
-            let context = self.contexts.iter().skip(text * length * width);
-            contexts.extend(context.take(length * width));
+            texts.push(if dropped { self.len } else { sample });
             samples.push(sample);
         }
         let [channels, height, side] = self.shape;
@@ -183,10 +214,37 @@ impl TrainingSet {
             latents: Tensor::from_data(TensorData::new(latents, shape), device),
             noise: Tensor::from_data(TensorData::new(noise, shape), device),
             timesteps: times,
-            context: Tensor::from_data(TensorData::new(contexts, [count, length, width]), device),
+            conditioning: self.conditioning(&texts, device),
         };
         (batch, samples)
     }
+
+    /// What texts, by their numbers, and the images of the set condition on.
+    fn conditioning(&self, texts: &[usize], device: &Device) -> Conditioning {
+        let [length, width] = self.context_shape;
+        let count = texts.len();
+        let context = rows(&self.contexts, length * width, texts);
+        let added = self.added.as_ref().map(|added| {
+            let pooled = rows(&added.pooled, added.width, texts);
+            AddedConditioning {
+                text_embeds: Tensor::from_data(
+                    TensorData::new(pooled, [count, added.width]),
+                    device,
+                ),
+                time_ids: vec![added.time_ids; count],
+            }
+        });
+        Conditioning {
+            context: Tensor::from_data(TensorData::new(context, [count, length, width]), device),
+            added,
+        }
+    }
+}
+
+/// Rows of `width` values, by their numbers.
+fn rows(values: &[f32], width: usize, numbers: &[usize]) -> Vec<f32> {
+    let row = |&number: &usize| values.iter().skip(number * width).take(width);
+    numbers.iter().flat_map(row).copied().collect()
 }
 
 /// The order of samples: a new permutation each epoch.
@@ -240,6 +298,7 @@ mod tests {
             shape: [1, 1, 2],
             contexts: vec![0.0; 2],
             context_shape: [1, 1],
+            added: None,
             len: 1,
             hash: Sha256::new(),
         };

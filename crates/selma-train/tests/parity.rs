@@ -14,18 +14,21 @@ use std::path::{Path, PathBuf};
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{ArrayD, IxDyn};
 use selma_diffusion::Checkpoint;
+use selma_diffusion::models::{AddedConditioning, Conditioning, TimeIds};
 use selma_diffusion::weights::Weights;
 use selma_lora::{Adapter, LoraModule};
 use selma_train::{Batch, Denoising, TrainConfig, Trainer};
 
-/// Losses of 20 steps, relative.
+/// Losses of 10 or 20 steps, relative.
 const LOSS_TOLERANCE: f32 = 1e-3;
 /// Trained factors, relative to the largest entry of each. Adam divides by small roots, which amplifies rounding.
 const FACTOR_TOLERANCE: f32 = 1e-2;
 
 fn folders() -> Vec<PathBuf> {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../selma-diffusion/tests/fixtures");
-    let mut folders = vec![fixtures.join("tiny-sd"), fixtures.join("tiny-sd-v")];
+    let mut folders = ["tiny-sd", "tiny-sd-v", "tiny-sdxl"]
+        .map(|name| fixtures.join(name))
+        .to_vec();
     if let Ok(extra) = std::env::var("SELMA_PARITY_DIR") {
         folders.extend(extra.split(':').map(PathBuf::from));
     }
@@ -65,7 +68,29 @@ fn batch(weights: &Weights, step: usize) -> Batch {
             .iter()
             .map(|&t| t as usize)
             .collect(),
+        conditioning: conditioning(weights, step),
+    }
+}
+
+fn conditioning(weights: &Weights, step: usize) -> Conditioning {
+    let added = weights.shape("text_embeds").map(|_| {
+        let (ids, _) = slice(weights, "time_ids", step);
+        let ids: Vec<usize> = ids.iter().map(|&id| id as usize).collect();
+        AddedConditioning {
+            text_embeds: tensor(weights, "text_embeds", step),
+            time_ids: ids
+                .chunks(TimeIds::COUNT)
+                .map(|ids| TimeIds {
+                    original_size: [ids[0], ids[1]],
+                    crops_coords_top_left: [ids[2], ids[3]],
+                    target_size: [ids[4], ids[5]],
+                })
+                .collect(),
+        }
+    });
+    Conditioning {
         context: tensor(weights, "encoder_hidden_states", step),
+        added,
     }
 }
 

@@ -11,9 +11,12 @@ use selma_lora::{Dtype, Format};
 use selma_train::{Denoising, TrainConfig, TrainError, Trainer, TrainingSet, ValidTrainConfig};
 
 fn tiny() -> StableDiffusion {
-    let folder =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../selma-diffusion/tests/fixtures/tiny-sd");
-    StableDiffusion::load(folder, &Device::flex()).unwrap()
+    load("tiny-sd")
+}
+
+fn load(name: &str) -> StableDiffusion {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../selma-diffusion/tests/fixtures");
+    StableDiffusion::load(fixtures.join(name), &Device::flex()).unwrap()
 }
 
 fn set(pipeline: &StableDiffusion) -> TrainingSet {
@@ -124,9 +127,14 @@ fn shards_change_nothing_but_rounding() {
 
 #[test]
 fn an_interrupted_training_makes_the_same_bytes() {
-    let pipeline = tiny();
-    let set = set(&pipeline);
-    let mut whole = trainer(&pipeline, config().validate().unwrap());
+    for name in ["tiny-sd", "tiny-sdxl"] {
+        makes_the_same_bytes(&load(name));
+    }
+}
+
+fn makes_the_same_bytes(pipeline: &StableDiffusion) {
+    let set = set(pipeline);
+    let mut whole = trainer(pipeline, config().validate().unwrap());
     whole
         .run(&set, None, &mut |_| ControlFlow::Continue(()))
         .unwrap();
@@ -134,7 +142,7 @@ fn an_interrupted_training_makes_the_same_bytes() {
     for stop in 1..7 {
         let dir = tempfile::tempdir().unwrap();
         let path = file(&dir);
-        let mut first = trainer(&pipeline, config().validate().unwrap());
+        let mut first = trainer(pipeline, config().validate().unwrap());
         let result = first.run(&set, Some((&path, 2)), &mut |progress| {
             if progress.step == stop {
                 ControlFlow::Break(())
@@ -145,9 +153,9 @@ fn an_interrupted_training_makes_the_same_bytes() {
         assert!(matches!(result, Err(TrainError::Cancelled { step }) if step == stop));
         // What was done after the last checkpoint is done again.
         let mut second = if path.is_file() {
-            resume(&pipeline, config().validate().unwrap(), &path).unwrap()
+            resume(pipeline, config().validate().unwrap(), &path).unwrap()
         } else {
-            trainer(&pipeline, config().validate().unwrap())
+            trainer(pipeline, config().validate().unwrap())
         };
         assert_eq!(second.step_count(), stop / 2 * 2);
         second
@@ -188,6 +196,17 @@ fn a_checkpoint_of_another_training_or_a_torn_one_is_refused() {
         &dir.path().join("none"),
     );
     assert!(matches!(missing, Err(TrainError::Io { .. })));
+}
+
+#[test]
+fn a_set_of_another_model_is_refused() {
+    let (one, other) = (load("tiny-sd"), load("tiny-sdxl"));
+    let mut trainer = trainer(&other, config().validate().unwrap());
+    let error = trainer
+        .run(&set(&one), None, &mut |_| ControlFlow::Continue(()))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("pooled texts"), "{error}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ pub mod prompts;
 mod recipe;
 pub mod report;
 mod run;
+mod side_by_side;
 mod stages;
 
 pub use encode::encode_datasets;

@@ -88,9 +88,10 @@ impl PretrainRecipe {
         config.text_encoder.vocab_size = vocab_size;
         config.text_encoder.max_position_embeddings = config.max_length;
         config.text_encoder.eos_token_id = Some(vocab_size as u32 - 1);
-        config.text_encoder.rest = class("CLIPTextModel", "architectures");
-        config.unet.rest = class("UNet2DConditionModel", "_class_name");
-        config.vae.rest = class("AutoencoderKL", "_class_name");
+        config.text_encoder.architectures = vec!["CLIPTextModel".to_owned()];
+        config.text_encoder.rest = field("model_type", "clip_text_model");
+        config.unet.rest = field("_class_name", "UNet2DConditionModel");
+        config.vae.rest = field("_class_name", "AutoencoderKL");
         config.scheduler.class_name = Some("DDIMScheduler".to_owned());
         write(
             &out.join("scheduler").join("scheduler_config.json"),
@@ -175,18 +176,8 @@ impl PairSource for WorldSource {
     }
 }
 
-fn class(name: &str, key: &str) -> Map<String, Value> {
-    let value = if key == "architectures" {
-        json!([name])
-    } else {
-        json!(name)
-    };
-    let mut fields = Map::new();
-    fields.insert(key.to_owned(), value);
-    if key == "architectures" {
-        fields.insert("model_type".to_owned(), json!("clip_text_model"));
-    }
-    fields
+fn field(name: &str, value: &str) -> Map<String, Value> {
+    Map::from_iter([(name.to_owned(), json!(value))])
 }
 
 fn model_index() -> Value {

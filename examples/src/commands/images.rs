@@ -37,15 +37,18 @@ pub struct Args {
     /// Denoising steps.
     #[arg(long, value_name = "N", default_value = "50")]
     steps: NonZeroUsize,
-    /// How closely pictures follow their prompts; 1 is without guidance.
-    #[arg(long, value_name = "G", default_value = "7.5", value_parser = values::finite)]
-    guidance: f64,
+    /// How closely pictures follow their prompts; 1 is without guidance. Default: 7.5, and 5 for SDXL.
+    #[arg(long, value_name = "G", value_parser = values::finite)]
+    guidance: Option<f64>,
     /// The scheduler. Default: the model's own.
     #[arg(long, value_name = "NAME", value_parser = values::named::<SchedulerKind>(SchedulerKind::ALL.map(SchedulerKind::name)))]
     scheduler: Option<SchedulerKind>,
     /// Pictures drawn together.
     #[arg(long, value_name = "N", default_value = "8")]
     batch_size: NonZeroUsize,
+    /// Batches drawn side by side, each by an equal part of the cores: 2 or more pay for a small model on a CPU.
+    #[arg(long, value_name = "N", default_value = "1")]
+    workers: NonZeroUsize,
     /// Pictures of each prompt, which differ by their noise.
     #[arg(long, value_name = "N", default_value = "1")]
     per_prompt: NonZeroUsize,
@@ -73,9 +76,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let model = args.model.to_string_lossy();
     let style = DrawingStyle {
         steps: args.steps.get(),
-        guidance: args.guidance,
+        guidance: args.guidance.unwrap_or(pipeline.default_guidance()),
         scheduler: args.scheduler,
         batch_size: args.batch_size.get(),
+        workers: args.workers.get(),
         model: &model,
         model_hash: &model_hash,
         adapter: adapter_hash.as_deref(),

@@ -2,14 +2,13 @@
 
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig};
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor};
 use selma_kernels::geglu;
 use selma_lora::lora_layers;
 use selma_lora::nn::{LoraLayerMut, LoraLayers, LoraLinear, LoraLinearConfig};
 
-use crate::nn::{GroupNorm, LayerNorm};
+use super::Transformer2DModelConfig;
+use crate::nn::{AttentionOptions, GroupNorm, LayerNorm, attention};
 
 /// Configuration of an [`Attention`].
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +23,8 @@ pub struct AttentionConfig {
     pub qkv_bias: bool,
     /// Groups and epsilon of the normalisation before (VAE only).
     pub group_norm: Option<(usize, f64)>,
+    /// Whether logits and softmax are in `f32` where the model is in half precision.
+    pub upcast: bool,
 }
 
 impl AttentionConfig {
@@ -45,6 +46,7 @@ impl AttentionConfig {
             to_v: project(context),
             to_out: vec![LoraLinearConfig::new(query, query).init(device)],
             heads: self.heads,
+            upcast: self.upcast,
         }
     }
 }
@@ -64,6 +66,8 @@ pub struct Attention {
     pub to_out: Vec<LoraLinear>,
     /// Number of heads.
     pub heads: usize,
+    /// Whether logits and softmax are in `f32` where the model is in half precision.
+    pub upcast: bool,
 }
 
 lora_layers!(Attention {
@@ -86,14 +90,11 @@ impl Attention {
         let query = self.split_heads(self.to_q.forward(input));
         let key = self.split_heads(self.to_k.forward(context.clone()));
         let value = self.split_heads(self.to_v.forward(context));
-        let attended = attention(
-            query,
-            key,
-            value,
-            None,
-            None,
-            AttentionModuleOptions::default(),
-        );
+        let options = AttentionOptions {
+            causal: false,
+            upcast: self.upcast,
+        };
+        let attended = attention(query, key, value, options);
         let [batch, heads, length, head_dim] = attended.dims();
         let merged = attended
             .swap_dims(1, 2)
@@ -214,16 +215,18 @@ pub struct BasicTransformerBlock {
 lora_layers!(BasicTransformerBlock { attn1, attn2, ff });
 
 impl BasicTransformerBlock {
-    /// A block of `width` that attends to a text of `context_dim`.
+    /// One of a transformer's blocks.
     #[must_use]
-    pub fn init(width: usize, heads: usize, context_dim: usize, device: &Device) -> Self {
+    pub fn init(config: &Transformer2DModelConfig, device: &Device) -> Self {
+        let width = config.channels;
         let attention = |context_dim| {
             AttentionConfig {
                 query_dim: width,
                 context_dim,
-                heads,
+                heads: config.heads,
                 qkv_bias: false,
                 group_norm: None,
+                upcast: config.upcast_attention,
             }
             .init(device)
         };
@@ -231,7 +234,7 @@ impl BasicTransformerBlock {
             norm1: LayerNorm::init(width, 1e-5, device),
             attn1: attention(width),
             norm2: LayerNorm::init(width, 1e-5, device),
-            attn2: attention(context_dim),
+            attn2: attention(config.cross_attention_dim),
             norm3: LayerNorm::init(width, 1e-5, device),
             ff: FeedForward::init(width, device),
         }

@@ -37,6 +37,9 @@ pub struct AutoencoderKLConfig {
     pub sample_size: usize,
     /// What latents are multiplied by to have unit variance.
     pub scaling_factor: f64,
+    /// Whether the model overflows in `f16`: true of SDXL's, not of its version made for `f16`. Pipelines of SD 1 and 2
+    /// do not look at it.
+    pub force_upcast: bool,
     /// Whether the encoder ends in a 1x1 convolution.
     pub use_quant_conv: bool,
     /// Whether the decoder starts with a 1x1 convolution.
@@ -62,6 +65,7 @@ impl Default for AutoencoderKLConfig {
             norm_num_groups: 32,
             sample_size: 32,
             scaling_factor: 0.18215,
+            force_upcast: true,
             use_quant_conv: true,
             use_post_quant_conv: true,
             mid_block_add_attention: true,

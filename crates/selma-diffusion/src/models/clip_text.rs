@@ -1,8 +1,6 @@
-//! CLIP's text encoder (arXiv 2103.00020), as transformers' `CLIPTextModel`.
+//! CLIP's text encoder (arXiv 2103.00020), as transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`.
 
 use burn::module::Module;
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use selma_lora::lora_layers;
 use selma_lora::nn::{LoraLinear, LoraLinearConfig};
@@ -10,12 +8,20 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::config::{ConfigError, require_default};
-use crate::nn::{Activation, Embedding, LayerNorm};
+use crate::nn::{Activation, AttentionOptions, Embedding, LayerNorm, attention};
+
+/// The architecture that ends in a projection.
+const WITH_PROJECTION: &str = "CLIPTextModelWithProjection";
+/// An `eos_token_id` that stands for "the largest id", as in files older than the fix of it.
+const LARGEST: u32 = 2;
 
 /// `text_encoder/config.json`, with transformers' defaults (`CLIPTextConfig`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClipTextConfig {
+    /// `CLIPTextModel` or `CLIPTextModelWithProjection`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub architectures: Vec<String>,
     /// Number of tokens.
     pub vocab_size: usize,
     /// Width.
@@ -26,13 +32,15 @@ pub struct ClipTextConfig {
     pub num_hidden_layers: usize,
     /// Number of heads.
     pub num_attention_heads: usize,
+    /// Width of the projected pooled text, of the architecture with a projection.
+    pub projection_dim: usize,
     /// Longest text in tokens.
     pub max_position_embeddings: usize,
     /// Activation of the feed-forward networks.
     pub hidden_act: Activation,
     /// Epsilon of all normalisations.
     pub layer_norm_eps: f64,
-    /// The token at which a text is pooled; 2 stands for "the largest id", as in files older than the fix of it.
+    /// The token at which a text is pooled; 2 and none stand for the largest id.
     pub eos_token_id: Option<u32>,
     /// All other keys of the file.
     #[serde(flatten)]
@@ -42,11 +50,13 @@ pub struct ClipTextConfig {
 impl Default for ClipTextConfig {
     fn default() -> Self {
         Self {
+            architectures: Vec::new(),
             vocab_size: 49408,
             hidden_size: 512,
             intermediate_size: 2048,
             num_hidden_layers: 12,
             num_attention_heads: 8,
+            projection_dim: 512,
             max_position_embeddings: 77,
             hidden_act: Activation::QuickGelu,
             layer_norm_eps: 1e-5,
@@ -74,6 +84,14 @@ impl ClipTextConfig {
             ));
         }
         Ok(())
+    }
+
+    /// Whether the pooled text is projected.
+    #[must_use]
+    pub fn has_projection(&self) -> bool {
+        self.architectures
+            .iter()
+            .any(|name| name == WITH_PROJECTION)
     }
 
     /// The model, its weights drawn only if none are loaded.
@@ -117,6 +135,12 @@ impl ClipTextConfig {
                 },
                 final_layer_norm: norm(),
             },
+            text_projection: self.has_projection().then(|| {
+                LoraLinearConfig::new(width, self.projection_dim)
+                    .with_bias(false)
+                    .init(device)
+            }),
+            end_token: self.eos_token_id.filter(|&id| id != LARGEST),
         })
     }
 }
@@ -160,16 +184,14 @@ impl ClipAttention {
                 .reshape([batch, length, self.heads, width / self.heads])
                 .swap_dims(1, 2)
         };
-        let options = AttentionModuleOptions {
-            is_causal: true,
-            ..AttentionModuleOptions::default()
+        let options = AttentionOptions {
+            causal: true,
+            upcast: true,
         };
         let attended = attention(
             split(self.q_proj.forward(input.clone())),
             split(self.k_proj.forward(input.clone())),
             split(self.v_proj.forward(input)),
-            None,
-            None,
             options,
         );
         self.out_proj
@@ -247,9 +269,17 @@ lora_layers!(ClipTextTransformer { encoder });
 pub struct ClipTextModel {
     /// The network; the field is a level of the published checkpoints.
     pub text_model: ClipTextTransformer,
+    /// Of the pooled text, in the architecture with a projection.
+    pub text_projection: Option<LoraLinear>,
+    /// The token at which a text is pooled; the largest id if none.
+    #[module(skip)]
+    pub end_token: Option<u32>,
 }
 
-lora_layers!(ClipTextModel { text_model });
+lora_layers!(ClipTextModel {
+    text_model,
+    text_projection
+});
 
 /// What the text encoder gives.
 #[derive(Debug, Clone)]
@@ -258,6 +288,9 @@ pub struct ClipTextOutput {
     pub last_hidden_state: Tensor<3>,
     /// The input of the first layer and the output of each, without the final normalisation.
     pub hidden_states: Vec<Tensor<3>>,
+    /// The last hidden state at the end token, projected where there is a projection: `[batch, hidden_size]` or
+    /// `[batch, projection_dim]`.
+    pub pooled: Tensor<2>,
 }
 
 impl ClipTextModel {
@@ -278,16 +311,45 @@ impl ClipTextModel {
         let positions: Vec<i32> = (0..length as i32).collect();
         let positions =
             Tensor::<2, Int>::from_data(TensorData::new(positions, [1, length]), &device);
-        let mut hidden = embeddings.token_embedding.forward(input_ids)
-            + embeddings.position_embedding.forward(positions);
+        let mut hidden = embeddings.token_embedding.forward(input_ids.clone())
+            + embeddings.position_embedding.forward(positions.clone());
         let mut hidden_states = vec![hidden.clone()];
         for layer in &self.text_model.encoder.layers {
             hidden = layer.forward(hidden);
             hidden_states.push(hidden.clone());
         }
+        let last_hidden_state = self.text_model.final_layer_norm.forward(hidden);
+        let ends = self.ends(input_ids, positions);
+        let pooled = at(last_hidden_state.clone(), ends);
         ClipTextOutput {
-            last_hidden_state: self.text_model.final_layer_norm.forward(hidden),
+            last_hidden_state,
             hidden_states,
+            pooled: match &self.text_projection {
+                Some(projection) => projection.forward(pooled),
+                None => pooled,
+            },
         }
     }
+
+    /// The first position of each text's end token: `[batch, 1]`. Texts may be filled up with end tokens.
+    fn ends(&self, input_ids: Tensor<2, Int>, positions: Tensor<2, Int>) -> Tensor<2, Int> {
+        let [_, length] = input_ids.dims();
+        let is_end = match self.end_token {
+            Some(id) => input_ids.equal_elem(id),
+            None => {
+                let largest = input_ids.clone().max_dim(1);
+                input_ids.clone().equal(largest.expand(input_ids.dims()))
+            }
+        };
+        // No two values are equal, for backends differ in which of several largest they choose.
+        let earlier = positions.neg().add_scalar(length as i32 - 1);
+        (is_end.int().mul_scalar(length as i32) + earlier).argmax(1)
+    }
+}
+
+/// The vectors of `[batch, length, width]` at one position a text, `[batch, 1]`.
+fn at(hidden: Tensor<3>, positions: Tensor<2, Int>) -> Tensor<2> {
+    let [batch, _, width] = hidden.dims();
+    let indices = positions.reshape([batch, 1, 1]).expand([batch, 1, width]);
+    hidden.gather(1, indices).reshape([batch, width])
 }

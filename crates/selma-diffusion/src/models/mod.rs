@@ -3,21 +3,25 @@
 mod attention;
 mod autoencoder_kl;
 mod clip_text;
+mod conditioning;
 mod embeddings;
 mod resnet;
 mod transformer_2d;
 mod unet_2d_blocks;
 mod unet_2d_condition;
+mod unet_2d_condition_config;
 mod vae;
 mod vae_tiling;
 
 pub use attention::{Attention, AttentionConfig, BasicTransformerBlock, FeedForward, Geglu};
 pub use autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig, DiagonalGaussian};
 pub use clip_text::{ClipTextConfig, ClipTextModel, ClipTextOutput};
+pub use conditioning::{AddedConditioning, Conditioning, TimeIds};
 pub use embeddings::{TimestepEmbedding, timestep_embedding};
 pub use resnet::{Downsample2D, ResnetBlock2D, ResnetBlock2DConfig, Upsample2D};
 pub use transformer_2d::{Projection, Transformer2DModel, Transformer2DModelConfig};
 pub use unet_2d_blocks::{DownBlock2D, MidBlock2D, UNetBlockConfig, UpBlock2D};
-pub use unet_2d_condition::{PerBlock, UNet2DConditionModel, UNet2DConditionModelConfig};
+pub use unet_2d_condition::UNet2DConditionModel;
+pub use unet_2d_condition_config::{PerBlock, UNet2DConditionModelConfig};
 pub use vae::{Decoder, DownEncoderBlock2D, Encoder, UpDecoderBlock2D, VaeMidBlock2D};
 pub use vae_tiling::VaeTiling;

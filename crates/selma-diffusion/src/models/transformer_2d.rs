@@ -55,15 +55,15 @@ pub struct Transformer2DModelConfig {
     pub norm_num_groups: usize,
     /// Linear instead of 1x1 convolution at both ends.
     pub use_linear_projection: bool,
+    /// Whether attention logits and softmax are in `f32` where the model is in half precision.
+    pub upcast_attention: bool,
 }
 
 impl Transformer2DModelConfig {
     /// The model.
     #[must_use]
     pub fn init(&self, device: &Device) -> Transformer2DModel {
-        let block = || {
-            BasicTransformerBlock::init(self.channels, self.heads, self.cross_attention_dim, device)
-        };
+        let block = || BasicTransformerBlock::init(self, device);
         Transformer2DModel {
             norm: GroupNorm::init(self.norm_num_groups, self.channels, 1e-6, device),
             proj_in: Projection::init(self.channels, self.use_linear_projection, device),

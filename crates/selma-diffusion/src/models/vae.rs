@@ -81,6 +81,8 @@ impl VaeMidBlock2D {
                     heads: 1,
                     qkv_bias: true,
                     group_norm: Some((groups, EPS)),
+                    // `upcast_softmax` in diffusers' `UNetMidBlock2D`.
+                    upcast: true,
                 }
                 .init(device),
             ]

@@ -2,7 +2,7 @@
 
 use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::layer_norm;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{DType, Device, FloatDType, Tensor};
 use selma_kernels::group_norm;
 
 /// Group normalisation (arXiv 1803.08494) over `[batch, channels, ..]`.
@@ -86,13 +86,45 @@ impl LayerNorm {
         }
     }
 
-    /// Normalises the last dimension.
+    /// Normalises the last dimension; half precision is computed in `f32`, as torch does, for its squares overflow.
     ///
     /// # Shapes
     ///
     /// - input and output: `[.., width]`
     #[must_use]
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        layer_norm(input, self.weight.val(), Some(self.bias.val()), self.eps)
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        let dtype = input.dtype();
+        if !matches!(dtype, DType::F16 | DType::BF16) {
+            return layer_norm(input, weight, Some(bias), self.eps);
+        }
+        let single = FloatDType::F32;
+        let (weight, bias) = (weight.cast(single), bias.cast(single));
+        layer_norm(input.cast(single), weight, Some(bias), self.eps).cast(FloatDType::from(dtype))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::module::ModuleMapper;
+
+    struct Half;
+
+    impl ModuleMapper for Half {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            param.map(|tensor| tensor.cast(FloatDType::F16))
+        }
+    }
+
+    #[test]
+    fn a_layer_norm_in_f16_takes_what_its_squares_do_not() {
+        // Under autodiff the backend's normalisation is made of separate operations, in the type of their inputs.
+        let device = Device::flex().autodiff();
+        let norm = LayerNorm::init(2, 1e-5, &device).map(&mut Half);
+        let input = Tensor::<2>::from_floats([[3000.0, -1000.0]], &device);
+        let output = norm.forward(input.cast(FloatDType::F16)).into_data();
+        let output = output.convert::<f32>().try_to_vec::<f32>().unwrap();
+        assert_eq!(output, [1.0, -1.0]);
     }
 }

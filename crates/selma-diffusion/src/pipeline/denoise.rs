@@ -2,17 +2,19 @@
 
 use std::ops::ControlFlow;
 
-use burn::tensor::Tensor;
 use image::RgbImage;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, StandardNormal};
 
+use super::conditions::Conditions;
 use super::finite::{blame, require_finite};
-use super::guidance::{guide, rescale};
+use super::guidance::guided;
+use super::image_to_image::skipped;
 use super::request::refuse;
-use super::{Latents, StableDiffusion, TextToImage};
+use super::{Latents, StableDiffusion, TextToImage, Truncated};
 use crate::image::{from_values, read};
+use crate::models::Conditioning;
 use crate::noise::derive_seed;
 use crate::schedulers::{Scheduler, build};
 use crate::{DiffusionError, Origin};
@@ -26,6 +28,8 @@ pub struct Denoising<'a> {
     pub total: usize,
     /// Latents of all images, one after the other.
     pub latents: &'a [f32],
+    /// Texts that were cut, because they are longer than the text encoder takes; the same at every step.
+    pub truncated: &'a [Truncated],
 }
 
 /// Receives the state after each step and may stop the run by [`ControlFlow::Break`].
@@ -65,25 +69,24 @@ impl StableDiffusion {
         let scaled = latents
             .to_tensor(self.device())
             .div_scalar(self.vae_config.scaling_factor)
-            .cast(self.dtype());
+            .cast(self.vae_dtype());
         let parts = match self.vae_tiling {
             None => vec![scaled],
             Some(_) => scaled.split(1, 0),
         };
-        let mut images = Vec::with_capacity(latents.shape[0]);
+        let (mut values, mut shape) = (Vec::new(), [0; 4]);
         for part in parts {
             let pictures = match self.vae_tiling {
                 None => self.vae.decode(part),
                 Some(tiling) => tiling.decode(&self.vae, part),
             };
-            let shape = pictures.dims();
-            let values = read(pictures)?;
-            let len = shape.iter().skip(1).product();
-            require_finite(&values, len, Origin::Decoder)
-                .map_err(|error| blame(error, &self.vae))?;
-            images.extend(from_values(&values, shape)?);
+            shape = pictures.dims();
+            values.extend(read(pictures)?);
         }
-        Ok(images)
+        let (len, images) = (shape.iter().skip(1).product(), latents.shape[0]);
+        require_finite(&values, len, images, Origin::Decoder)
+            .map_err(|error| blame(error, &self.vae))?;
+        from_values(&values, shape)
     }
 
     fn denoise(
@@ -95,26 +98,35 @@ impl StableDiffusion {
         let kind = request.scheduler.unwrap_or(self.scheduler);
         let mut scheduler = build(kind, &self.scheduler_config, request.steps)?;
         let (mut latents, first) = self.start(request, noise, scheduler.as_ref())?;
-        let guided = request.guidance > 1.0;
-        let context = self.context(request, guided)?;
-        let len = latents.len_of_image();
+        let guidance = request.guidance.unwrap_or(self.default_guidance());
+        let (conditioning, truncated) = self.conditions(request, &latents, guidance > 1.0)?;
+        let (len, images) = (latents.len_of_image(), latents.shape[0]);
         let mut noise = StepNoise::new(&request.seeds, len);
         let timesteps = scheduler.timesteps().to_vec();
         let total = timesteps.len().saturating_sub(first);
         for (step, (index, &timestep)) in (1..).zip(timesteps.iter().enumerate().skip(first)) {
             let mut input = latents.clone();
             scheduler.scale_model_input(&mut input.values, index)?;
-            let prediction = self.predict(request, &input, timestep, &context)?;
-            require_finite(&prediction, len, Origin::UNet { step, total })
+            let mut prediction = self.predict(&input, timestep, &conditioning)?;
+            require_finite(&prediction, len, images, Origin::UNet { step, total })
                 .map_err(|error| blame(error, &self.unet))?;
+            if guidance > 1.0 {
+                prediction = guided(&prediction, len, guidance, request.guidance_rescale);
+            }
             scheduler.step(&prediction, index, &mut latents.values, &mut |slice| {
                 noise.fill(slice);
             })?;
-            require_finite(&latents.values, len, Origin::Scheduler { step, total })?;
+            require_finite(
+                &latents.values,
+                len,
+                images,
+                Origin::Scheduler { step, total },
+            )?;
             let state = Denoising {
                 step,
                 total,
                 latents: &latents.values,
+                truncated: &truncated,
             };
             if observer(state).is_break() {
                 return Err(DiffusionError::Cancelled);
@@ -135,50 +147,57 @@ impl StableDiffusion {
             noise.values.iter_mut().for_each(|value| *value *= sigma);
             return Ok((noise, 0));
         };
-        let first = init.skipped(request.steps)? * scheduler.order();
+        let strength = init.strength.unwrap_or(self.default_strength());
+        let first = skipped(request.steps, strength)? * scheduler.order();
         let clean = self.init_image_latents(init, &request.seeds, noise.shape)?;
         noise.values = scheduler.add_noise(&clean.values, &noise.values, first)?;
         Ok((noise, first))
     }
 
-    /// What the UNet says of the latents, with guidance.
+    /// What the UNet says of the latents; twice, first without the prompt, where the conditions are twice as many.
     fn predict(
         &self,
-        request: &TextToImage,
         input: &Latents,
         timestep: f64,
-        context: &Tensor<3>,
+        conditioning: &Conditioning,
     ) -> Result<Vec<f32>, DiffusionError> {
         let sample = input.to_tensor(self.device()).cast(self.dtype());
-        let times = vec![timestep; context.dims()[0]];
-        if times.len() == input.shape[0] {
-            return read(self.unet.forward(sample, &times, context));
-        }
-        let doubled = Tensor::cat(vec![sample.clone(), sample], 0);
-        let both = read(self.unet.forward(doubled, &times, context))?;
-        let (without, with) = both.split_at(both.len() / 2);
-        let mut guided = guide(without, with, request.guidance);
-        let len = input.len_of_image().max(1);
-        for (image, with) in guided.chunks_mut(len).zip(with.chunks(len)) {
-            rescale(image, with, request.guidance_rescale);
-        }
-        Ok(guided)
+        let times = vec![timestep; conditioning.context.dims()[0]];
+        let copies = times.len() / input.shape[0].max(1);
+        let samples = sample.repeat_dim(0, copies);
+        read(self.unet.forward(samples, &times, conditioning)?)
     }
 
-    /// The texts' embeddings: those of the negative prompts first where there is guidance.
-    fn context(&self, request: &TextToImage, guided: bool) -> Result<Tensor<3>, DiffusionError> {
-        let negative = (0..request.prompts.len())
-            .filter(|_| guided)
-            .map(|image| request.negative_prompt(image).unwrap_or_default());
-        let prompts = request.prompts.iter().map(String::as_str);
-        let texts = self.encode_texts(&negative.chain(prompts).collect::<Vec<_>>())?;
-        let [count, length, width] = texts.dims();
-        let len = length * width;
-        for part in read(texts.clone())?.chunks((count.min(request.prompts.len()) * len).max(1)) {
-            require_finite(part, len, Origin::TextEncoder)
-                .map_err(|error| blame(error, &self.text_encoder))?;
-        }
-        Ok(texts)
+    /// What the images are conditioned on, and the texts that were cut.
+    fn conditions(
+        &self,
+        request: &TextToImage,
+        latents: &Latents,
+        guided: bool,
+    ) -> Result<(Conditioning, Vec<Truncated>), DiffusionError> {
+        let prompts: Vec<&str> = request.prompts.iter().map(String::as_str).collect();
+        let images = 0..prompts.len();
+        let negative_prompts: Vec<Option<&str>> =
+            images.map(|image| request.negative_prompt(image)).collect();
+        let [count, _, height, width] = latents.shape;
+        let (conditioning, truncated) = self.conditioning(&Conditions {
+            prompts: &prompts,
+            negative_prompts: guided.then_some(&negative_prompts),
+            clip_skip: request.clip_skip,
+            size: [height, width].map(|side| side * self.vae_config.factor()),
+            micro: &request.micro_conditioning,
+            from_image: request.init_image.is_some(),
+        })?;
+        let [_, length, width] = conditioning.context.dims();
+        let texts = read(conditioning.context.clone())?;
+        require_finite(&texts, length * width, count, Origin::TextEncoder).map_err(|error| {
+            let error = blame(error, &self.text_encoder.model);
+            match &self.text_encoder_2 {
+                Some(encoder) => blame(error, &encoder.model),
+                None => error,
+            }
+        })?;
+        Ok((conditioning, truncated))
     }
 
     /// Unit normal noise in the shape of the run.
@@ -191,7 +210,7 @@ impl StableDiffusion {
             None => Ok(Latents::noise(&request.seeds, channels, height, width)),
             Some(latents) if latents.shape == expected => {
                 let len = latents.len_of_image();
-                require_finite(&latents.values, len, Origin::InitLatents)?;
+                require_finite(&latents.values, len, count, Origin::InitLatents)?;
                 Ok(latents.clone())
             }
             Some(latents) => Err(refuse(

@@ -1,22 +1,27 @@
 //! What to draw, and how.
 
-use super::{InitImage, Latents};
+use super::{InitImage, Latents, MicroConditioning};
 use crate::DiffusionError;
 use crate::schedulers::SchedulerKind;
 
-/// What to draw, and how. The defaults are those of diffusers' `StableDiffusionPipeline`.
+/// What to draw, and how. The defaults are those of diffusers' pipeline for the model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TextToImage {
     /// One prompt an image. Several images of a prompt are that prompt several times, with other seeds.
     pub prompts: Vec<String>,
-    /// What not to draw: one for all images, or one an image. None is the empty text.
+    /// What not to draw: one for all images, or one an image. None is the empty text, and zeros in SDXL.
     pub negative_prompts: Vec<String>,
     /// Number of denoising steps.
     pub steps: usize,
-    /// Scale of classifier-free guidance (arXiv 2207.12598); none at 1 or below.
-    pub guidance: f64,
+    /// Scale of classifier-free guidance (arXiv 2207.12598); no guidance at 1 or below. The model's default,
+    /// [`StableDiffusion::default_guidance`](super::StableDiffusion::default_guidance), if none is given.
+    pub guidance: Option<f64>,
     /// How far guidance is brought back to the deviation of the prediction without it, 0 (not at all) to 1 (arXiv 2305.08891, section 3.4, which takes 0.7).
     pub guidance_rescale: f64,
+    /// Layers of the text encoders that are skipped for the prompt; see [`StableDiffusion::encode_texts`](super::StableDiffusion::encode_texts).
+    pub clip_skip: Option<usize>,
+    /// What SDXL is told about the sizes of the images.
+    pub micro_conditioning: MicroConditioning,
     /// Another scheduler than the checkpoint's.
     pub scheduler: Option<SchedulerKind>,
     /// Width in pixels. If none is given, that of the initial image rounded down to the VAE's factor, or the model's native one.
@@ -32,15 +37,17 @@ pub struct TextToImage {
 }
 
 impl TextToImage {
-    /// Fifty steps at guidance 7.5, one image a prompt.
+    /// Fifty steps at the model's default guidance, one image a prompt.
     #[must_use]
     pub fn new(prompts: Vec<String>, seeds: Vec<u64>) -> Self {
         Self {
             prompts,
             negative_prompts: Vec::new(),
             steps: 50,
-            guidance: 7.5,
+            guidance: None,
             guidance_rescale: 0.0,
+            clip_skip: None,
+            micro_conditioning: MicroConditioning::default(),
             scheduler: None,
             width: None,
             height: None,
@@ -65,7 +72,10 @@ impl TextToImage {
             prompts: prompts.to_vec(),
             negative_prompts: shared_or_own(&self.negative_prompts, first, size),
             seeds: self.seeds.iter().skip(first).take(size).copied().collect(),
-            init_latents: self.init_latents.as_ref().map(|all| all.images(first, size)),
+            init_latents: self
+                .init_latents
+                .as_ref()
+                .map(|all| all.images(first, size)),
             init_image: self.init_image.as_ref().map(|all| all.part(first, size)),
             ..self.clone()
         };
@@ -87,8 +97,10 @@ impl TextToImage {
             let found = self.negative_prompts.len();
             return Err(refuse("number of negative prompts", expected, found));
         }
-        if !self.guidance.is_finite() {
-            return Err(refuse("guidance", "a finite number", self.guidance));
+        if let Some(guidance) = self.guidance
+            && !guidance.is_finite()
+        {
+            return Err(refuse("guidance", "a finite number", guidance));
         }
         if !(0.0..=1.0).contains(&self.guidance_rescale) {
             return Err(refuse("guidance_rescale", "0 to 1", self.guidance_rescale));

@@ -1,32 +1,36 @@
 //! A whole Stable Diffusion in memory.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param};
-use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor};
 use selma_lora::nn::{attach, detach};
-use selma_lora::{Adapter, LoadReport};
+use selma_lora::{Adapter, LoadReport, LoraError};
 
+use super::TextEncoder;
 use crate::models::{
-    AutoencoderKL, AutoencoderKLConfig, ClipTextModel, UNet2DConditionModel,
-    UNet2DConditionModelConfig, VaeTiling,
+    AutoencoderKL, AutoencoderKLConfig, UNet2DConditionModel, UNet2DConditionModelConfig, VaeTiling,
 };
 use crate::schedulers::{SchedulerConfig, SchedulerKind};
-use crate::tokenizer::ClipTokenizer;
 use crate::{Checkpoint, DiffusionError};
 
 /// Name of the text encoder's modules in an adapter.
 const TEXT_ENCODER: &str = "text_encoder";
+/// Name of the second text encoder's modules.
+const TEXT_ENCODER_2: &str = "text_encoder_2";
 /// Name of the UNet's modules in an adapter.
 const UNET: &str = "unet";
 
 /// The components of a Stable Diffusion pipeline.
 #[derive(Debug, Clone)]
 pub struct StableDiffusion {
-    /// From text to token ids.
-    pub tokenizer: ClipTokenizer,
-    /// From token ids to the UNet's context.
-    pub text_encoder: ClipTextModel,
+    /// From text to the UNet's context.
+    pub text_encoder: TextEncoder,
+    /// The one whose hidden states are appended to those of the first, and whose pooled output the UNet takes (SDXL).
+    pub text_encoder_2: Option<TextEncoder>,
+    /// Whether zeros stand for a negative prompt that is not given, rather than the empty text (SDXL).
+    pub force_zeros_for_empty_prompt: bool,
     /// The denoising network.
     pub unet: UNet2DConditionModel,
     /// Configuration of the UNet.
@@ -43,6 +47,7 @@ pub struct StableDiffusion {
     pub scheduler_config: SchedulerConfig,
     device: Device,
     dtype: FloatDType,
+    vae_dtype: FloatDType,
 }
 
 impl StableDiffusion {
@@ -56,9 +61,21 @@ impl StableDiffusion {
         let (scheduler, scheduler_config) = checkpoint.scheduler()?;
         let unet = checkpoint.unet(device)?;
         let vae = checkpoint.vae(device)?;
-        Ok(Self {
+        let text_encoder = TextEncoder {
             tokenizer: checkpoint.tokenizer()?,
-            text_encoder: checkpoint.text_encoder(device)?.model,
+            model: checkpoint.text_encoder(device)?.model,
+        };
+        let text_encoder_2 = match checkpoint.is_xl() {
+            true => Some(TextEncoder {
+                tokenizer: checkpoint.tokenizer_2()?,
+                model: checkpoint.text_encoder_2(device)?.model,
+            }),
+            false => None,
+        };
+        Ok(Self {
+            text_encoder,
+            text_encoder_2,
+            force_zeros_for_empty_prompt: checkpoint.force_zeros_for_empty_prompt(),
             unet: unet.model,
             unet_config: unet.config,
             vae: vae.model,
@@ -68,6 +85,7 @@ impl StableDiffusion {
             scheduler_config,
             device: device.clone(),
             dtype: FloatDType::F32,
+            vae_dtype: FloatDType::F32,
         })
     }
 
@@ -83,14 +101,42 @@ impl StableDiffusion {
         self.dtype
     }
 
+    /// The number type that the VAE computes in: see [`with_dtype`](Self::with_dtype).
+    #[must_use]
+    pub fn vae_dtype(&self) -> FloatDType {
+        self.vae_dtype
+    }
+
+    /// Scale of classifier-free guidance where a request has none: 7.5, and 5 for SDXL, as in diffusers.
+    #[must_use]
+    pub fn default_guidance(&self) -> f64 {
+        match self.text_encoder_2 {
+            None => 7.5,
+            Some(_) => 5.0,
+        }
+    }
+
     /// Converts all networks to another number type.
+    ///
+    /// In `f16` the VAE of SDXL would overflow and stays in `f32`, unless its configuration says by `force_upcast` that it
+    /// is the one that was made for `f16`.
     #[must_use]
     pub fn with_dtype(mut self, dtype: FloatDType) -> Self {
-        let mut cast = Cast(dtype);
-        self.text_encoder = self.text_encoder.map(&mut cast);
-        self.unet = self.unet.map(&mut cast);
-        self.vae = self.vae.map(&mut cast);
+        let overflows = self.text_encoder_2.is_some() && self.vae_config.force_upcast;
+        self.vae_dtype = match dtype {
+            FloatDType::F16 if overflows => FloatDType::F32,
+            _ => dtype,
+        };
         self.dtype = dtype;
+        let mut cast = Cast(dtype);
+        let mut convert = |encoder: TextEncoder| TextEncoder {
+            model: encoder.model.map(&mut cast),
+            ..encoder
+        };
+        self.text_encoder = convert(self.text_encoder);
+        self.text_encoder_2 = self.text_encoder_2.map(convert);
+        self.unet = self.unet.map(&mut Cast(dtype));
+        self.vae = self.vae.map(&mut Cast(self.vae_dtype));
         self
     }
 
@@ -105,57 +151,54 @@ impl StableDiffusion {
         name: &str,
         weight: f64,
     ) -> Result<Vec<LoadReport>, DiffusionError> {
-        let has = |component: &str| {
-            let below = format!("{component}.");
-            adapter.modules.keys().any(|path| path.starts_with(&below))
-        };
+        let attached = self.attach_parts(adapter, name, weight);
+        if attached.is_err() {
+            self.detach(name);
+        }
+        Ok(attached?)
+    }
+
+    fn attach_parts(
+        &mut self,
+        adapter: &Adapter,
+        name: &str,
+        weight: f64,
+    ) -> Result<Vec<LoadReport>, LoraError> {
+        let component = |path: &str| path.split('.').next().unwrap_or_default().to_owned();
+        let mut components: BTreeSet<String> =
+            adapter.modules.keys().map(|path| component(path)).collect();
         let mut reports = Vec::new();
-        if has(TEXT_ENCODER) {
-            reports.push(attach(
-                &mut self.text_encoder,
-                TEXT_ENCODER,
-                adapter,
-                name,
-                weight,
-            )?);
+        if components.remove(TEXT_ENCODER) {
+            let model = &mut self.text_encoder.model;
+            reports.push(attach(model, TEXT_ENCODER, adapter, name, weight)?);
         }
-        if has(UNET) || reports.is_empty() {
-            match attach(&mut self.unet, UNET, adapter, name, weight) {
-                Ok(report) => reports.push(report),
-                Err(error) => {
-                    detach(&mut self.text_encoder, name);
-                    return Err(error.into());
-                }
-            }
+        if let Some(encoder) = &mut self.text_encoder_2
+            && components.remove(TEXT_ENCODER_2)
+        {
+            let model = &mut encoder.model;
+            reports.push(attach(model, TEXT_ENCODER_2, adapter, name, weight)?);
         }
-        Ok(reports)
+        // An adapter of nothing at all is refused with the UNet's layers for comparison.
+        if components.remove(UNET) || reports.is_empty() {
+            reports.push(attach(&mut self.unet, UNET, adapter, name, weight)?);
+        }
+        if components.is_empty() {
+            return Ok(reports);
+        }
+        let foreign = |path: &&String| components.contains(&component(path));
+        Err(LoraError::NotStrict {
+            unmatched: adapter.modules.keys().filter(foreign).cloned().collect(),
+            mis_shaped: Vec::new(),
+        })
     }
 
     /// Removes an adapter; the networks are bit for bit as before it was added.
     pub fn detach(&mut self, name: &str) {
-        detach(&mut self.text_encoder, name);
-        detach(&mut self.unet, name);
-    }
-
-    /// Encodes texts for the UNet.
-    ///
-    /// # Shapes
-    ///
-    /// - output: `[texts.len(), max length, cross_attention_dim]`
-    ///
-    /// # Errors
-    ///
-    /// If a text cannot be tokenized.
-    pub fn encode_texts(&self, texts: &[&str]) -> Result<Tensor<3>, DiffusionError> {
-        let mut ids: Vec<i32> = Vec::new();
-        for text in texts {
-            let encoding = self.tokenizer.encode(text)?;
-            ids.extend(encoding.ids.into_iter().map(|id| id as i32));
+        detach(&mut self.text_encoder.model, name);
+        if let Some(encoder) = &mut self.text_encoder_2 {
+            detach(&mut encoder.model, name);
         }
-        let length = ids.len() / texts.len().max(1);
-        let shape = [texts.len(), length];
-        let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &self.device);
-        Ok(self.text_encoder.forward(ids).last_hidden_state)
+        detach(&mut self.unet, name);
     }
 }
 

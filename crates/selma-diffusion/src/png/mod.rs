@@ -10,9 +10,9 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
+use ::png::{BitDepth, ColorType, Decoder, Encoder};
 use image::RgbImage;
 use serde::Serialize;
-use ::png::{BitDepth, ColorType, Decoder, Encoder};
 
 pub use parameters::parameters;
 pub use settings::{Settings, UsedAdapter, UsedFile, UsedImage};
@@ -104,20 +104,32 @@ pub fn describe(path: impl AsRef<Path>) -> Result<Description, DiffusionError> {
         .map(|chunk| (chunk.keyword.as_str(), chunk.text.clone()))
         .collect();
     for chunk in &info.compressed_latin1_text {
-        texts.extend(chunk.get_text().ok().map(|text| (chunk.keyword.as_str(), text)));
+        texts.extend(
+            chunk
+                .get_text()
+                .ok()
+                .map(|text| (chunk.keyword.as_str(), text)),
+        );
     }
     for chunk in &info.utf8_text {
-        texts.extend(chunk.get_text().ok().map(|text| (chunk.keyword.as_str(), text)));
+        texts.extend(
+            chunk
+                .get_text()
+                .ok()
+                .map(|text| (chunk.keyword.as_str(), text)),
+        );
     }
     let text = |keyword| {
         let found = texts.iter().find(|(found, _)| *found == keyword);
         found.map(|(_, text)| text.clone())
     };
     let settings = text(SETTINGS).map(|json: String| Settings::from_json(&json));
-    let settings = settings.transpose().map_err(|source| DiffusionError::PngSettings {
-        path: path.to_owned(),
-        source,
-    })?;
+    let settings = settings
+        .transpose()
+        .map_err(|source| DiffusionError::PngSettings {
+            path: path.to_owned(),
+            source,
+        })?;
     Ok(Description {
         width: info.width,
         height: info.height,
@@ -141,6 +153,7 @@ mod tests {
             steps: 20,
             guidance: 7.5,
             guidance_rescale: 0.7,
+            clip_skip: Some(1),
             scheduler: "dpmpp_2m_karras".to_owned(),
             scheduler_config: SchedulerConfig {
                 use_karras_sigmas: Some(true),

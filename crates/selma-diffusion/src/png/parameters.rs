@@ -13,9 +13,18 @@ pub fn parameters(settings: &Settings, (width, height): (u32, u32)) -> String {
     let mut text = settings.prompt.clone();
     for adapter in &settings.adapters {
         // Writing to a string cannot fail.
-        let _ = write!(text, " <lora:{}:{}>", stem(&adapter.file.name), adapter.weight);
+        let _ = write!(
+            text,
+            " <lora:{}:{}>",
+            stem(&adapter.file.name),
+            adapter.weight
+        );
     }
-    if let Some(negative) = settings.negative_prompt.as_ref().filter(|text| !text.is_empty()) {
+    if let Some(negative) = settings
+        .negative_prompt
+        .as_ref()
+        .filter(|text| !text.is_empty())
+    {
         text += "\nNegative prompt: ";
         text += negative;
     }
@@ -35,6 +44,10 @@ pub fn parameters(settings: &Settings, (width, height): (u32, u32)) -> String {
     if settings.guidance_rescale > 0.0 {
         pairs.push(("CFG rescale", settings.guidance_rescale.to_string()));
     }
+    if let Some(skip) = settings.clip_skip {
+        // It counts the layer that diffusers starts from.
+        pairs.push(("Clip skip", (skip + 1).to_string()));
+    }
     if let Some(image) = &settings.init_image {
         pairs.push(("Denoising strength", image.strength.to_string()));
     }
@@ -46,7 +59,9 @@ pub fn parameters(settings: &Settings, (width, height): (u32, u32)) -> String {
         pairs.push(("Lora hashes", hashes.collect::<Vec<_>>().join(", ")));
     }
     pairs.push(("Version", format!("selma {}", settings.version)));
-    let pairs = pairs.iter().map(|(key, value)| format!("{key}: {}", quoted(value)));
+    let pairs = pairs
+        .iter()
+        .map(|(key, value)| format!("{key}: {}", quoted(value)));
     text += "\n";
     text += &pairs.collect::<Vec<_>>().join(", ");
     text
@@ -110,13 +125,14 @@ mod tests {
             "a red circle <lora:one:0.8>\n\
              Negative prompt: blurry\n\
              Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.5, Seed: 18446744073709551615, Size: 512x768, \
-             Model hash: 0123456789, Model: mini, CFG rescale: 0.7, Denoising strength: 0.6, \
+             Model hash: 0123456789, Model: mini, CFG rescale: 0.7, Clip skip: 2, Denoising strength: 0.6, \
              Lora hashes: \"one: 0123456789\", Version: selma 0.1.0"
         );
         settings.adapters.clear();
         settings.negative_prompt = None;
         settings.init_image = None;
         settings.guidance_rescale = 0.0;
+        settings.clip_skip = None;
         settings.scheduler = "euler_a".to_owned();
         settings.scheduler_config.use_karras_sigmas = None;
         settings.model.name = "a, b".to_owned();

@@ -99,7 +99,10 @@ mod tests {
             assert_ne!(changed, base);
         }
         let removed = base.with("beta_schedule", &Value::Null).unwrap();
-        assert_eq!((base.beta_schedule, removed.beta_schedule), (Some(BetaSchedule::ScaledLinear), None));
+        assert_eq!(
+            (base.beta_schedule, removed.beta_schedule),
+            (Some(BetaSchedule::ScaledLinear), None)
+        );
     }
 
     #[test]

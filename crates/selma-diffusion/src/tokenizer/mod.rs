@@ -52,6 +52,8 @@ pub struct Encoded {
     pub ids: Vec<u32>,
     /// How many of the text's tokens found no room.
     pub dropped: usize,
+    /// The part of the text that they stand for.
+    pub cut: String,
 }
 
 impl ClipTokenizer {
@@ -166,9 +168,14 @@ impl ClipTokenizer {
         ids.extend(tokens.iter().take(kept));
         ids.push(self.eos);
         ids.resize(self.max_length, self.pad);
+        let cut = encoding.get_offsets().get(kept).map(|&(start, _)| start);
         Ok(Encoded {
             ids,
             dropped: tokens.len() - kept,
+            cut: cut
+                .and_then(|start| text.get(start..))
+                .unwrap_or_default()
+                .to_owned(),
         })
     }
 

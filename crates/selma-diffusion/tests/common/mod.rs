@@ -21,8 +21,12 @@ pub fn fixture(name: &str) -> PathBuf {
 
 /// Each tiny pipeline, and each folder of `SELMA_PARITY_DIR`, that has this file in its folder `parity`; with the file.
 pub fn parity(file: &str) -> Vec<(StableDiffusion, Weights)> {
-    let mut folders = vec![fixture("tiny-sd"), fixture("tiny-sd-v")];
-    assert!(folders.iter().all(|folder| folder.join("parity").join(file).is_file()));
+    let mut folders = ["tiny-sd", "tiny-sd-v", "tiny-sdxl"].map(fixture).to_vec();
+    assert!(
+        folders
+            .iter()
+            .all(|folder| folder.join("parity").join(file).is_file())
+    );
     if let Ok(extra) = std::env::var("SELMA_PARITY_DIR") {
         let extra = extra.split(':').map(PathBuf::from);
         folders.extend(extra.filter(|folder| folder.join("parity").join(file).is_file()));
@@ -41,7 +45,10 @@ pub fn tiny() -> StableDiffusion {
     StableDiffusion::load(fixture("tiny-sd"), &Device::flex()).unwrap()
 }
 
-pub fn draw(pipeline: &StableDiffusion, request: &TextToImage) -> Result<Generated, DiffusionError> {
+pub fn draw(
+    pipeline: &StableDiffusion,
+    request: &TextToImage,
+) -> Result<Generated, DiffusionError> {
     pipeline.generate(request, &mut |_| ControlFlow::Continue(()))
 }
 

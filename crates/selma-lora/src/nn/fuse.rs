@@ -22,16 +22,12 @@ pub fn fuse(model: &mut impl LoraLayers) -> usize {
     let layers = model.lora_layers("").into_iter();
     let fused = layers.filter_map(|(_, layer)| {
         let any = match layer {
-            LoraLayerMut::Linear(layer) => fuse_layer(
-                &mut layer.weight,
-                &mut layer.branches,
-                &mut layer.unfused,
-            ),
-            LoraLayerMut::Conv2d(layer) => fuse_layer(
-                &mut layer.weight,
-                &mut layer.branches,
-                &mut layer.unfused,
-            ),
+            LoraLayerMut::Linear(layer) => {
+                fuse_layer(&mut layer.weight, &mut layer.branches, &mut layer.unfused)
+            }
+            LoraLayerMut::Conv2d(layer) => {
+                fuse_layer(&mut layer.weight, &mut layer.branches, &mut layer.unfused)
+            }
         };
         any.then_some(())
     });
@@ -41,7 +37,8 @@ pub fn fuse(model: &mut impl LoraLayers) -> usize {
 /// Takes all branches out of the weights, which are bit for bit as before; the number of layers that had any.
 pub fn unfuse(model: &mut impl LoraLayers) -> usize {
     let layers = model.lora_layers("").into_iter();
-    let unfused = layers.filter_map(|(_, mut layer)| unfuse_where(&mut layer, |_| true).then_some(()));
+    let unfused =
+        layers.filter_map(|(_, mut layer)| unfuse_where(&mut layer, |_| true).then_some(()));
     unfused.count()
 }
 
@@ -122,7 +119,9 @@ mod tests {
     use burn::tensor::{Device, Distribution, Tolerance};
 
     use super::*;
-    use crate::nn::{LoraConv2d, LoraConv2dConfig, LoraLinear, LoraLinearConfig, detach, set_weight};
+    use crate::nn::{
+        LoraConv2d, LoraConv2dConfig, LoraLinear, LoraLinearConfig, detach, set_weight,
+    };
 
     struct Net {
         conv: LoraConv2d,
@@ -167,7 +166,9 @@ mod tests {
 
     fn assert_close(found: Tensor<4>, expected: Tensor<4>) {
         let tolerance = Tolerance::absolute(1e-4);
-        found.into_data().assert_approx_eq::<f32>(&expected.into_data(), tolerance);
+        found
+            .into_data()
+            .assert_approx_eq::<f32>(&expected.into_data(), tolerance);
     }
 
     #[test]
@@ -183,7 +184,12 @@ mod tests {
     #[test]
     fn the_weights_are_the_same_to_the_bit_when_the_branches_are_out_again() {
         let (mut net, input) = (net(), random([1, 3, 6, 6]));
-        let weights = |net: &Net| (net.conv.weight.val().to_data(), net.linear.weight.val().to_data());
+        let weights = |net: &Net| {
+            (
+                net.conv.weight.val().to_data(),
+                net.linear.weight.val().to_data(),
+            )
+        };
         let (before, beside) = (weights(&net), forward(&net, &input).to_data());
         fuse(&mut net);
         assert_ne!(weights(&net), before);

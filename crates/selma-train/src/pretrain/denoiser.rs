@@ -87,7 +87,7 @@ pub fn pretrain_denoiser(
             latents: batch.latents,
             noise: batch.noise,
             timesteps: batch.timesteps,
-            context,
+            conditioning: context.into(),
         };
         let loss = objective.loss(&model.unet, &noised)?.mul_scalar(share);
         let reported = scalar(&loss)?;

@@ -6,6 +6,7 @@ mod request;
 mod scheduler;
 mod seeds;
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,7 @@ use anyhow::bail;
 use burn::tensor::FloatDType;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use selma_diffusion::models::VaeTiling;
+use selma_diffusion::pipeline::Truncated;
 use selma_diffusion::png::encode;
 use selma_diffusion::schedulers::SchedulerKind;
 use selma_diffusion::{DiffusionError, Latents, StableDiffusion, device};
@@ -60,12 +62,16 @@ pub struct Args {
     /// Number of denoising steps.
     #[arg(long, value_name = "N", default_value = "50")]
     steps: NonZeroUsize,
-    /// Scale of classifier-free guidance: how strongly the picture follows the prompt. 1 is none.
-    #[arg(long, value_name = "SCALE", default_value = "7.5", value_parser = finite)]
-    guidance: f64,
+    /// Scale of classifier-free guidance: how strongly the picture follows the prompt. 1 is none. Default: 7.5, and 5
+    /// for SDXL.
+    #[arg(long, value_name = "SCALE", value_parser = finite)]
+    guidance: Option<f64>,
     /// How far strong guidance is kept from making pictures too bright, 0 to 1; 0.7 is usual for models that predict v.
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
     guidance_rescale: f64,
+    /// Layers of the text encoders to skip, counted as diffusers does.
+    #[arg(long, value_name = "N")]
+    clip_skip: Option<usize>,
     /// How the noise is taken away step by step. Default: what the model's folder names.
     #[arg(long, value_name = "NAME", value_parser = named::<SchedulerKind>(SchedulerKind::ALL.map(SchedulerKind::name)))]
     scheduler: Option<SchedulerKind>,
@@ -93,9 +99,9 @@ pub struct Args {
     /// height.
     #[arg(long = "init-image", value_name = "FILE")]
     init_images: Vec<PathBuf>,
-    /// How far to leave the initial image, 0 to 1: the share of the steps that is made.
-    #[arg(long, value_name = "SHARE", default_value = "0.8", requires = "init_images", value_parser = share)]
-    strength: f64,
+    /// How far to leave the initial image, 0 to 1: the share of the steps that is made. Default: 0.8, and 0.3 for SDXL.
+    #[arg(long, value_name = "SHARE", requires = "init_images", value_parser = share)]
+    strength: Option<f64>,
     /// Take the noise from this file instead of the seed: a safetensors file with the tensor "latents" [N,C,h,w], unit
     /// normal, before the scheduler's scaling. One picture for each of the N; a single prompt serves all.
     #[arg(long, value_name = "FILE")]
@@ -148,10 +154,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let batches = request::fit_to_latents(request, &pipeline).batches(args.batch_size.get())?;
 
     let mut progress: Option<Progress> = None;
+    let mut cut = BTreeSet::new();
     let mut latents = Vec::new();
     let mut pictures = paths.iter().enumerate();
     for (done, batch) in batches.iter().enumerate() {
         let drawn = pipeline.generate(batch, &mut |state| {
+            for text in state.truncated {
+                if cut.insert(text.text.clone()) {
+                    tell_truncated(text);
+                }
+            }
             let total = state.total * batches.len();
             progress
                 .get_or_insert_with(|| Progress::new("drawing", total as u64, "steps"))
@@ -159,7 +171,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             interrupt::flow()
         });
         let drawn = match drawn {
-            Err(DiffusionError::Cancelled) if done == 0 => bail!("interrupted; nothing was written"),
+            Err(DiffusionError::Cancelled) if done == 0 => {
+                bail!("interrupted; nothing was written")
+            }
             Err(DiffusionError::Cancelled) => {
                 bail!("interrupted; the pictures after the last one written are missing")
             }
@@ -167,7 +181,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         };
         for (index, (image, (number, path))) in drawn.images.iter().zip(&mut pictures).enumerate() {
             let settings = match &mut origin {
-                Some(origin) => Some(origin.settings(&pipeline, batch, index, number / per_prompt)?),
+                Some(origin) => {
+                    Some(origin.settings(&pipeline, batch, index, number / per_prompt)?)
+                }
                 None => None,
             };
             let png = encode(image, settings.as_ref())?;
@@ -191,10 +207,7 @@ fn check_paths(args: &Args, paths: &[PathBuf]) -> anyhow::Result<()> {
     let inputs = adapters.chain(&args.init_images).chain(&args.init_latents);
     spare(
         inputs.map(PathBuf::as_path),
-        paths
-            .iter()
-            .chain(&args.save_latents)
-            .map(PathBuf::as_path),
+        paths.iter().chain(&args.save_latents).map(PathBuf::as_path),
     )?;
     for path in paths {
         // Dropped at once: it leaves nothing.
@@ -211,6 +224,14 @@ fn tiling(args: &Args, pipeline: &StableDiffusion) -> Option<VaeTiling> {
         Some(size) => VaeTiling::of_size(config, size.get()),
         None => VaeTiling::new(config),
     })
+}
+
+fn tell_truncated(truncated: &Truncated) {
+    let Truncated { cut, dropped, .. } = truncated;
+    say(format_args!(
+        "warning: {dropped} tokens of a prompt are more than the text encoder takes; cut off: {}",
+        cut.trim()
+    ));
 }
 
 /// `FILE.png` for one picture, `FILE-1.png`, `FILE-2.png`, .. for several.

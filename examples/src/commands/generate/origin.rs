@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::anyhow;
 use burn::tensor::FloatDType;
 use selma_diffusion::png::{Settings, UsedAdapter, UsedFile, UsedImage};
-use selma_diffusion::{Checkpoint, StableDiffusion, TextToImage};
+use selma_diffusion::{Checkpoint, InitImage, StableDiffusion, TextToImage};
 use selma_lora::Adapter;
 
 use super::Args;
@@ -66,7 +66,11 @@ impl Origin {
         let used = |path: &PathBuf| UsedFile::of(path);
         Ok(Self {
             adapters: adapters.iter().map(adapter).collect(),
-            init_images: args.init_images.iter().map(used).collect::<Result<_, _>>()?,
+            init_images: args
+                .init_images
+                .iter()
+                .map(used)
+                .collect::<Result<_, _>>()?,
             init_latents: args.init_latents.as_ref().map(used).transpose()?,
             model: Model::start(args.model.clone()),
         })
@@ -81,7 +85,8 @@ impl Origin {
         prompt: usize,
     ) -> anyhow::Result<Settings> {
         let kind = request.scheduler.unwrap_or(pipeline.scheduler);
-        let strength = request.init_image.as_ref().map(|init| init.strength);
+        let strength = |init: &InitImage| init.strength.unwrap_or(pipeline.default_strength());
+        let strength = request.init_image.as_ref().map(strength);
         let init_image = shared_or_own(&self.init_images, prompt).zip(strength);
         Ok(Settings {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -89,8 +94,9 @@ impl Origin {
             negative_prompt: shared_or_own(&request.negative_prompts, index).cloned(),
             seed: request.seeds.get(index).copied().unwrap_or_default(),
             steps: request.steps,
-            guidance: request.guidance,
+            guidance: request.guidance.unwrap_or(pipeline.default_guidance()),
             guidance_rescale: request.guidance_rescale,
+            clip_skip: request.clip_skip,
             scheduler: kind.name().to_owned(),
             scheduler_config: kind.applied_to(&pipeline.scheduler_config),
             dtype: dtype_name(pipeline.dtype()).to_owned(),

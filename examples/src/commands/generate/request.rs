@@ -49,6 +49,7 @@ pub fn build(args: &Args) -> anyhow::Result<TextToImage> {
         steps: args.steps.get(),
         guidance: args.guidance,
         guidance_rescale: args.guidance_rescale,
+        clip_skip: args.clip_skip,
         scheduler: args.scheduler,
         width: args.width.map(NonZeroUsize::get),
         height: args.height.map(NonZeroUsize::get),

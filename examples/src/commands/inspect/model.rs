@@ -53,10 +53,12 @@ pub fn describe(path: &Path) -> anyhow::Result<Model> {
     let text: ClipTextConfig = read_json(&path.join("text_encoder/config.json"))?;
     let unet: UNet2DConditionModelConfig = read_json(&path.join("unet/config.json"))?;
     let vae: AutoencoderKLConfig = read_json(&path.join("vae/config.json"))?;
-    let text_line = format!(
-        "width {}, {} layers, {} heads",
-        text.hidden_size, text.num_hidden_layers, text.num_attention_heads
-    );
+    let text_line = |text: &ClipTextConfig| {
+        format!(
+            "width {}, {} layers, {} heads",
+            text.hidden_size, text.num_hidden_layers, text.num_attention_heads
+        )
+    };
     let unet_line = format!(
         "channels {:?}, {} layers a block, context {}",
         unet.block_out_channels, unet.layers_per_block, unet.cross_attention_dim
@@ -65,8 +67,19 @@ pub fn describe(path: &Path) -> anyhow::Result<Model> {
         "channels {:?}, {} latent channels",
         vae.block_out_channels, vae.latent_channels
     );
-    let components = vec![
-        component(path, "text_encoder", "model", "CLIPTextModel", text_line)?,
+    let text_class = |text: &ClipTextConfig| match text.has_projection() {
+        true => "CLIPTextModelWithProjection",
+        false => "CLIPTextModel",
+    };
+    let text_encoder = |name, text: &ClipTextConfig| {
+        component(path, name, "model", text_class(text), text_line(text))
+    };
+    let mut components = vec![text_encoder("text_encoder", &text)?];
+    if checkpoint.is_xl() {
+        let second: ClipTextConfig = read_json(&path.join("text_encoder_2/config.json"))?;
+        components.push(text_encoder("text_encoder_2", &second)?);
+    }
+    components.extend([
         component(
             path,
             "unet",
@@ -81,7 +94,7 @@ pub fn describe(path: &Path) -> anyhow::Result<Model> {
             "AutoencoderKL",
             vae_line,
         )?,
-    ];
+    ]);
     Ok(Model {
         path: path.to_owned(),
         sha256: checkpoint.sha256()?,

@@ -37,7 +37,11 @@ impl super::Description for Picture {
         match (settings, parameters) {
             (Some(settings), _) => rows.extend(settings_rows(settings)),
             (None, Some(parameters)) => {
-                rows.extend(parameters.lines().map(|line| ("parameters", line.to_owned())));
+                rows.extend(
+                    parameters
+                        .lines()
+                        .map(|line| ("parameters", line.to_owned())),
+                );
             }
             (None, None) => rows.push(("settings", "none in the file".to_owned())),
         }
@@ -48,7 +52,12 @@ impl super::Description for Picture {
 fn settings_rows(settings: &Settings) -> Vec<(&'static str, String)> {
     let file = |file: &UsedFile| format!("{} (sha256 {})", file.name, file.sha256);
     let mut rows = vec![("prompt", settings.prompt.clone())];
-    rows.extend(settings.negative_prompt.clone().map(|text| ("negative", text)));
+    rows.extend(
+        settings
+            .negative_prompt
+            .clone()
+            .map(|text| ("negative", text)),
+    );
     rows.extend([
         ("seed", settings.seed.to_string()),
         ("steps", settings.steps.to_string()),
@@ -57,6 +66,11 @@ fn settings_rows(settings: &Settings) -> Vec<(&'static str, String)> {
     if settings.guidance_rescale > 0.0 {
         rows.push(("guidance rescale", settings.guidance_rescale.to_string()));
     }
+    rows.extend(
+        settings
+            .clip_skip
+            .map(|skip| ("clip skip", skip.to_string())),
+    );
     rows.push(("scheduler", settings.scheduler.clone()));
     if let Ok(config) = serde_json::to_string(&settings.scheduler_config) {
         rows.push(("scheduler config", config));
@@ -74,7 +88,12 @@ fn settings_rows(settings: &Settings) -> Vec<(&'static str, String)> {
         let text = format!("{}, strength {}", file(&image.file), image.strength);
         rows.push(("initial image", text));
     }
-    rows.extend(settings.init_latents.as_ref().map(|used| ("initial latents", file(used))));
+    rows.extend(
+        settings
+            .init_latents
+            .as_ref()
+            .map(|used| ("initial latents", file(used))),
+    );
     rows.extend(
         settings
             .vae_tile_size

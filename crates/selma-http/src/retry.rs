@@ -1,6 +1,7 @@
 //! When and how long to wait before a request is sent again. The rules are those of openai-python (`_base_client.py`).
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::io;
 use std::time::{Duration, SystemTime};
 
 /// Longest wait that a server may ask for; a server that asks for more is not waited for.
@@ -8,17 +9,18 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 
 /// What an answer's headers say about trying again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Hint {
+pub struct Hint {
     /// How long the server asks to wait.
-    pub(crate) after: Option<Duration>,
+    pub after: Option<Duration>,
     /// Whether the server wants to be asked again, if it says so.
-    pub(crate) should: Option<bool>,
+    pub should: Option<bool>,
 }
 
 impl Hint {
     /// Reads `retry-after-ms`, else `Retry-After` in seconds or as an HTTP date, and `x-should-retry`. What cannot be
     /// read counts as absent.
-    pub(crate) fn read<'a>(header: impl Fn(&str) -> Option<&'a str>, now: SystemTime) -> Self {
+    #[must_use]
+    pub fn read<'a>(header: impl Fn(&str) -> Option<&'a str>, now: SystemTime) -> Self {
         let seconds = |text: &str| Duration::try_from_secs_f64(text.trim().parse().ok()?).ok();
         let after = header("retry-after-ms")
             .and_then(seconds)
@@ -40,14 +42,30 @@ impl Hint {
 }
 
 /// Whether a status says that asking again may help.
-pub(crate) fn is_transient(status: u16) -> bool {
+#[must_use]
+pub fn is_transient(status: u16) -> bool {
     matches!(status, 408 | 409 | 429) || status >= 500
+}
+
+/// Whether a failure below HTTP may be over at the next attempt; a wrong address or certificate stays wrong.
+#[must_use]
+pub fn is_passing(error: &ureq::Error) -> bool {
+    match error {
+        // TLS errors hide in an I/O error of the kind below.
+        ureq::Error::Io(error) => error.kind() != io::ErrorKind::InvalidData,
+        ureq::Error::Timeout(_)
+        | ureq::Error::HostNotFound
+        | ureq::Error::ConnectionFailed
+        | ureq::Error::Protocol(_) => true,
+        _ => false,
+    }
 }
 
 /// How long to wait before retry `retry` (from 0), `None` if the server asks for more patience than there is.
 ///
 /// Without a hint: `base * 2^retry`, at most `cap`, less a random quarter of it.
-pub(crate) fn delay(
+#[must_use]
+pub fn delay(
     retry: u32,
     after: Option<Duration>,
     base: Duration,

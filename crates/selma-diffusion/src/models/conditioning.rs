@@ -1,0 +1,94 @@
+//! What the denoising network is conditioned on, besides the timestep.
+
+use std::ops::Range;
+
+use burn::tensor::Tensor;
+
+/// What the samples of a batch are conditioned on.
+#[derive(Debug, Clone)]
+pub struct Conditioning {
+    /// The texts' embeddings: `[batch, text length, cross_attention_dim]`.
+    pub context: Tensor<3>,
+    /// What SDXL adds to the timestep.
+    pub added: Option<AddedConditioning>,
+}
+
+/// The added conditions of SDXL (arXiv 2307.01952, section 2.2): `added_cond_kwargs` of diffusers.
+#[derive(Debug, Clone)]
+pub struct AddedConditioning {
+    /// Pooled texts: `[batch, projection_dim]`.
+    pub text_embeds: Tensor<2>,
+    /// One for each sample.
+    pub time_ids: Vec<TimeIds>,
+}
+
+/// Sizes in pixels, height first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct TimeIds {
+    /// Height and width of the picture before it was scaled for the training.
+    pub original_size: [usize; 2],
+    /// Rows above and columns left of the part that was cut out of it.
+    pub crops_coords_top_left: [usize; 2],
+    /// Height and width of the picture.
+    pub target_size: [usize; 2],
+}
+
+impl TimeIds {
+    /// How many numbers they are.
+    pub const COUNT: usize = 6;
+
+    /// Of a picture that was neither scaled nor cropped.
+    #[must_use]
+    pub fn of_size(height: usize, width: usize) -> Self {
+        Self {
+            original_size: [height, width],
+            crops_coords_top_left: [0, 0],
+            target_size: [height, width],
+        }
+    }
+
+    /// In the order in which the network takes them.
+    #[must_use]
+    pub fn values(&self) -> [f64; Self::COUNT] {
+        let [
+            [original_height, original_width],
+            [top, left],
+            [height, width],
+        ] = [
+            self.original_size,
+            self.crops_coords_top_left,
+            self.target_size,
+        ];
+        [original_height, original_width, top, left, height, width].map(|size| size as f64)
+    }
+}
+
+impl From<Tensor<3>> for Conditioning {
+    /// Without added conditions.
+    fn from(context: Tensor<3>) -> Self {
+        Self {
+            context,
+            added: None,
+        }
+    }
+}
+
+impl Conditioning {
+    /// The conditions of the samples of a range.
+    #[must_use]
+    pub fn slice(&self, range: Range<usize>) -> Self {
+        Self {
+            context: self.context.clone().slice(range.clone()),
+            added: self.added.as_ref().map(|added| AddedConditioning {
+                text_embeds: added.text_embeds.clone().slice(range.clone()),
+                time_ids: added
+                    .time_ids
+                    .iter()
+                    .copied()
+                    .skip(range.start)
+                    .take(range.len())
+                    .collect(),
+            }),
+        }
+    }
+}
