@@ -6,6 +6,7 @@ mod request;
 mod scheduler;
 mod seeds;
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -69,12 +70,12 @@ pub struct Args {
     /// for SDXL.
     #[arg(long, value_name = "SCALE", value_parser = finite)]
     guidance: Option<f64>,
-    /// Layers of the text encoders to skip, counted as diffusers does.
-    #[arg(long, value_name = "N")]
-    clip_skip: Option<usize>,
     /// How far strong guidance is kept from making pictures too bright, 0 to 1; 0.7 is usual for models that predict v.
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
     guidance_rescale: f64,
+    /// Layers of the text encoders to skip, counted as diffusers does.
+    #[arg(long, value_name = "N")]
+    clip_skip: Option<usize>,
     /// How the noise is taken away step by step. Default: what the model's folder names.
     #[arg(long, value_name = "NAME", value_parser = named::<SchedulerKind>(SchedulerKind::ALL.map(SchedulerKind::name)))]
     scheduler: Option<SchedulerKind>,
@@ -102,9 +103,9 @@ pub struct Args {
     /// height.
     #[arg(long = "init-image", value_name = "FILE")]
     init_images: Vec<PathBuf>,
-    /// How far to leave the initial image, 0 to 1: the share of the steps that is made.
-    #[arg(long, value_name = "SHARE", default_value = "0.8", requires = "init_images", value_parser = share)]
-    strength: f64,
+    /// How far to leave the initial image, 0 to 1: the share of the steps that is made. Default: 0.8, and 0.3 for SDXL.
+    #[arg(long, value_name = "SHARE", requires = "init_images", value_parser = share)]
+    strength: Option<f64>,
     /// Take the noise from this file instead of the seed: a safetensors file with the tensor "latents" [N,C,h,w], unit
     /// normal, before the scheduler's scaling. One picture for each of the N; a single prompt serves all.
     #[arg(long, value_name = "FILE")]
@@ -159,12 +160,15 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let batches = request::fit_to_latents(request, &pipeline).batches(args.batch_size.get())?;
 
     let mut progress: Option<Progress> = None;
+    let mut cut = BTreeSet::new();
     let mut latents = Vec::new();
     let mut pictures = paths.iter().enumerate();
     for (done, batch) in batches.iter().enumerate() {
         let drawn = pipeline.generate(batch, &mut |state| {
-            if state.step == 1 {
-                state.truncated.iter().for_each(tell_truncated);
+            for text in state.truncated {
+                if cut.insert(text.text.clone()) {
+                    tell_truncated(text);
+                }
             }
             let total = state.total * batches.len();
             progress
@@ -234,6 +238,14 @@ fn tiling(args: &Args, pipeline: &StableDiffusion) -> Option<VaeTiling> {
         Some(size) => VaeTiling::of_size(config, size.get()),
         None => VaeTiling::new(config),
     })
+}
+
+fn tell_truncated(truncated: &Truncated) {
+    let Truncated { cut, dropped, .. } = truncated;
+    say(format_args!(
+        "warning: {dropped} tokens of a prompt are more than the text encoder takes; cut off: {}",
+        cut.trim()
+    ));
 }
 
 /// `FILE.png` for one picture, `FILE-1.png`, `FILE-2.png`, .. for several.

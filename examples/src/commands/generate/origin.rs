@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::anyhow;
 use burn::tensor::FloatDType;
 use selma_diffusion::png::{Settings, UsedAdapter, UsedFile, UsedImage};
-use selma_diffusion::{Checkpoint, StableDiffusion, TextToImage};
+use selma_diffusion::{Checkpoint, InitImage, StableDiffusion, TextToImage};
 use selma_lora::Adapter;
 
 use super::Args;
@@ -89,7 +89,8 @@ impl Origin {
         prompt: usize,
     ) -> anyhow::Result<Settings> {
         let kind = request.scheduler.unwrap_or(pipeline.scheduler);
-        let strength = request.init_image.as_ref().map(|init| init.strength);
+        let strength = |init: &InitImage| init.strength.unwrap_or(pipeline.default_strength());
+        let strength = request.init_image.as_ref().map(strength);
         let init_image = shared_or_own(&self.init_images, prompt).zip(strength);
         Ok(Settings {
             version: env!("CARGO_PKG_VERSION").to_owned(),
