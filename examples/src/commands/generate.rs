@@ -14,24 +14,29 @@ use selma_lora::Adapter;
 
 use super::values::{WeightedFile, finite, named, weighted_file};
 use crate::interrupt;
+use crate::models;
 use crate::output::{self, Output, spare};
 use crate::progress::Progress;
 use crate::terminal::say;
 
 /// Draw pictures of prompts with a Stable Diffusion model.
 ///
-/// The model is a folder in the layout of diffusers, such as models/mini or a download of stable-diffusion-v1-5. The
-/// same seed gives the same picture on every device, up to rounding. With several prompts the pictures are numbered:
+/// The model is a folder in the layout of diffusers, such as models/mini, or the id of one on the Hugging Face Hub, which is
+/// downloaded once. The same seed gives the same picture on every device, up to rounding. With several prompts the pictures are numbered:
 /// FILE-1.png, FILE-2.png, ..; the seed grows by one from picture to picture.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   selma generate --model models/mini --prompt \"two red circles\" --out circles.png
+  selma generate --model stable-diffusion-v1-5/stable-diffusion-v1-5 --prompt \"a red kite\" --out kite.png
   selma generate --model models/mini --adapter merged.safetensors=0.8 --guidance 4 --prompt \"a blue star\" --out star.png")]
 pub struct Args {
-    /// Folder of the model, with model_index.json.
-    #[arg(long, value_name = "DIR")]
+    /// The model: a folder in diffusers' layout, or the id of one on the Hugging Face Hub, OWNER/NAME[@REVISION].
+    #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
+    /// Which weights of the model to use, such as fp16, where a model on the Hub has several.
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
     /// What to draw. Repeat it for several pictures.
     #[arg(long = "prompt", value_name = "TEXT", required = true)]
     prompts: Vec<String>,
@@ -109,7 +114,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .map(|file| Ok((file, Adapter::load(&file.path)?)))
         .collect::<anyhow::Result<Vec<_>>>()?;
 
-    let mut pipeline = StableDiffusion::load(&args.model, &device)?;
+    let model = models::locate(&args.model, args.variant.as_deref())?;
+    let mut pipeline = StableDiffusion::load(&model, &device)?;
     for (index, (file, adapter)) in adapters.iter().enumerate() {
         attach(&mut pipeline, &args.model, file, adapter, index)?;
     }

@@ -12,6 +12,7 @@ use selma_lora::Adapter;
 
 use super::{events::Events, values};
 use crate::interrupt;
+use crate::models;
 
 /// Draw the prompts of a file into a dataset.
 ///
@@ -22,9 +23,12 @@ use crate::interrupt;
 Example:
   selma images --model models/mini --prompts prompts/coco.jsonl --out images/coco")]
 pub struct Args {
-    /// Folder of the model, in diffusers' layout.
-    #[arg(long, value_name = "DIR")]
+    /// The model: a folder in diffusers' layout, or the id of one on the Hugging Face Hub, OWNER/NAME[@REVISION].
+    #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
+    /// Which weights of the model to use, such as fp16, where a model on the Hub has several.
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
     /// Prompts as `selma prompts` writes them: one JSON object a line, with id, skill and text.
     #[arg(long, value_name = "FILE.jsonl")]
     prompts: PathBuf,
@@ -61,8 +65,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     interrupt::install()?;
     let prompts = read_prompts(&args.prompts)?;
     let device = device(&args.device)?;
-    let mut pipeline = StableDiffusion::load(&args.model, &device)?;
-    let model_hash = Checkpoint::open(&args.model)?.sha256()?;
+    let folder = models::locate(&args.model, args.variant.as_deref())?;
+    let mut pipeline = StableDiffusion::load(&folder, &device)?;
+    let model_hash = Checkpoint::open(&folder)?.sha256()?;
     let adapter = args.adapter.as_ref().map(Adapter::load).transpose()?;
     let adapter_hash = adapter.as_ref().map(Adapter::sha256);
     if let Some(adapter) = &adapter {

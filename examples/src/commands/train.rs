@@ -13,6 +13,7 @@ use selma_train::TrainConfig;
 
 use super::events::Events;
 use crate::interrupt;
+use crate::models;
 use crate::terminal::say;
 
 /// Train a LoRA expert on a dataset of pictures with captions.
@@ -26,9 +27,12 @@ Examples:
   selma train --model models/mini --data images/coco --out experts/coco --steps 200 --batch-size 16 --rank 16
   selma train --model models/sd14 --data images/coco --data images/whoops --out experts/both --config train.toml")]
 pub struct Args {
-    /// Folder of the model, in diffusers' layout.
-    #[arg(long, value_name = "DIR")]
+    /// The model: a folder in diffusers' layout, or the id of one on the Hugging Face Hub, OWNER/NAME[@REVISION].
+    #[arg(long, value_name = "DIR|ID")]
     model: PathBuf,
+    /// Which weights of the model to use, such as fp16, where a model on the Hub has several.
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
     /// Folder of a dataset. Repeat it to train on several together.
     #[arg(long, value_name = "DIR", required = true)]
     data: Vec<PathBuf>,
@@ -75,8 +79,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let device = device(&args.device)?;
     // Before the pictures are encoded: a folder that cannot be written is found at once.
     create_folder(&args.out)?;
-    let model_hash = Checkpoint::open(&args.model)?.sha256()?;
-    let pipeline = StableDiffusion::load(&args.model, &device)?;
+    let model = models::locate(&args.model, args.variant.as_deref())?;
+    let model_hash = Checkpoint::open(&model)?.sha256()?;
+    let pipeline = StableDiffusion::load(&model, &device)?;
     let mut events = Events::default();
     let mut observe = |event: RunEvent<'_>| events.receive(event);
     let all = |_: &RgbImage, _: &str| Ok(true);

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use selma_dataset::{JOURNAL_FILE, METADATA_FILE};
 use serde::Serialize;
 
+use crate::models;
 use crate::terminal::print;
 
 /// Show what is in an adapter, a model folder or a dataset.
@@ -20,11 +21,15 @@ use crate::terminal::print;
 #[command(after_help = "\
 Examples:
   selma inspect merged.safetensors
-  selma inspect models/mini --json")]
+  selma inspect models/mini --json
+  selma inspect stable-diffusion-v1-5/stable-diffusion-v1-5")]
 pub struct Args {
-    /// An adapter file, a model folder, or a dataset folder.
-    #[arg(value_name = "FILE|DIR")]
+    /// An adapter file, a model folder, a dataset folder, or the id of a model on the Hugging Face Hub, which is downloaded.
+    #[arg(value_name = "FILE|DIR|ID")]
     path: PathBuf,
+    /// Which weights of the model to look at, such as fp16, where a model on the Hub has several.
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
     /// Print JSON for programs instead of text for people.
     #[arg(long)]
     json: bool,
@@ -36,7 +41,7 @@ trait Description: Serialize {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let path = &args.path;
+    let path = &models::locate(&args.path, args.variant.as_deref())?;
     let found = path
         .metadata()
         .with_context(|| format!("cannot read {}", path.display()))?;
