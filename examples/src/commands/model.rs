@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use selma_diffusion::presets::Preset;
-use selma_diffusion::{Checkpoint, CheckpointOptions, ConfigSource, DiffusionError};
+use selma_diffusion::{Checkpoint, CheckpointOptions, ConfigSource};
+
+use crate::models;
 
 /// What to read instead of what the model says.
 #[derive(Debug, Clone, clap::Args)]
 pub struct ModelOptions {
-    /// Variant of the weight files in a model's folder, such as fp16.
+    /// Variant of the weight files in a model's folder or on the Hub, such as fp16.
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
     /// Configurations to use instead of the model's own, or of what the shapes in a single file tell: a folder in the
@@ -23,18 +25,27 @@ pub struct ModelOptions {
 }
 
 impl ModelOptions {
-    /// Opens a model as the flags say.
+    /// Where a model lies; see [`models::locate`].
     ///
     /// # Errors
     ///
-    /// Those of [`Checkpoint::open`].
-    pub fn open(&self, path: &Path) -> Result<Checkpoint, DiffusionError> {
+    /// If there is no such file or folder, and no such model can be had.
+    pub fn locate(&self, model: &Path) -> anyhow::Result<PathBuf> {
+        models::locate(model, self.variant.as_deref())
+    }
+
+    /// Opens a model as the flags say, after a download if its name is an id.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`locate`](Self::locate) and of [`Checkpoint::open`].
+    pub fn open(&self, model: &Path) -> anyhow::Result<Checkpoint> {
         let options = CheckpointOptions {
             variant: self.variant.clone(),
             config: self.config.clone(),
             tokenizer: self.tokenizer.clone(),
         };
-        Checkpoint::open_with(path, options)
+        Ok(Checkpoint::open_with(self.locate(model)?, options)?)
     }
 }
 

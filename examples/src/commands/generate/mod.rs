@@ -32,22 +32,25 @@ use crate::terminal::say;
 
 /// Draw pictures of prompts with a Stable Diffusion model.
 ///
-/// The model is a folder in the layout of diffusers, such as models/mini or a download of stable-diffusion-v1-5, or a
-/// single file in the original layout (.safetensors or .ckpt, which is read without executing anything). The same seed gives the same picture on every device and in every batch, up to rounding. Several pictures are numbered:
+/// The model is a folder in the layout of diffusers, such as models/mini, a single file in the original layout
+/// (.safetensors or .ckpt, which is read without executing anything), or the id of one on the Hugging Face Hub, which is
+/// downloaded once. The same seed gives the same picture on every device and in every batch, up to rounding. Several pictures are numbered:
 /// FILE-1.png, FILE-2.png, .., prompt by prompt; the seed grows by one from picture to picture. Each file says how it was
 /// drawn, in the form that other programs read and in one of selma's own: see `selma inspect FILE.png`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   selma generate --model models/mini --prompt \"two red circles\" --out circles.png
+  selma generate --model stable-diffusion-v1-5/stable-diffusion-v1-5 --prompt \"a red kite\" --out kite.png
   selma generate --model v1-5-pruned-emaonly.safetensors --prompt \"a fox in the snow\" --out fox.png
   selma generate --model models/mini --prompt \"a red star\" --prompt \"a blue star\" --images-per-prompt 4 --batch-size 4 --out star.png
   selma generate --model models/mini --adapter merged.safetensors=0.8 --fuse --guidance 4 --prompt \"a blue star\" --out star.png
   selma generate --model models/mini --init-image star.png --strength 0.5 --prompt \"a red star\" --seed 1,7,20-24 --out red.png
   selma generate --model models/mini --scheduler euler --scheduler-config timestep_spacing=trailing --prompt \"a cube\" --out cube.png")]
 pub struct Args {
-    /// Folder of the model, with model_index.json, or a file with the whole model.
-    #[arg(long, value_name = "DIR|FILE")]
+    /// The model: a folder in diffusers' layout, a file with the whole model, or the id of one on the Hugging Face Hub,
+    /// OWNER/NAME[@REVISION][:FILE].
+    #[arg(long, value_name = "DIR|FILE|ID")]
     model: PathBuf,
     #[command(flatten)]
     options: ModelOptions,

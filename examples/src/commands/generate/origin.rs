@@ -30,11 +30,9 @@ enum Model {
 }
 
 impl Model {
-    fn start(checkpoint: Checkpoint) -> Self {
-        let hash = move || {
-            let sha256 = checkpoint.sha256()?;
-            Ok(UsedFile::new(checkpoint.path(), sha256))
-        };
+    /// The name is that by which the model was asked for.
+    fn start(name: PathBuf, checkpoint: Checkpoint) -> Self {
+        let hash = move || Ok(UsedFile::new(&name, checkpoint.sha256()?));
         Self::Hashing(Some(thread::spawn(hash)))
     }
 
@@ -76,7 +74,7 @@ impl Origin {
                 .map(used)
                 .collect::<Result<_, _>>()?,
             init_latents: args.init_latents.as_ref().map(used).transpose()?,
-            model: Model::start(checkpoint.clone()),
+            model: Model::start(args.model.clone(), checkpoint.clone()),
         })
     }
 

@@ -29,10 +29,12 @@ Examples:
   selma inspect merged.safetensors
   selma inspect v1-5-pruned-emaonly.safetensors
   selma inspect circles.png
-  selma inspect models/mini --json")]
+  selma inspect models/mini --json
+  selma inspect stable-diffusion-v1-5/stable-diffusion-v1-5")]
 pub struct Args {
-    /// A model's folder or file, an adapter or picture file, or a dataset folder.
-    #[arg(value_name = "FILE|DIR")]
+    /// A model's folder or file, an adapter or picture file, a dataset folder, or the id of a model on the Hugging Face Hub,
+    /// which is downloaded.
+    #[arg(value_name = "FILE|DIR|ID")]
     path: PathBuf,
     #[command(flatten)]
     options: ModelOptions,
@@ -47,7 +49,7 @@ trait Description: Serialize {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let path = &args.path;
+    let path = &args.options.locate(&args.path)?;
     let found = path
         .metadata()
         .with_context(|| format!("cannot read {}", path.display()))?;
