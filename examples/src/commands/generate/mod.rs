@@ -227,14 +227,6 @@ fn check_paths(args: &Args, paths: &[PathBuf]) -> anyhow::Result<()> {
         .map_or(Ok(()), output::check_file)
 }
 
-fn tell_truncated(truncated: &Truncated) {
-    let Truncated { cut, dropped, .. } = truncated;
-    say(format_args!(
-        "warning: {dropped} tokens of a prompt are more than the text encoder takes; cut off: {}",
-        cut.trim()
-    ));
-}
-
 fn tiling(args: &Args, pipeline: &StableDiffusion) -> Option<VaeTiling> {
     let config = &pipeline.vae_config;
     args.vae_tiling.then(|| match args.vae_tile_size {
