@@ -7,7 +7,8 @@ Written with torch 2.15, diffusers 0.42.1, transformers 5.23, Pillow 13.0, scipy
     requests.safetensors   latents of text-to-image with `guidance_rescale`, with two prompts that have negative prompts of their own, and with every
                            scheduler that draws no noise: `<scheduler>.latents`; from `init_latents`
     img2img.safetensors    `picture` and the same `resized` to the next multiple of the VAE's factor and `enlarged`, u8 [height, width, 3]; the noise that
-                           the pipeline draws (`posterior_noise`, `noise`), the `clean` latents, and `<scheduler>.s<strength>.latents`
+                           the pipeline draws (`posterior_noise`, `noise`), the `clean` latents, and `<scheduler>.s<strength>.latents`;
+                           for SDXL also `sizes.latents`, UniPC's with sizes and crops of its own
     tiling.safetensors     `latents` decoded and `image` encoded in tiles
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import torch
-from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from diffusers import AutoPipelineForImage2Image, AutoPipelineForText2Image
 
 from make_diffusion_fixtures import PROMPT, randn, save
 from scheduler_fixtures import KINDS
@@ -35,7 +36,8 @@ def schedulers(config):
 
 
 def make_requests(pipe, out, g):
-    config = pipe.scheduler.config
+    original = pipe.scheduler
+    config = original.config
     init = randn(g, 2, 4, 8, 8)
     tensors = {"init_latents": init}
 
@@ -50,11 +52,12 @@ def make_requests(pipe, out, g):
     for share in [0.3, 1.0]:
         tensors[f"rescale.{share}"] = draw([PROMPT], guidance_rescale=share)
     tensors["negatives"] = draw([PROMPT, "two blue squares"], negative_prompt=["red", "a blurry photo"])
+    pipe.scheduler = original
     save(out / "requests.safetensors", tensors)
 
 
-def make_image_to_image(folder, out, g):
-    pipe = StableDiffusionImg2ImgPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+def make_image_to_image(pipe, out, g):
+    pipe = AutoPipelineForImage2Image.from_pipe(pipe)
     pipe.set_progress_bar_config(disable=True)
     config = pipe.scheduler.config
     # Noise and a gradient: every weight of the filter shows, and both ends of the range are passed.
@@ -70,14 +73,18 @@ def make_image_to_image(folder, out, g):
     latents = pipe.vae.encode(pipe.image_processor.preprocess(image)).latent_dist
     tensors["clean"] = (latents.mean + latents.std * tensors["posterior_noise"]) * pipe.vae.config.scaling_factor
 
-    def draw(strength):
-        settings = {"guidance_scale": GUIDANCE, "num_inference_steps": STEPS, "output_type": "latent"}
+    def draw(strength, **settings):
+        settings |= {"guidance_scale": GUIDANCE, "num_inference_steps": STEPS, "output_type": "latent"}
         return pipe(PROMPT, image=image, strength=strength, generator=torch.Generator().manual_seed(5), **settings).images
 
     for name, scheduler in schedulers(config):
         pipe.scheduler = scheduler
         for strength in [0.6] if name != "pndm" else [0.3, 0.6, 0.9, 1.0]:
             tensors[f"{name}.s{strength}.latents"] = draw(strength)
+    if hasattr(pipe, "text_encoder_2"):
+        # Here each negative size counts by itself, and the negative crop does not.
+        sizes = {"crops_coords_top_left": (3, 5), "negative_original_size": (8, 6), "negative_crops_coords_top_left": (1, 2)}
+        tensors["sizes.latents"] = draw(0.6, **sizes)
     save(out / "img2img.safetensors", tensors)
 
 
@@ -97,13 +104,13 @@ def main():
     parser.add_argument("--fixtures", type=Path, default=root / "crates/selma-diffusion/tests/fixtures")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    for name, seed in {"tiny-sd": 51, "tiny-sd-v": 53}.items():
+    for name, seed in {"tiny-sd": 51, "tiny-sd-v": 53, "tiny-sdxl": 59}.items():
         folder, g = args.fixtures / name, torch.Generator().manual_seed(seed)
-        pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
+        pipe = AutoPipelineForText2Image.from_pretrained(folder, torch_dtype=torch.float32, local_files_only=True)
         pipe.set_progress_bar_config(disable=True)
         with torch.no_grad():
             make_requests(pipe, folder / "parity", g)
-            make_image_to_image(folder, folder / "parity", g)
+            make_image_to_image(pipe, folder / "parity", g)
             make_tiling(pipe.vae, folder / "parity", g)
 
 

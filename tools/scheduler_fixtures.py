@@ -140,6 +140,9 @@ def make_scheduler_cases(out):
             case(kind, steps, True, skip=skip)
     for skip in [1, 5]:
         case("pndm", 8, True, skip=skip, skip_prk_steps=False)
+    case("pndm", 8, True, set_alpha_to_one=True)
+    for kind in ["ddim", "euler", "dpmpp_2m"]:
+        case(kind, 8, True, timestep_spacing="leading", steps_offset=7)
     for eta in [0.5, 1.0]:
         case("ddim", 8, True, eta=eta)
     for kind in ["ddim", "ddpm", "heun", "lcm"]:

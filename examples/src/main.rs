@@ -12,8 +12,12 @@
 )]
 
 mod commands;
+mod crash;
 mod errors;
+#[cfg(feature = "hub")]
+mod hub;
 mod interrupt;
+mod models;
 mod output;
 mod progress;
 mod table;
@@ -45,7 +49,7 @@ struct Cli {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match cli.command.run() {
+    match crash::guard(|| cli.command.run()) {
         Ok(()) => ExitCode::SUCCESS,
         // The reader of the output has seen enough, as in `selma inspect FILE | head`.
         Err(error) if errors::is_broken_pipe(&error) => ExitCode::SUCCESS,

@@ -3,12 +3,15 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanCount, ProgressBar, ProgressFinish, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressFinish, ProgressStyle};
 
 use crate::terminal::say;
 
 /// Time between two lines where there is no terminal.
 const PAUSE: Duration = Duration::from_secs(10);
+
+/// The unit that is shown as kibibytes, mebibytes and so on.
+const BYTES: &str = "bytes";
 
 /// A work of many like steps.
 #[derive(Debug)]
@@ -66,6 +69,18 @@ impl Progress {
         self
     }
 
+    /// Begins a transfer of bytes.
+    #[cfg(feature = "hub")]
+    pub fn of_bytes(label: impl Into<String>, total: u64) -> Self {
+        Self::new(label, total, BYTES)
+    }
+
+    /// Says how much of what is done was there before, where that comes out only bit by bit.
+    #[cfg(feature = "hub")]
+    pub fn set_before(&mut self, before: u64) {
+        self.before = before;
+    }
+
     /// Shows that `done` steps are done; `note` stands behind, for example the loss.
     pub fn set(&mut self, done: u64, note: impl Into<String>) {
         self.done = done;
@@ -113,6 +128,10 @@ impl Progress {
     }
 
     fn counts(&self) -> String {
+        if self.unit == BYTES {
+            let total = self.total.map(|total| format!(" of {}", HumanBytes(total)));
+            return format!("{}{}", HumanBytes(self.done), total.unwrap_or_default());
+        }
         let total = self.total.map(|total| format!("/{}", HumanCount(total)));
         format!(
             "{}{} {}",
@@ -130,7 +149,9 @@ impl Progress {
 
     fn rate(&self) -> Option<String> {
         let rate = self.per_second()?;
-        Some(if rate >= 1000.0 {
+        Some(if self.unit == BYTES {
+            format!("{}/s", HumanBytes(rate as u64))
+        } else if rate >= 1000.0 {
             format!("{}/s", HumanCount(rate as u64))
         } else if rate >= 1.0 {
             format!("{rate:.1}/s")
@@ -211,5 +232,17 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with(", loss 0.1"), "{text}");
+    }
+
+    #[cfg(feature = "hub")]
+    #[test]
+    fn bytes_have_prefixes() {
+        let mut progress = Progress::of_bytes("file", 4 << 30);
+        progress.start = Instant::now() - Duration::from_secs(4);
+        progress.set_before(1 << 30);
+        progress.set(2 << 30, "unet");
+        let text = progress.text();
+        assert!(text.starts_with("2.00 GiB of 4.00 GiB, "), "{text}");
+        assert!(text.contains(" MiB/s, 8.0 s left, unet"), "{text}");
     }
 }

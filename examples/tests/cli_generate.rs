@@ -11,7 +11,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{Selma, copy_folder, expert, tiny_sd};
+use common::{Selma, copy_folder, expert, tiny_sd, tiny_sdxl};
 use selma_diffusion::{Latents, png};
 use selma_lora::{Adapter, Dtype, Format, init};
 
@@ -55,6 +55,7 @@ fn the_same_flags_draw_the_same_picture() {
         "--negative blue",
         "--guidance-rescale 0.7",
         "--scheduler ddim --scheduler-config timestep_spacing=trailing",
+        "--clip-skip 1",
         "--width 32 --height 24",
     ] {
         generate(&selma, &format!("--out other.png {other}")).ok();
@@ -222,6 +223,45 @@ fn fused_adapters_draw_the_same_picture() {
 }
 
 #[test]
+fn what_a_text_encoder_does_not_see_is_told() {
+    let selma = Selma::new();
+    let long = format!("{}and a cat", "the ".repeat(75));
+    let ended = selma
+        .run_with(
+            "generate --steps 1 --out long.png --model",
+            &[&tiny_sd(), "--prompt", &long, "--prompt", "red"],
+        )
+        .ok();
+    let told: Vec<&str> = ended
+        .stderr
+        .lines()
+        .filter(|line| line.contains("cut off"))
+        .collect();
+    assert_eq!(told.len(), 1, "{}", ended.stderr);
+    assert!(told[0].ends_with("and a cat"), "{}", told[0]);
+}
+
+#[test]
+fn sdxl_draws_at_its_own_guidance() {
+    let selma = Selma::new();
+    let draw = |name: &str, guidance: &[&str]| {
+        let model = tiny_sdxl();
+        let args = [&["--model", &model, "--prompt", "red"], guidance].concat();
+        selma
+            .run_with(
+                &format!("generate --steps 2 --no-metadata --out {name}"),
+                &args,
+            )
+            .ok();
+        selma.read(name)
+    };
+    let own = draw("own.png", &[]);
+    assert_eq!(own, draw("five.png", &["--guidance", "5"]));
+    assert_ne!(own, draw("other.png", &["--guidance", "7.5"]));
+    draw("half.png", &["--dtype", "f16"]);
+}
+
+#[test]
 fn latents_come_in_and_go_out() {
     let selma = Selma::new();
     Latents::noise(&[0], 4, 8, 8)
@@ -295,7 +335,7 @@ fn a_model_that_cannot_be_used_is_named() {
             "generate --model {model} --prompt red --steps 2 --out a.png"
         ))
     };
-    draw("no").failed(&["no/model_index.json", "No such file"]);
+    draw("no").failed(&["no does not exist", "OWNER/NAME"]);
     let copy = |name: &str| {
         let path = selma.path(name);
         copy_folder(Path::new(&tiny_sd()), &path);
@@ -309,8 +349,8 @@ fn a_model_that_cannot_be_used_is_named() {
     draw("torn").failed(&["torn/unet/diffusion_pytorch_model.safetensors"]);
     fs::remove_file(copy("part").join("vae/diffusion_pytorch_model.safetensors")).unwrap();
     draw("part").failed(&[
-        "part/vae/diffusion_pytorch_model.safetensors",
-        "No such file",
+        "part/vae has no weights",
+        "diffusion_pytorch_model.safetensors",
     ]);
     let config = copy("wider").join("unet/config.json");
     let text = fs::read_to_string(&config).unwrap();

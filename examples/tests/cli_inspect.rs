@@ -11,7 +11,7 @@ mod common;
 use std::fs;
 use std::process::Stdio;
 
-use common::{Selma, expert, tiny_sd};
+use common::{Selma, expert, tiny_sd, tiny_sdxl};
 use image::RgbImage;
 use selma_dataset::{DatasetWriter, Provenance};
 use serde_json::Value;
@@ -64,6 +64,10 @@ fn a_model_is_described() {
     assert_eq!(found["prediction_type"], "epsilon");
     assert_eq!(found["components"].as_array().unwrap().len(), 3);
     assert!(found["parameters"].as_u64().unwrap() > 10_000);
+    let sdxl = json(&selma, &tiny_sdxl());
+    let second = &sdxl["components"][1];
+    assert_eq!(second["name"], "text_encoder_2");
+    assert_eq!(second["class"], "CLIPTextModelWithProjection");
 }
 
 #[test]
@@ -103,9 +107,7 @@ fn what_is_none_of_these_is_an_error() {
     let selma = Selma::new();
     selma.write("text", "hello");
     fs::create_dir(selma.path("empty")).unwrap();
-    selma
-        .run("inspect no")
-        .failed(&["cannot read no", "No such file"]);
+    selma.run("inspect no").failed(&["no does not exist"]);
     selma
         .run("inspect text")
         .failed(&["text", "not a readable safetensors file"]);

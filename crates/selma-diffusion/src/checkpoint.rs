@@ -1,8 +1,9 @@
-//! Stable Diffusion in diffusers' folder layout.
+//! Stable Diffusion on disk: diffusers' folder layout, or a single file in the original layout.
 
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
@@ -13,22 +14,56 @@ use crate::models::{
     AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, ClipTextModel, UNet2DConditionModel,
     UNet2DConditionModelConfig,
 };
+use crate::presets::{Family, Preset, SECOND_PAD_TOKEN};
 use crate::schedulers::{SchedulerConfig, SchedulerKind};
+use crate::single_file::{SingleFile, SinglePart};
 use crate::tokenizer::ClipTokenizer;
-use crate::weights::{Weights, load};
+use crate::weights::{self, Fit, WeightFile, Weights, compare, load};
 
 /// Pipelines with one text encoder.
 const STABLE_DIFFUSION: &str = "StableDiffusionPipeline";
 /// Pipelines with two.
 const STABLE_DIFFUSION_XL: &str = "StableDiffusionXLPipeline";
+/// The scheduler's configuration in the folder of a pipeline.
+const SCHEDULER: &str = "scheduler/scheduler_config.json";
 
-/// A folder as `save_pretrained` of `StableDiffusionPipeline` or `StableDiffusionXLPipeline` writes it:
-/// `model_index.json`, and one folder a component.
+/// What to read instead of what a checkpoint says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckpointOptions {
+    /// The variant of a folder's weight files, such as `fp16`.
+    pub variant: Option<String>,
+    /// Configurations that go before those of the checkpoint.
+    pub config: Option<ConfigSource>,
+    /// A tokenizer's folder, or a pipeline's folder with one.
+    pub tokenizer: Option<PathBuf>,
+}
+
+/// Where configurations come from that go before a checkpoint's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigSource {
+    /// A pipeline's folder: any of `unet/config.json`, `vae/config.json`, .. that it has, and its tokenizer.
+    Folder(PathBuf),
+    /// A published model.
+    Preset(Preset),
+}
+
+/// A Stable Diffusion on disk, of which nothing large is read before it is asked for.
 #[derive(Debug, Clone)]
 pub struct Checkpoint {
-    dir: PathBuf,
+    path: PathBuf,
+    options: CheckpointOptions,
+    layout: Layout,
     xl: bool,
     force_zeros_for_empty_prompt: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Layout {
+    /// As `save_pretrained` of `StableDiffusionPipeline` or `StableDiffusionXLPipeline` writes it: `model_index.json`, and
+    /// one folder a component.
+    Folder,
+    /// The original layout.
+    SingleFile(Box<SingleFile>),
 }
 
 /// A component in memory: its configuration and its network.
@@ -40,34 +75,59 @@ pub struct Component<C, M> {
     pub model: M,
 }
 
+/// A component on disk: its configuration, where that came from, and its tensors.
+#[derive(Debug, Clone)]
+pub struct Stored<C> {
+    /// What `config.json` says, or what follows from the shapes.
+    pub config: C,
+    /// The tensors, under diffusers' names.
+    pub weights: Weights,
+    /// Where the configuration stands.
+    config_path: PathBuf,
+}
+
 impl Checkpoint {
-    /// Opens a folder and checks that it is a Stable Diffusion pipeline, of SDXL or another.
+    /// Opens a folder in diffusers' layout, or a file in the original layout.
     ///
     /// # Errors
     ///
-    /// If there is no `model_index.json`, or it describes another kind of pipeline.
-    pub fn open(dir: impl AsRef<Path>) -> Result<Self, DiffusionError> {
-        let dir = dir.as_ref().to_owned();
-        let index_path = dir.join("model_index.json");
-        let index: Value = read_json(&index_path)?;
-        let class = index.get("_class_name").and_then(Value::as_str);
-        let xl = match class {
-            Some(STABLE_DIFFUSION) => false,
-            Some(STABLE_DIFFUSION_XL) => true,
-            other => {
-                let expected = format!("{STABLE_DIFFUSION} or {STABLE_DIFFUSION_XL}");
-                let found = other.unwrap_or("nothing");
-                return Err(ConfigError::invalid("_class_name", expected, found)
-                    .in_file(&index_path)
-                    .into());
-            }
+    /// If the folder has no `model_index.json` or that describes another kind of pipeline, or if the file cannot be read
+    /// or holds something else.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, DiffusionError> {
+        Self::open_with(path, CheckpointOptions::default())
+    }
+
+    /// Opens a folder or a file, and reads from elsewhere what the options say.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn open_with(
+        path: impl AsRef<Path>,
+        options: CheckpointOptions,
+    ) -> Result<Self, DiffusionError> {
+        let path = path.as_ref().to_owned();
+        let (layout, xl, zeros) = if path.is_file() {
+            let config: Option<ClipTextConfig> = match &options.config {
+                Some(source) => {
+                    source.config("text_encoder", |preset| Some(preset.text_encoder()))?
+                }
+                None => None,
+            };
+            let layers = config.map(|config| config.num_hidden_layers);
+            let single = SingleFile::new(&Weights::open(&path)?, layers)?;
+            let xl = single.family() == Family::Sdxl;
+            (Layout::SingleFile(Box::new(single)), xl, xl)
+        } else {
+            let (xl, zeros) = read_index(&path)?;
+            (Layout::Folder, xl, zeros)
         };
-        let zeros = index.get("force_zeros_for_empty_prompt");
         Ok(Self {
-            dir,
+            path,
+            options,
+            layout,
             xl,
-            // True is diffusers' default.
-            force_zeros_for_empty_prompt: xl && zeros.and_then(Value::as_bool).unwrap_or(true),
+            force_zeros_for_empty_prompt: zeros,
         })
     }
 
@@ -83,42 +143,99 @@ impl Checkpoint {
         self.force_zeros_for_empty_prompt
     }
 
-    /// The folder.
+    /// The folder or file.
     #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
-    /// The tokenizer of the folder `tokenizer`.
+    /// The single file, if it is one.
+    #[must_use]
+    pub fn single_file(&self) -> Option<&SingleFile> {
+        match &self.layout {
+            Layout::Folder => None,
+            Layout::SingleFile(single) => Some(single),
+        }
+    }
+
+    /// The tokenizer: that of the options, of the folder `tokenizer`, or the standard one for a single file.
     ///
     /// # Errors
     ///
-    /// If its files are missing or damaged.
+    /// If its files are missing or damaged, or it has more tokens than the text encoder of a single file knows.
     pub fn tokenizer(&self) -> Result<ClipTokenizer, DiffusionError> {
-        Ok(ClipTokenizer::load(&self.dir.join("tokenizer"))?)
+        let pad = |single: &SingleFile| single.family().pad_token();
+        self.read_tokenizer("tokenizer", pad)
     }
 
-    /// The tokenizer of the folder `tokenizer_2`, which SDXL has.
+    /// The second tokenizer of SDXL; see [`tokenizer`](Self::tokenizer).
     ///
     /// # Errors
     ///
-    /// If its files are missing or damaged.
+    /// Those of [`tokenizer`](Self::tokenizer).
     pub fn tokenizer_2(&self) -> Result<ClipTokenizer, DiffusionError> {
-        Ok(ClipTokenizer::load(&self.dir.join("tokenizer_2"))?)
+        self.read_tokenizer("tokenizer_2", |_| SECOND_PAD_TOKEN)
     }
 
-    /// The scheduler that the folder names, with its configuration.
+    fn read_tokenizer(
+        &self,
+        name: &str,
+        pad: impl Fn(&SingleFile) -> &'static str,
+    ) -> Result<ClipTokenizer, DiffusionError> {
+        let tokenizer = match (self.tokenizer_folder(name), &self.layout) {
+            (Some(folder), _) => ClipTokenizer::load(&folder)?,
+            (None, Layout::Folder) => ClipTokenizer::load(&self.path.join(name))?,
+            (None, Layout::SingleFile(single)) => ClipTokenizer::standard(pad(single))?,
+        };
+        if let Layout::SingleFile(single) = &self.layout {
+            let known = single.text_encoder().config.vocab_size;
+            if tokenizer.vocab_size() > known {
+                return Err(DiffusionError::Request {
+                    what: "tokens of the tokenizer",
+                    expected: format!("at most the {known} of the text encoder"),
+                    found: tokenizer.vocab_size().to_string(),
+                });
+            }
+        }
+        Ok(tokenizer)
+    }
+
+    /// The folder of a tokenizer that the options name.
+    fn tokenizer_folder(&self, name: &str) -> Option<PathBuf> {
+        if let Some(folder) = &self.options.tokenizer {
+            let inner = folder.join(name);
+            return Some(if inner.is_dir() {
+                inner
+            } else {
+                folder.clone()
+            });
+        }
+        match &self.options.config {
+            Some(ConfigSource::Folder(folder)) => {
+                Some(folder.join(name)).filter(|inner| inner.is_dir())
+            }
+            _ => None,
+        }
+    }
+
+    /// The scheduler that the checkpoint names, or its family's, with its configuration.
     ///
     /// # Errors
     ///
     /// If `scheduler/scheduler_config.json` is missing or damaged, or names a scheduler that is not implemented.
     pub fn scheduler(&self) -> Result<(SchedulerKind, SchedulerConfig), DiffusionError> {
-        let path = self.dir.join("scheduler").join("scheduler_config.json");
-        let config = SchedulerConfig::load(&path)?;
+        let config = match (&self.options.config, &self.layout) {
+            (Some(ConfigSource::Preset(preset)), _) => preset.scheduler(),
+            (Some(ConfigSource::Folder(folder)), _) if folder.join(SCHEDULER).is_file() => {
+                SchedulerConfig::load(&folder.join(SCHEDULER))?
+            }
+            (_, Layout::Folder) => SchedulerConfig::load(&self.path.join(SCHEDULER))?,
+            (_, Layout::SingleFile(single)) => single.scheduler().clone(),
+        };
         Ok((config.kind()?, config))
     }
 
-    /// The text encoder of the folder `text_encoder`.
+    /// The text encoder.
     ///
     /// Files with and without the level `text_model.` are read; both are in use.
     ///
@@ -129,10 +246,10 @@ impl Checkpoint {
         &self,
         device: &Device,
     ) -> Result<Component<ClipTextConfig, ClipTextModel>, DiffusionError> {
-        self.clip("text_encoder", device)
+        clip(self.stored_text_encoder()?, device)
     }
 
-    /// The text encoder of the folder `text_encoder_2`, which SDXL has: the one whose pooled output is used.
+    /// The second text encoder of SDXL: the one whose pooled output is used.
     ///
     /// # Errors
     ///
@@ -141,35 +258,10 @@ impl Checkpoint {
         &self,
         device: &Device,
     ) -> Result<Component<ClipTextConfig, ClipTextModel>, DiffusionError> {
-        self.clip("text_encoder_2", device)
+        clip(self.stored_text_encoder_2()?, device)
     }
 
-    fn clip(
-        &self,
-        folder: &str,
-        device: &Device,
-    ) -> Result<Component<ClipTextConfig, ClipTextModel>, DiffusionError> {
-        let (config, weights) = self.component::<ClipTextConfig>(folder, "model")?;
-        let model = config
-            .1
-            .init(device)
-            .map_err(|error| error.in_file(&config.0))?;
-        let prefixed = weights.names().any(|name| name.starts_with("text_model."));
-        let rename = |path: &str| match path.strip_prefix("text_model.") {
-            Some(short) if !prefixed => short.to_owned(),
-            _ => path.to_owned(),
-        };
-        // A constant buffer 0, 1, 2, .. that old versions of transformers saved.
-        let model = load(model, &weights, rename, |name| {
-            name.ends_with("position_ids")
-        })?;
-        Ok(Component {
-            config: config.1,
-            model,
-        })
-    }
-
-    /// The denoising network of the folder `unet`.
+    /// The denoising network.
     ///
     /// # Errors
     ///
@@ -178,20 +270,15 @@ impl Checkpoint {
         &self,
         device: &Device,
     ) -> Result<Component<UNet2DConditionModelConfig, UNet2DConditionModel>, DiffusionError> {
-        let (config, weights) =
-            self.component::<UNet2DConditionModelConfig>("unet", "diffusion_pytorch_model")?;
-        let model = config
-            .1
-            .init(device)
-            .map_err(|error| error.in_file(&config.0))?;
-        let model = load(model, &weights, str::to_owned, |_| false)?;
+        let stored = self.stored_unet()?;
+        let model = stored.model(|config| config.init(device))?;
         Ok(Component {
-            config: config.1,
-            model,
+            model: load(model, &stored.weights, str::to_owned, |_| false)?,
+            config: stored.config,
         })
     }
 
-    /// The VAE of the folder `vae`.
+    /// The VAE.
     ///
     /// # Errors
     ///
@@ -200,27 +287,121 @@ impl Checkpoint {
         &self,
         device: &Device,
     ) -> Result<Component<AutoencoderKLConfig, AutoencoderKL>, DiffusionError> {
-        let (config, weights) =
-            self.component::<AutoencoderKLConfig>("vae", "diffusion_pytorch_model")?;
-        let model = config
-            .1
-            .init(device)
-            .map_err(|error| error.in_file(&config.0))?;
-        let old = weights
-            .names()
-            .any(|name| name.ends_with(".proj_attn.weight"));
-        let rename = |path: &str| {
-            if old {
-                old_attention_name(path)
-            } else {
-                path.to_owned()
-            }
-        };
-        let model = load(model, &weights, rename, |_| false)?;
+        let stored = self.stored_vae()?;
+        let model = stored.model(|config| config.init(device))?;
         Ok(Component {
-            config: config.1,
-            model,
+            model: load(model, &stored.weights, vae_names(&stored.weights), |_| {
+                false
+            })?,
+            config: stored.config,
         })
+    }
+
+    /// The text encoder's configuration and tensors.
+    ///
+    /// # Errors
+    ///
+    /// If its files are missing or damaged.
+    pub fn stored_text_encoder(&self) -> Result<Stored<ClipTextConfig>, DiffusionError> {
+        let part = |single: &SingleFile| Some(single.text_encoder().clone());
+        let published = |preset: Preset| Some(preset.text_encoder());
+        self.stored("text_encoder", published, part)
+    }
+
+    /// The second text encoder's configuration and tensors (SDXL).
+    ///
+    /// # Errors
+    ///
+    /// If its files are missing or damaged, or there is no second one.
+    pub fn stored_text_encoder_2(&self) -> Result<Stored<ClipTextConfig>, DiffusionError> {
+        let part = |single: &SingleFile| single.text_encoder_2().cloned();
+        self.stored("text_encoder_2", Preset::text_encoder_2, part)
+    }
+
+    /// The UNet's configuration and tensors.
+    ///
+    /// # Errors
+    ///
+    /// If its files are missing or damaged.
+    pub fn stored_unet(&self) -> Result<Stored<UNet2DConditionModelConfig>, DiffusionError> {
+        let part = |single: &SingleFile| Some(single.unet().clone());
+        self.stored("unet", |preset| Some(preset.unet()), part)
+    }
+
+    /// The VAE's configuration and tensors.
+    ///
+    /// # Errors
+    ///
+    /// If its files are missing or damaged.
+    pub fn stored_vae(&self) -> Result<Stored<AutoencoderKLConfig>, DiffusionError> {
+        let part = |single: &SingleFile| Some(single.vae().clone());
+        self.stored("vae", |preset| Some(preset.vae()), part)
+    }
+
+    /// Compares each component's weights with its configuration, without reading a value.
+    ///
+    /// # Errors
+    ///
+    /// If files are missing or damaged, or a configuration cannot be used.
+    pub fn fits(&self, device: &Device) -> Result<Vec<(&'static str, Fit)>, DiffusionError> {
+        let text = |stored: Stored<ClipTextConfig>| {
+            let model = stored.model(|config| config.init(device))?;
+            let weights = &stored.weights;
+            let names = text_names(weights);
+            Ok::<_, DiffusionError>(compare(&model, weights, names, is_constant))
+        };
+        let mut fits = vec![("text_encoder", text(self.stored_text_encoder()?)?)];
+        if self.xl {
+            fits.push(("text_encoder_2", text(self.stored_text_encoder_2()?)?));
+        }
+        let unet = self.stored_unet()?;
+        let model = unet.model(|config| config.init(device))?;
+        let fit = compare(&model, &unet.weights, str::to_owned, |_| false);
+        fits.push(("unet", fit));
+        let vae = self.stored_vae()?;
+        let model = vae.model(|config| config.init(device))?;
+        let fit = compare(&model, &vae.weights, vae_names(&vae.weights), |_| false);
+        fits.push(("vae", fit));
+        Ok(fits)
+    }
+
+    fn stored<C: DeserializeOwned>(
+        &self,
+        name: &'static str,
+        published: impl Fn(Preset) -> Option<C>,
+        part: impl Fn(&SingleFile) -> Option<SinglePart<C>>,
+    ) -> Result<Stored<C>, DiffusionError> {
+        let given = match &self.options.config {
+            Some(source) => source.config(name, published)?,
+            None => None,
+        };
+        match &self.layout {
+            Layout::Folder => {
+                let config_path = self.path.join(name).join("config.json");
+                Ok(Stored {
+                    config: match given {
+                        Some(config) => config,
+                        None => read_json(&config_path)?,
+                    },
+                    weights: Weights::open(self.weight_file(name)?.path)?,
+                    config_path,
+                })
+            }
+            Layout::SingleFile(single) => {
+                let Some(part) = part(single) else {
+                    return Err(DiffusionError::Request {
+                        what: "component",
+                        expected: format!("one that {} has", single.family()),
+                        found: name.to_owned(),
+                    });
+                };
+                Ok(Stored {
+                    config: given.unwrap_or(part.config),
+                    weights: part.weights,
+                    config_path: self.path.clone(),
+                })
+            }
+        }
     }
 
     /// SHA-256 over the weight files of all components: what a picture owes its look to.
@@ -230,40 +411,120 @@ impl Checkpoint {
     /// If a file cannot be read.
     pub fn sha256(&self) -> Result<String, DiffusionError> {
         let mut hash = Sha256::new();
-        let mut files = vec![
-            ("text_encoder", "model"),
-            ("unet", "diffusion_pytorch_model"),
-            ("vae", "diffusion_pytorch_model"),
-        ];
-        if self.xl {
-            files.push(("text_encoder_2", "model"));
-        }
-        for (folder, stem) in files {
-            hash.update(sha256(&self.weights_path(folder, stem)?)?);
+        for path in self.weight_files()? {
+            hash.update(sha256(&path)?);
         }
         Ok(hex::encode(hash.finalize()))
     }
 
-    fn component<C: serde::de::DeserializeOwned>(
-        &self,
-        folder: &str,
-        stem: &str,
-    ) -> Result<((PathBuf, C), Weights), DiffusionError> {
-        let config_path = self.dir.join(folder).join("config.json");
-        let config = read_json(&config_path)?;
-        let weights = Weights::open(self.weights_path(folder, stem)?)?;
-        Ok(((config_path, config), weights))
+    /// The weight files of all components, or the single file.
+    ///
+    /// # Errors
+    ///
+    /// If a component of a folder has none.
+    pub fn weight_files(&self) -> Result<Vec<PathBuf>, DiffusionError> {
+        if self.single_file().is_some() {
+            return Ok(vec![self.path.clone()]);
+        }
+        let mut files = Vec::new();
+        let mut names = vec!["text_encoder", "unet", "vae"];
+        if self.xl {
+            names.push("text_encoder_2");
+        }
+        for name in names {
+            files.extend(self.weight_file(name)?.files);
+        }
+        Ok(files)
     }
 
-    /// The weight file of a component: the plain one, or the `fp16` variant where only that is there.
-    fn weights_path(&self, folder: &str, stem: &str) -> Result<PathBuf, DiffusionError> {
-        let folder = self.dir.join(folder);
-        let plain = folder.join(format!("{stem}.safetensors"));
-        let variant = folder.join(format!("{stem}.fp16.safetensors"));
-        if plain.is_file() || !variant.is_file() {
-            Ok(plain)
+    fn weight_file(&self, name: &str) -> Result<WeightFile, DiffusionError> {
+        weights::find(&self.path.join(name), self.options.variant.as_deref())
+    }
+}
+
+impl ConfigSource {
+    /// The configuration of a component, if this has one.
+    fn config<C: DeserializeOwned>(
+        &self,
+        name: &str,
+        published: impl Fn(Preset) -> Option<C>,
+    ) -> Result<Option<C>, DiffusionError> {
+        match self {
+            Self::Preset(preset) => Ok(published(*preset)),
+            Self::Folder(folder) => {
+                let path = folder.join(name).join("config.json");
+                if path.is_file() {
+                    Ok(Some(read_json(&path)?))
+                } else {
+                    Ok(None)
+                }
+            }
+        }
+    }
+}
+
+impl<C> Stored<C> {
+    /// The network, its weights not loaded yet.
+    fn model<M>(&self, init: impl Fn(&C) -> Result<M, ConfigError>) -> Result<M, DiffusionError> {
+        Ok(init(&self.config).map_err(|error| error.in_file(&self.config_path))?)
+    }
+}
+
+fn clip(
+    stored: Stored<ClipTextConfig>,
+    device: &Device,
+) -> Result<Component<ClipTextConfig, ClipTextModel>, DiffusionError> {
+    let model = stored.model(|config| config.init(device))?;
+    let weights = &stored.weights;
+    Ok(Component {
+        model: load(model, weights, text_names(weights), is_constant)?,
+        config: stored.config,
+    })
+}
+
+/// Checks that a folder is a Stable Diffusion pipeline: whether of SDXL, and whether zeros stand for a negative prompt
+/// that is not given.
+fn read_index(folder: &Path) -> Result<(bool, bool), ConfigError> {
+    let index_path = folder.join("model_index.json");
+    let index: Value = read_json(&index_path)?;
+    let class = index.get("_class_name").and_then(Value::as_str);
+    let xl = match class {
+        Some(STABLE_DIFFUSION) => false,
+        Some(STABLE_DIFFUSION_XL) => true,
+        other => {
+            let expected = format!("{STABLE_DIFFUSION} or {STABLE_DIFFUSION_XL}");
+            let found = other.unwrap_or("nothing");
+            return Err(ConfigError::invalid("_class_name", expected, found).in_file(&index_path));
+        }
+    };
+    let zeros = index.get("force_zeros_for_empty_prompt");
+    // True is diffusers' default.
+    Ok((xl, xl && zeros.and_then(Value::as_bool).unwrap_or(true)))
+}
+
+/// The key of a field of the text encoder: files with and without the level `text_model.` are in use.
+fn text_names(weights: &Weights) -> impl Fn(&str) -> String {
+    let prefixed = weights.names().any(|name| name.starts_with("text_model."));
+    move |path| match path.strip_prefix("text_model.") {
+        Some(short) if !prefixed => short.to_owned(),
+        _ => path.to_owned(),
+    }
+}
+
+/// A buffer 0, 1, 2, .. that old versions of transformers saved.
+fn is_constant(name: &str) -> bool {
+    name.ends_with("position_ids")
+}
+
+/// The key of a field of the VAE.
+fn vae_names(weights: &Weights) -> impl Fn(&str) -> String {
+    let mut names = weights.names();
+    let old = names.any(|name| name.ends_with(".proj_attn.weight"));
+    move |path| {
+        if old {
+            old_attention_name(path)
         } else {
-            Ok(variant)
+            path.to_owned()
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What can go wrong in this crate.
 
-use std::fmt;
+use std::fmt::{self, Display};
 use std::path::PathBuf;
 
 use selma_durable::DurableError;
@@ -9,7 +9,9 @@ use thiserror::Error;
 
 use crate::config::ConfigError;
 use crate::schedulers::SchedulerError;
+use crate::single_file::SingleFileError;
 use crate::tokenizer::TokenizerError;
+use crate::weights::WeightsError;
 
 /// An error of loading or running a diffusion model.
 #[derive(Debug, Error)]
@@ -43,6 +45,12 @@ pub enum DiffusionError {
         /// What is wrong with it.
         source: safetensors::SafeTensorError,
     },
+    /// A weight file cannot be used for another reason.
+    #[error(transparent)]
+    WeightFile(#[from] WeightsError),
+    /// A single file is not of a model that is read.
+    #[error(transparent)]
+    SingleFile(#[from] SingleFileError),
     /// A weight file does not hold the weights of the model that its configuration describes.
     #[error(
         "{path} does not fit the model: {} missing{}, {} unused{}, {} of another shape or type{}",
@@ -145,12 +153,45 @@ pub enum DiffusionError {
         /// Where and why.
         source: serde_json::Error,
     },
+    /// The device's memory does not suffice.
+    #[error(
+        "the device has run out of memory ({reason}); smaller pictures, fewer at a time, or half precision need less"
+    )]
+    OutOfMemory {
+        /// What the backend said.
+        reason: String,
+    },
     /// Values could not be read back from the device.
     #[error("cannot read values back from the device: {reason}")]
     ReadBack {
         /// What the backend said.
         reason: String,
     },
+}
+
+impl DiffusionError {
+    /// The error of a device that was asked for values: [`OutOfMemory`](Self::OutOfMemory) or [`ReadBack`](Self::ReadBack).
+    ///
+    /// burn tells what went wrong since values were last asked for, but names no kind of failure, so that running out of
+    /// memory shows in the text alone.
+    pub fn read_back(error: impl Display) -> Self {
+        const SIGNS: [&str; 4] = [
+            "out of device memory",
+            "out-of-memory",
+            "out of memory",
+            "can't allocate buffer",
+        ];
+        let text = error.to_string();
+        let lower = text.to_lowercase();
+        match SIGNS.iter().find_map(|sign| lower.find(sign)) {
+            Some(at) => Self::OutOfMemory {
+                reason: first_line(text.get(at..).unwrap_or(&text)),
+            },
+            None => Self::ReadBack {
+                reason: first_line(text),
+            },
+        }
+    }
 }
 
 /// Who made the numbers of a run.
@@ -198,6 +239,12 @@ impl fmt::Display for Origin {
     }
 }
 
+/// What stands before a backtrace.
+pub(crate) fn first_line(text: impl Display) -> String {
+    let text = text.to_string();
+    text.trim().lines().next().unwrap_or_default().to_owned()
+}
+
 /// At most eight names, so that an error stays readable when nothing fits.
 fn list(names: &[String]) -> String {
     const SHOWN: usize = 8;
@@ -207,4 +254,22 @@ fn list(names: &[String]) -> String {
     let shown: Vec<&str> = names.iter().take(SHOWN).map(String::as_str).collect();
     let more = if names.len() > SHOWN { ", .." } else { "" };
     format!(" ({}{more})", shown.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_is_used_up_is_told_from_other_failures() {
+        let error = DiffusionError::read_back(
+            "An IO error\nCaused by:\n  out of device memory allocating 99 bytes\nframe 0",
+        );
+        assert!(
+            matches!(&error, DiffusionError::OutOfMemory { reason } if reason == "out of device memory allocating 99 bytes"),
+            "{error:?}"
+        );
+        let error = DiffusionError::read_back("device lost\nframe 0");
+        assert!(matches!(&error, DiffusionError::ReadBack { reason } if reason == "device lost"));
+    }
 }

@@ -101,7 +101,10 @@ pub(crate) fn from_values(
 
 /// Values of a tensor in row-major order.
 pub(crate) fn read<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, DiffusionError> {
-    let data = tensor.into_data().convert::<f32>();
+    let data = tensor
+        .try_into_data()
+        .map_err(DiffusionError::read_back)?
+        .convert::<f32>();
     data.try_to_vec::<f32>()
         .map_err(|error| DiffusionError::ReadBack {
             reason: format!("{error:?}"),

@@ -11,11 +11,13 @@ pub mod nn;
 pub mod noise;
 pub mod pipeline;
 pub mod png;
+pub mod presets;
 pub mod schedulers;
+pub mod single_file;
 pub mod tokenizer;
 pub mod weights;
 
-pub use checkpoint::{Checkpoint, Component};
+pub use checkpoint::{Checkpoint, CheckpointOptions, Component, ConfigSource, Stored};
 pub use device::device;
 pub use error::{DiffusionError, Origin};
 pub use pipeline::{Generated, InitImage, Latents, StableDiffusion, TextToImage};

@@ -3,8 +3,8 @@
 
 mod common;
 
-use burn::tensor::FloatDType;
-use common::{draw, relative_error, tiny};
+use burn::tensor::{Device, FloatDType};
+use common::{draw, fixture, relative_error, tiny};
 use selma_diffusion::{StableDiffusion, TextToImage};
 use selma_lora::{Adapter, init};
 
@@ -72,6 +72,24 @@ fn switching_and_removing_leaves_the_base_as_it_was_to_the_bit() {
     pipeline.attach(&adapter(1), "one", 1.0).unwrap();
     assert_eq!(latents(&pipeline), one);
     assert_eq!(pipeline.set_adapter_weight("other", 1.0), 0);
+}
+
+#[test]
+fn the_second_text_encoder_is_fused_too() {
+    let mut pipeline = StableDiffusion::load(fixture("tiny-sdxl"), &Device::flex()).unwrap();
+    let path = "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj";
+    let mut module = init::gaussian(path, &[12, 12], 2, 2.0, 0).unwrap();
+    module.b.fill(0.7);
+    let base = latents(&pipeline);
+    pipeline
+        .attach(&Adapter::new([(path.to_owned(), module)]), "one", 1.0)
+        .unwrap();
+    let beside = latents(&pipeline);
+    assert_ne!(beside, base);
+    assert_eq!(pipeline.fuse(), 1);
+    assert!(relative_error(&latents(&pipeline), &beside) < TOLERANCE);
+    assert_eq!(pipeline.set_adapter_weight("one", 0.0), 1);
+    assert_eq!(latents(&pipeline), base);
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn a_request_that_cannot_be_met_is_refused_before_any_step() {
         (&["initial images", "1, one a prompt", "2"], |request| {
             request.init_image = Some(InitImage {
                 pictures: Pictures::Images(vec![picture(), picture()]),
-                strength: 0.5,
+                strength: Some(0.5),
             });
         }),
         (&["initial image's latents", "[1, 4, 8, 8]"], |request| {
@@ -49,7 +49,7 @@ fn a_request_that_cannot_be_met_is_refused_before_any_step() {
             request.height = Some(16);
             request.init_image = Some(InitImage {
                 pictures: Pictures::Latents(Latents::noise(&[0], 4, 3, 3)),
-                strength: 0.5,
+                strength: Some(0.5),
             });
         }),
         (&["width", "multiple of 2", "17"], |request| {

@@ -120,8 +120,8 @@ fn request_of(options: &Value) -> TextToImage {
     };
     let prompt = options["prompt"].as_str().unwrap().to_owned();
     let mut request = TextToImage::new(vec![prompt], vec![0]);
-    let negative = options["negative_prompt"].as_str();
-    request.negative_prompts = negative.map(str::to_owned).into_iter().collect();
+    let negative = options["negative_prompt"].as_str().map(str::to_owned);
+    request.negative_prompts = negative.into_iter().collect();
     request.steps = options["num_inference_steps"].as_u64().unwrap() as usize;
     request.guidance = options["guidance_scale"].as_f64();
     request.clip_skip = options["clip_skip"].as_u64().map(|skip| skip as usize);

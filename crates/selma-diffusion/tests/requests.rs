@@ -10,7 +10,7 @@ use common::{draw, parity, relative_error, tiny};
 use image::RgbImage;
 use safetensors::SafeTensors;
 use selma_diffusion::models::VaeTiling;
-use selma_diffusion::pipeline::Pictures;
+use selma_diffusion::pipeline::{MicroConditioning, Pictures};
 use selma_diffusion::schedulers::SchedulerKind;
 use selma_diffusion::weights::Weights;
 use selma_diffusion::{InitImage, Latents, TextToImage, image as pictures};
@@ -138,12 +138,36 @@ fn a_run_from_a_picture_gives_the_latents_of_diffusers() {
                 request.scheduler = Some(kind);
                 request.init_image = Some(InitImage {
                     pictures: Pictures::Latents(clean.clone()),
-                    strength: strength.parse().unwrap(),
+                    strength: strength.parse().ok(),
                 });
                 let drawn = draw(&pipeline, &request).unwrap();
                 assert_close(&drawn.latents.values, &expected, &key, TOLERANCE);
             }
         }
+    }
+}
+
+#[test]
+fn sizes_of_a_run_from_a_picture_are_those_of_diffusers() {
+    for (pipeline, expected) in parity("img2img.safetensors") {
+        if expected.shape("sizes.latents").is_none() {
+            assert!(pipeline.text_encoder_2.is_none());
+            continue;
+        }
+        let mut request = request(Latents::from_weights(&expected, "noise").unwrap());
+        request.scheduler = Some(SchedulerKind::UniPc);
+        request.micro_conditioning = MicroConditioning {
+            crops_coords_top_left: [3, 5],
+            negative_original_size: Some([8, 6]),
+            negative_crops_coords_top_left: [1, 2],
+            ..MicroConditioning::default()
+        };
+        request.init_image = Some(InitImage {
+            pictures: Pictures::Latents(Latents::from_weights(&expected, "clean").unwrap()),
+            strength: Some(0.6),
+        });
+        let drawn = draw(&pipeline, &request).unwrap();
+        assert_close(&drawn.latents.values, &expected, "sizes.latents", TOLERANCE);
     }
 }
 
@@ -211,7 +235,7 @@ fn a_picture_depends_on_its_own_seed_and_prompts_and_not_on_its_batch() {
             width: pictures.as_ref().map(|_| 18),
             init_image: pictures.map(|pictures| InitImage {
                 pictures: Pictures::Images(pictures),
-                strength: 0.75,
+                strength: Some(0.75),
             }),
             ..TextToImage::new(prompts.map(str::to_owned).to_vec(), vec![3, 4, 5])
         };

@@ -257,3 +257,35 @@ fn another_model_and_merges_outside_the_vocabulary_are_refused() {
         );
     }
 }
+
+#[derive(Deserialize)]
+struct Standard {
+    strings: Vec<String>,
+    vocab_size: usize,
+    sd1: Unpadded,
+    sd2: Unpadded,
+}
+
+#[derive(Deserialize)]
+struct Unpadded {
+    pad_token_id: u32,
+    ids: Vec<Vec<u32>>,
+}
+
+#[test]
+fn the_standard_vocabulary_is_that_of_openai() {
+    let file = fs::read(fixtures().join("standard_tokens.json")).unwrap();
+    let cases: Standard = serde_json::from_slice(&file).unwrap();
+    for (pad, expected) in [("<|endoftext|>", cases.sd1), ("!", cases.sd2)] {
+        let tokenizer = ClipTokenizer::standard(pad).unwrap();
+        assert_eq!(tokenizer.vocab_size(), cases.vocab_size);
+        assert_eq!(tokenizer.max_length(), 77);
+        assert_eq!(tokenizer.pad_token_id(), expected.pad_token_id);
+        for (text, mut ids) in cases.strings.iter().zip(expected.ids) {
+            ids.resize(77, expected.pad_token_id);
+            assert_eq!(tokenizer.encode(text).unwrap().ids, ids, "{text:?}");
+        }
+    }
+    let error = ClipTokenizer::standard("<pad>").unwrap_err();
+    assert!(matches!(error, TokenizerError::MissingToken { .. }));
+}

@@ -15,10 +15,10 @@ use std::time::Duration;
 
 use selma_durable::{DurableError, atomic_write, create_folder};
 
-use crate::client::pause;
+use crate::client::{pause, tell};
 use crate::id::is_commit;
 use crate::listing::Identity;
-use crate::{HubError, HubObserver, ModelId};
+use crate::{HubError, HubEvent, HubObserver, ModelId};
 
 /// Time between two looks at a lock that another process holds.
 const LOCK_PAUSE: Duration = Duration::from_millis(200);
@@ -117,21 +117,24 @@ impl Cache {
     pub(crate) fn lock(
         &self,
         etag: &str,
-        what: &str,
+        file: &str,
         observer: &mut HubObserver<'_>,
     ) -> Result<File, HubError> {
         create_folder(&self.locks)?;
         let path = self.locks.join(format!("{etag}.lock"));
         let mut open = OpenOptions::new();
-        let file = open.write(true).create(true).truncate(false).open(&path);
-        let file = file.map_err(DurableError::io("open", &path))?;
-        loop {
-            match file.try_lock() {
-                Err(TryLockError::WouldBlock) => pause(LOCK_PAUSE, what, observer)?,
-                // A file system without locks is used without.
-                Ok(()) | Err(TryLockError::Error(_)) => return Ok(file),
+        let lock = open.write(true).create(true).truncate(false).open(&path);
+        let lock = lock.map_err(DurableError::io("open", &path))?;
+        let mut told = false;
+        // A file system without locks is used without.
+        while let Err(TryLockError::WouldBlock) = lock.try_lock() {
+            if !told {
+                tell(observer, HubEvent::Shared { file })?;
+                told = true;
             }
+            pause(LOCK_PAUSE, file, observer)?;
         }
+        Ok(lock)
     }
 }
 
@@ -184,6 +187,8 @@ pub(crate) fn parent(path: &Path) -> &Path {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::ControlFlow;
+
     use super::*;
 
     const COMMIT: &str = "39593d5650112b4cc580433f6b0435385882d819";
@@ -226,12 +231,19 @@ mod tests {
         let held = cache
             .lock("abc", "x", &mut |_| panic!("nobody has it"))
             .unwrap();
-        let mut ticks = 0;
-        let stopped = cache.lock("abc", "x", &mut |_| {
-            ticks += 1;
-            std::ops::ControlFlow::Break(())
+        let mut told = Vec::new();
+        let stopped = cache.lock("abc", "x", &mut |event| {
+            told.push(format!("{event:?}"));
+            match event {
+                HubEvent::Waiting { .. } => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
         });
-        assert!(matches!(stopped, Err(HubError::Cancelled)) && ticks == 1);
+        assert!(matches!(stopped, Err(HubError::Cancelled)));
+        assert_eq!(
+            told,
+            [r#"Shared { file: "x" }"#, r#"Waiting { what: "x" }"#]
+        );
         drop(held);
         cache
             .lock("abc", "x", &mut |_| panic!("nobody has it"))

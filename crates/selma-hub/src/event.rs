@@ -38,6 +38,11 @@ pub enum HubEvent<'a> {
         /// The pause.
         wait: Duration,
     },
+    /// Another process downloads the same file; it is waited for.
+    Shared {
+        /// The file's path in the repository.
+        file: &'a str,
+    },
     /// Nothing happens for the moment: in a pause, or while another process downloads the same file. Told again and again, so that
     /// the observer can stop.
     Waiting {

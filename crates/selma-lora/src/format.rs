@@ -4,6 +4,7 @@ mod config;
 mod keys;
 mod names;
 mod read;
+mod sgm;
 mod tensors;
 mod write;
 

@@ -2,6 +2,7 @@
 
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
+use selma_diffusion::DiffusionError;
 use selma_diffusion::models::UNet2DConditionModel;
 use selma_lora::nn::{LoraBranch, LoraLayerMut, LoraLayers};
 use selma_lora::{Adapter, init};
@@ -196,7 +197,8 @@ pub(crate) fn scalar(tensor: &Tensor<1>) -> Result<f32, TrainError> {
 
 /// Values of a tensor, in row-major order.
 pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainError> {
-    let data = tensor.into_data().convert::<f32>();
+    let data = tensor.try_into_data();
+    let data = data.map_err(DiffusionError::read_back)?.convert::<f32>();
     data.try_to_vec::<f32>()
         .map_err(|error| TrainError::ReadBack {
             reason: format!("{error:?}"),

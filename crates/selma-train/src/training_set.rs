@@ -50,8 +50,8 @@ struct Added {
 impl TrainingSet {
     /// Encodes images with their captions.
     ///
-    /// For a caption that is dropped stands what the pipeline draws with where there is no negative prompt: the empty
-    /// text, and zeros in SDXL. That is what guidance will later be away from.
+    /// A dropped caption becomes what guidance starts from where there is no negative prompt: the empty text, and zeros in
+    /// SDXL.
     ///
     /// # Errors
     ///

@@ -105,6 +105,9 @@ pub struct Run {
     pub skills: Vec<Skill>,
     /// What the networks compute on.
     pub device: Device,
+    /// Folder of the base model. What the recipe names, unless a program that takes names of another kind sets it to where such a
+    /// model lies; the recipe, and all that is recorded, keep the name.
+    pub model_folder: PathBuf,
     /// The hash of the base model, once it is known.
     model_hash: OnceLock<String>,
     /// Keeps other processes from working in the folder.
@@ -130,6 +133,7 @@ impl Run {
         let layout = Layout::new(folder);
         let lock = begin(&recipe, &layout)?;
         Ok(Self {
+            model_folder: recipe.model.clone(),
             recipe,
             layout,
             skills,
@@ -190,7 +194,7 @@ impl Run {
         if let Some(hash) = self.model_hash.get() {
             return Ok(hash);
         }
-        let hash = Checkpoint::open(&self.recipe.model)?.sha256()?;
+        let hash = Checkpoint::open(&self.model_folder)?.sha256()?;
         self.unchanged("model", &hash)?;
         Ok(self.model_hash.get_or_init(|| hash))
     }

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use selma::draw::{Drawing, DrawingStyle, draw};
 use selma_diffusion::noise::derive_seed;
 use selma_diffusion::schedulers::SchedulerKind;
-use selma_diffusion::{Checkpoint, StableDiffusion, device};
+use selma_diffusion::{StableDiffusion, device};
 use selma_llm::read_prompts;
 use selma_lora::Adapter;
 
+use super::model::ModelOptions;
 use super::{events::Events, values};
 use crate::interrupt;
 
@@ -22,9 +23,12 @@ use crate::interrupt;
 Example:
   selma images --model models/mini --prompts prompts/coco.jsonl --out images/coco")]
 pub struct Args {
-    /// Folder of the model, in diffusers' layout.
-    #[arg(long, value_name = "DIR")]
+    /// The model: a folder in diffusers' layout, a file with the whole model, or the id of one on the Hugging Face Hub,
+    /// OWNER/NAME[@REVISION][:FILE].
+    #[arg(long, value_name = "DIR|FILE|ID")]
     model: PathBuf,
+    #[command(flatten)]
+    options: ModelOptions,
     /// Prompts as `selma prompts` writes them: one JSON object a line, with id, skill and text.
     #[arg(long, value_name = "FILE.jsonl")]
     prompts: PathBuf,
@@ -61,8 +65,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     interrupt::install()?;
     let prompts = read_prompts(&args.prompts)?;
     let device = device(&args.device)?;
-    let mut pipeline = StableDiffusion::load(&args.model, &device)?;
-    let model_hash = Checkpoint::open(&args.model)?.sha256()?;
+    let checkpoint = args.options.open(&args.model)?;
+    let mut pipeline = StableDiffusion::from_checkpoint(&checkpoint, &device)?;
+    let model_hash = checkpoint.sha256()?;
     let adapter = args.adapter.as_ref().map(Adapter::load).transpose()?;
     let adapter_hash = adapter.as_ref().map(Adapter::sha256);
     if let Some(adapter) = &adapter {

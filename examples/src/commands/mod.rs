@@ -7,6 +7,7 @@ mod generate;
 mod images;
 mod inspect;
 mod merge;
+mod model;
 mod pretrain;
 mod prompts;
 mod report;

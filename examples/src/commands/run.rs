@@ -8,6 +8,7 @@ use selma_diffusion::device;
 
 use super::{events::Events, values};
 use crate::interrupt;
+use crate::models;
 use crate::terminal::{print, say};
 
 /// Run all of SELMA from a recipe: prompts, pictures, experts, merging, evaluation, report.
@@ -51,7 +52,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         "{} holds no run to resume",
         folder.display()
     );
-    let run = Run::open(recipe, &folder, &device)?;
+    let needs_model = !matches!(args.stage, Some(Stage::Prompts | Stage::Merge));
+    let mut run = Run::open(recipe, &folder, &device)?;
+    if needs_model {
+        run.model_folder = models::locate(&run.recipe.model, None)?;
+    }
     let mut events = Events::default();
     match args.stage {
         Some(stage) => run.stage(stage, &mut |event| events.receive(event))?,

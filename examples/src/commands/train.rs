@@ -7,11 +7,12 @@ use anyhow::Context;
 use image::RgbImage;
 use selma::{Expert, RunEvent, encode_datasets};
 use selma_dataset::Dataset;
-use selma_diffusion::{Checkpoint, StableDiffusion, device};
+use selma_diffusion::{StableDiffusion, device};
 use selma_durable::create_folder;
 use selma_train::TrainConfig;
 
 use super::events::Events;
+use super::model::ModelOptions;
 use crate::interrupt;
 use crate::terminal::say;
 
@@ -26,9 +27,13 @@ Examples:
   selma train --model models/mini --data images/coco --out experts/coco --steps 200 --batch-size 16 --rank 16
   selma train --model models/sd14 --data images/coco --data images/whoops --out experts/both --config train.toml")]
 pub struct Args {
-    /// Folder of the model, in diffusers' layout.
-    #[arg(long, value_name = "DIR")]
+    /// The model: a folder in diffusers' layout, a file with the whole model, or the id of one on the Hugging Face Hub,
+    /// OWNER/NAME[@REVISION][:FILE].
+    #[arg(long, value_name = "DIR|FILE|ID")]
     model: PathBuf,
+    /// Variant of the model's weight files, such as fp16.
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
     /// Folder of a dataset. Repeat it to train on several together.
     #[arg(long, value_name = "DIR", required = true)]
     data: Vec<PathBuf>,
@@ -75,8 +80,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let device = device(&args.device)?;
     // Before the pictures are encoded: a folder that cannot be written is found at once.
     create_folder(&args.out)?;
-    let model_hash = Checkpoint::open(&args.model)?.sha256()?;
-    let pipeline = StableDiffusion::load(&args.model, &device)?;
+    let checkpoint = ModelOptions::of_variant(args.variant.clone()).open(&args.model)?;
+    let model_hash = checkpoint.sha256()?;
+    let pipeline = StableDiffusion::from_checkpoint(&checkpoint, &device)?;
     let mut events = Events::default();
     let mut observe = |event: RunEvent<'_>| events.receive(event);
     let all = |_: &RgbImage, _: &str| Ok(true);

@@ -157,6 +157,10 @@ pub fn tiny_sd() -> String {
     fixture("selma-diffusion/tests/fixtures/tiny-sd")
 }
 
+pub fn tiny_sdxl() -> String {
+    fixture("selma-diffusion/tests/fixtures/tiny-sdxl")
+}
+
 pub fn expert(letter: char) -> String {
     fixture(&format!(
         "selma-lora/tests/fixtures/expert_{letter}.safetensors"

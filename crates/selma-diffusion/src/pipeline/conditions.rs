@@ -19,6 +19,8 @@ pub(super) struct Conditions<'a> {
     pub(super) size: [usize; 2],
     /// What SDXL is told of sizes.
     pub(super) micro: &'a MicroConditioning,
+    /// Whether the run starts from a picture.
+    pub(super) from_image: bool,
 }
 
 impl StableDiffusion {
@@ -49,7 +51,11 @@ impl StableDiffusion {
         let (texts, places) = distinct(negative_prompts);
         let without = self.encode_negative_texts(&texts)?.select(&places);
         truncated.extend(without.truncated.iter().cloned());
-        let without = added(without, micro.negative_time_ids(height, width));
+        let time_ids = match conditions.from_image {
+            true => micro.negative_time_ids_from_image(height, width),
+            false => micro.negative_time_ids(height, width),
+        };
+        let without = added(without, time_ids);
         Ok((both(without, with), truncated))
     }
 }

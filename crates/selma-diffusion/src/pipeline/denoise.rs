@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use burn::tensor::Tensor;
 use image::RgbImage;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -10,7 +9,8 @@ use rand_distr::{Distribution, StandardNormal};
 
 use super::conditions::Conditions;
 use super::finite::{blame, require_finite};
-use super::guidance::{guide, rescale};
+use super::guidance::guided;
+use super::image_to_image::skipped;
 use super::request::refuse;
 use super::{Latents, StableDiffusion, TextToImage, Truncated};
 use crate::image::{from_values, read};
@@ -74,20 +74,19 @@ impl StableDiffusion {
             None => vec![scaled],
             Some(_) => scaled.split(1, 0),
         };
-        let mut images = Vec::with_capacity(latents.shape[0]);
+        let (mut values, mut shape) = (Vec::new(), [0; 4]);
         for part in parts {
             let pictures = match self.vae_tiling {
                 None => self.vae.decode(part),
                 Some(tiling) => tiling.decode(&self.vae, part),
             };
-            let shape = pictures.dims();
-            let values = read(pictures)?;
-            let len = shape.iter().skip(1).product();
-            require_finite(&values, len, Origin::Decoder)
-                .map_err(|error| blame(error, &self.vae))?;
-            images.extend(from_values(&values, shape)?);
+            shape = pictures.dims();
+            values.extend(read(pictures)?);
         }
-        Ok(images)
+        let (len, images) = (shape.iter().skip(1).product(), latents.shape[0]);
+        require_finite(&values, len, images, Origin::Decoder)
+            .map_err(|error| blame(error, &self.vae))?;
+        from_values(&values, shape)
     }
 
     fn denoise(
@@ -101,26 +100,28 @@ impl StableDiffusion {
         let (mut latents, first) = self.start(request, noise, scheduler.as_ref())?;
         let guidance = request.guidance.unwrap_or(self.default_guidance());
         let (conditioning, truncated) = self.conditions(request, &latents, guidance > 1.0)?;
-        let len = latents.len_of_image();
+        let (len, images) = (latents.len_of_image(), latents.shape[0]);
         let mut noise = StepNoise::new(&request.seeds, len);
         let timesteps = scheduler.timesteps().to_vec();
         let total = timesteps.len().saturating_sub(first);
         for (step, (index, &timestep)) in (1..).zip(timesteps.iter().enumerate().skip(first)) {
             let mut input = latents.clone();
             scheduler.scale_model_input(&mut input.values, index)?;
-            let prediction = self.predict(
-                &input,
-                timestep,
-                &conditioning,
-                guidance,
-                request.guidance_rescale,
-            )?;
-            require_finite(&prediction, len, Origin::UNet { step, total })
+            let mut prediction = self.predict(&input, timestep, &conditioning)?;
+            require_finite(&prediction, len, images, Origin::UNet { step, total })
                 .map_err(|error| blame(error, &self.unet))?;
+            if guidance > 1.0 {
+                prediction = guided(&prediction, len, guidance, request.guidance_rescale);
+            }
             scheduler.step(&prediction, index, &mut latents.values, &mut |slice| {
                 noise.fill(slice);
             })?;
-            require_finite(&latents.values, len, Origin::Scheduler { step, total })?;
+            require_finite(
+                &latents.values,
+                len,
+                images,
+                Origin::Scheduler { step, total },
+            )?;
             let state = Denoising {
                 step,
                 total,
@@ -146,38 +147,28 @@ impl StableDiffusion {
             noise.values.iter_mut().for_each(|value| *value *= sigma);
             return Ok((noise, 0));
         };
-        let first = init.skipped(request.steps)? * scheduler.order();
+        let strength = init.strength.unwrap_or(self.default_strength());
+        let first = skipped(request.steps, strength)? * scheduler.order();
         let clean = self.init_image_latents(init, &request.seeds, noise.shape)?;
         noise.values = scheduler.add_noise(&clean.values, &noise.values, first)?;
         Ok((noise, first))
     }
 
-    /// What the UNet says of the latents, with guidance.
+    /// What the UNet says of the latents; twice, first without the prompt, where the conditions are twice as many.
     fn predict(
         &self,
         input: &Latents,
         timestep: f64,
         conditioning: &Conditioning,
-        guidance: f64,
-        guidance_rescale: f64,
     ) -> Result<Vec<f32>, DiffusionError> {
         let sample = input.to_tensor(self.device()).cast(self.dtype());
         let times = vec![timestep; conditioning.context.dims()[0]];
-        if times.len() == input.shape[0] {
-            return read(self.unet.forward(sample, &times, conditioning)?);
-        }
-        let doubled = Tensor::cat(vec![sample.clone(), sample], 0);
-        let both = read(self.unet.forward(doubled, &times, conditioning)?)?;
-        let (without, with) = both.split_at(both.len() / 2);
-        let mut guided = guide(without, with, guidance);
-        let len = input.len_of_image().max(1);
-        for (image, with) in guided.chunks_mut(len).zip(with.chunks(len)) {
-            rescale(image, with, guidance_rescale);
-        }
-        Ok(guided)
+        let copies = times.len() / input.shape[0].max(1);
+        let samples = sample.repeat_dim(0, copies);
+        read(self.unet.forward(samples, &times, conditioning)?)
     }
 
-    /// What the request's images are conditioned on, and the texts that were cut.
+    /// What the images are conditioned on, and the texts that were cut.
     fn conditions(
         &self,
         request: &TextToImage,
@@ -185,27 +176,27 @@ impl StableDiffusion {
         guided: bool,
     ) -> Result<(Conditioning, Vec<Truncated>), DiffusionError> {
         let prompts: Vec<&str> = request.prompts.iter().map(String::as_str).collect();
-        let negative_prompts: Vec<Option<&str>> = (0..prompts.len())
-            .map(|image| request.negative_prompt(image))
-            .collect();
-        let [_, _, height, width] = latents.shape;
+        let images = 0..prompts.len();
+        let negative_prompts: Vec<Option<&str>> =
+            images.map(|image| request.negative_prompt(image)).collect();
+        let [count, _, height, width] = latents.shape;
         let (conditioning, truncated) = self.conditioning(&Conditions {
             prompts: &prompts,
             negative_prompts: guided.then_some(&negative_prompts),
             clip_skip: request.clip_skip,
             size: [height, width].map(|side| side * self.vae_config.factor()),
             micro: &request.micro_conditioning,
+            from_image: request.init_image.is_some(),
         })?;
         let [_, length, width] = conditioning.context.dims();
-        let len = length * width;
-        for part in read(conditioning.context.clone())?.chunks((prompts.len() * len).max(1)) {
-            require_finite(part, len, Origin::TextEncoder)
-                .map_err(|error| blame(error, &self.text_encoder.model))
-                .map_err(|error| match &self.text_encoder_2 {
-                    Some(encoder) => blame(error, &encoder.model),
-                    None => error,
-                })?;
-        }
+        let texts = read(conditioning.context.clone())?;
+        require_finite(&texts, length * width, count, Origin::TextEncoder).map_err(|error| {
+            let error = blame(error, &self.text_encoder.model);
+            match &self.text_encoder_2 {
+                Some(encoder) => blame(error, &encoder.model),
+                None => error,
+            }
+        })?;
         Ok((conditioning, truncated))
     }
 
@@ -219,7 +210,7 @@ impl StableDiffusion {
             None => Ok(Latents::noise(&request.seeds, channels, height, width)),
             Some(latents) if latents.shape == expected => {
                 let len = latents.len_of_image();
-                require_finite(&latents.values, len, Origin::InitLatents)?;
+                require_finite(&latents.values, len, count, Origin::InitLatents)?;
                 Ok(latents.clone())
             }
             Some(latents) => Err(refuse(

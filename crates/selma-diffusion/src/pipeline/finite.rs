@@ -7,20 +7,21 @@ use crate::image::read;
 use crate::weights::FieldPath;
 use crate::{DiffusionError, Origin};
 
-/// Fails if values are not finite, those of one image being `len`.
+/// Fails if values are not finite: `len` for each of `images` images, once or several times over.
 ///
 /// # Errors
-/// [`DiffusionError::NonFinite`] with the first such image.
+/// [`DiffusionError::NonFinite`] with the image of the first that is not.
 pub(super) fn require_finite(
     values: &[f32],
     len: usize,
+    images: usize,
     origin: Origin,
 ) -> Result<(), DiffusionError> {
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(()),
         Some(index) => Err(DiffusionError::NonFinite {
             origin,
-            image: index / len.max(1) + 1,
+            image: index / len.max(1) % images.max(1) + 1,
             weight: None,
         }),
     }
@@ -68,5 +69,28 @@ impl ModuleVisitor for Search {
         {
             self.found = Some(self.path.key());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_image_is_found_in_either_half() {
+        let image = |at: Option<usize>| {
+            let mut values = [0.0; 12];
+            if let Some(value) = at.and_then(|at| values.get_mut(at)) {
+                *value = f32::NAN;
+            }
+            match require_finite(&values, 2, 3, Origin::Encoder) {
+                Err(DiffusionError::NonFinite { image, .. }) => image,
+                _ => 0,
+            }
+        };
+        assert_eq!(
+            [None, Some(0), Some(5), Some(6), Some(11)].map(image),
+            [0, 1, 3, 1, 3]
+        );
     }
 }

@@ -1,7 +1,18 @@
 //! Classifier-free guidance: arXiv 2207.12598, and its rescaling, arXiv 2305.08891, section 3.4.
 
+/// The guided predictions of a batch. `both` are the predictions without the prompts and then those with them, `len` values an image.
+pub(super) fn guided(both: &[f32], len: usize, scale: f64, rescaled: f64) -> Vec<f32> {
+    let (without, with) = both.split_at(both.len() / 2);
+    let mut guided = guide(without, with, scale);
+    let images = guided.chunks_mut(len.max(1)).zip(with.chunks(len.max(1)));
+    for (image, with) in images {
+        rescale(image, with, rescaled);
+    }
+    guided
+}
+
 /// The prediction that leads away from `without` towards `with`, `scale` times as far as it is: `[len of both]`.
-pub(super) fn guide(without: &[f32], with: &[f32], scale: f64) -> Vec<f32> {
+fn guide(without: &[f32], with: &[f32], scale: f64) -> Vec<f32> {
     let pairs = without.iter().zip(with);
     pairs
         .map(|(without, with)| {
@@ -13,7 +24,7 @@ pub(super) fn guide(without: &[f32], with: &[f32], scale: f64) -> Vec<f32> {
 
 /// Brings the guided prediction of one image closer to the deviation of the one with its prompt, all the way at a `share` of 1: `rescale_noise_cfg` of
 /// diffusers. Strong guidance otherwise makes pictures too bright.
-pub(super) fn rescale(guided: &mut [f32], with: &[f32], share: f64) {
+fn rescale(guided: &mut [f32], with: &[f32], share: f64) {
     let spread = deviation(guided);
     if share == 0.0 || spread == 0.0 {
         return;

@@ -16,8 +16,8 @@ pub struct InitImage {
     /// One for all images, or one each.
     pub pictures: Pictures,
     /// How much of the run is made, 0 to 1: of S steps the last `S * strength`, rounded down, from a picture with as much noise as a run has there. At 1 little
-    /// of the picture is left.
-    pub strength: f64,
+    /// of the picture is left. The model's default, [`StableDiffusion::default_strength`], if none is given.
+    pub strength: Option<f64>,
 }
 
 /// Pictures, encoded or not.
@@ -35,14 +35,16 @@ impl InitImage {
     pub fn new(picture: RgbImage, strength: f64) -> Self {
         Self {
             pictures: Pictures::Images(vec![picture]),
-            strength,
+            strength: Some(strength),
         }
     }
 
     /// Whether there are as many as `images` need, and the strength is in its range.
     pub(super) fn check(&self, images: usize) -> Result<(), DiffusionError> {
-        if !(0.0..=1.0).contains(&self.strength) {
-            return Err(refuse("strength", "0 to 1", self.strength));
+        if let Some(strength) = self.strength
+            && !(0.0..=1.0).contains(&strength)
+        {
+            return Err(refuse("strength", "0 to 1", strength));
         }
         let found = match &self.pictures {
             Pictures::Images(all) => all.len(),
@@ -81,23 +83,32 @@ impl InitImage {
             }
         }
     }
+}
 
-    /// How many of the steps are left out.
-    ///
-    /// # Errors
-    /// None would be left.
-    pub(super) fn skipped(&self, steps: usize) -> Result<usize, DiffusionError> {
-        // Cut off as in Python, where 50 * 0.58 is 28.99...
-        let made = ((steps as f64 * self.strength) as usize).min(steps);
-        if made > 0 {
-            return Ok(steps - made);
-        }
-        let expected = format!("at least 1/{steps}, or no step of {steps} is left");
-        Err(refuse("strength", expected, self.strength))
+/// How many of the steps are left out.
+///
+/// # Errors
+/// None would be left.
+pub(super) fn skipped(steps: usize, strength: f64) -> Result<usize, DiffusionError> {
+    // Cut off as in Python, where 50 * 0.58 is 28.99...
+    let made = ((steps as f64 * strength) as usize).min(steps);
+    if made > 0 {
+        return Ok(steps - made);
     }
+    let expected = format!("at least 1/{steps}, or no step of {steps} is left");
+    Err(refuse("strength", expected, strength))
 }
 
 impl StableDiffusion {
+    /// How much of a run is made where an initial image has no strength: 0.8, and 0.3 for SDXL, as in diffusers.
+    #[must_use]
+    pub fn default_strength(&self) -> f64 {
+        match self.text_encoder_2 {
+            None => 0.8,
+            Some(_) => 0.3,
+        }
+    }
+
     /// Encodes pictures of one size, whose sides are multiples of the VAE's factor: latents drawn from the VAE's distribution by each seed, multiplied by its
     /// scaling factor. There is one picture for all seeds, or one each.
     ///
@@ -140,8 +151,13 @@ impl StableDiffusion {
             values.extend(read(latents.mul_scalar(self.vae_config.scaling_factor))?);
         }
         let latents = Latents { values, shape };
-        require_finite(&latents.values, latents.len_of_image(), Origin::Encoder)
-            .map_err(|error| blame(error, &self.vae))?;
+        require_finite(
+            &latents.values,
+            latents.len_of_image(),
+            seeds.len(),
+            Origin::Encoder,
+        )
+        .map_err(|error| blame(error, &self.vae))?;
         Ok(latents)
     }
 

@@ -45,4 +45,18 @@ impl MicroConditioning {
             _ => self.time_ids(height, width),
         }
     }
+
+    /// The time ids of the negative prompts where a picture is what a run starts from: each size counts by itself, and the crop is that of the prompt
+    /// (`StableDiffusionXLImg2ImgPipeline._get_add_time_ids`).
+    #[must_use]
+    pub fn negative_time_ids_from_image(&self, height: usize, width: usize) -> TimeIds {
+        let positive = self.time_ids(height, width);
+        TimeIds {
+            original_size: self
+                .negative_original_size
+                .unwrap_or(positive.original_size),
+            target_size: self.negative_target_size.unwrap_or(positive.target_size),
+            ..positive
+        }
+    }
 }

@@ -18,8 +18,7 @@ pub struct TextToImage {
     pub guidance: Option<f64>,
     /// How far guidance is brought back to the deviation of the prediction without it, 0 (not at all) to 1 (arXiv 2305.08891, section 3.4, which takes 0.7).
     pub guidance_rescale: f64,
-    /// Layers of the text encoders that are skipped for the prompt; see
-    /// [`StableDiffusion::encode_texts`](super::StableDiffusion::encode_texts).
+    /// Layers of the text encoders that are skipped for the prompt; see [`StableDiffusion::encode_texts`](super::StableDiffusion::encode_texts).
     pub clip_skip: Option<usize>,
     /// What SDXL is told about the sizes of the images.
     pub micro_conditioning: MicroConditioning,
@@ -98,7 +97,9 @@ impl TextToImage {
             let found = self.negative_prompts.len();
             return Err(refuse("number of negative prompts", expected, found));
         }
-        if let Some(guidance) = self.guidance.filter(|guidance| !guidance.is_finite()) {
+        if let Some(guidance) = self.guidance
+            && !guidance.is_finite()
+        {
             return Err(refuse("guidance", "a finite number", guidance));
         }
         if !(0.0..=1.0).contains(&self.guidance_rescale) {

@@ -1,6 +1,5 @@
 //! A whole Stable Diffusion in memory.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param};
@@ -51,13 +50,24 @@ pub struct StableDiffusion {
 }
 
 impl StableDiffusion {
-    /// Loads a folder in diffusers' layout.
+    /// Loads a folder in diffusers' layout, or a file in the original layout.
     ///
     /// # Errors
     ///
     /// Those of [`Checkpoint`]: anything missing, damaged, or not fitting together.
-    pub fn load(dir: impl AsRef<Path>, device: &Device) -> Result<Self, DiffusionError> {
-        let checkpoint = Checkpoint::open(dir)?;
+    pub fn load(path: impl AsRef<Path>, device: &Device) -> Result<Self, DiffusionError> {
+        Self::from_checkpoint(&Checkpoint::open(path)?, device)
+    }
+
+    /// Loads all components of a checkpoint.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Checkpoint`]: anything missing, damaged, or not fitting together.
+    pub fn from_checkpoint(
+        checkpoint: &Checkpoint,
+        device: &Device,
+    ) -> Result<Self, DiffusionError> {
         let (scheduler, scheduler_config) = checkpoint.scheduler()?;
         let unet = checkpoint.unet(device)?;
         let vae = checkpoint.vae(device)?;
@@ -146,45 +156,44 @@ impl StableDiffusion {
         name: &str,
         weight: f64,
     ) -> Result<Vec<LoadReport>, DiffusionError> {
-        let attached = self.attach_parts(adapter, name, weight);
+        let has = |component: &str| {
+            let is_below = |path: &String| component_of(path) == component;
+            adapter.modules.keys().any(is_below)
+        };
+        let mut known = vec![TEXT_ENCODER, UNET];
+        known.extend(self.text_encoder_2.is_some().then_some(TEXT_ENCODER_2));
+        let foreign = |path: &&String| !known.contains(&component_of(path));
+        let unmatched: Vec<String> = adapter.modules.keys().filter(foreign).cloned().collect();
+        if !unmatched.is_empty() {
+            return Err(LoraError::NotStrict {
+                unmatched,
+                mis_shaped: Vec::new(),
+            }
+            .into());
+        }
+        let mut attach_all = || -> Result<Vec<LoadReport>, LoraError> {
+            let mut reports = Vec::new();
+            if has(TEXT_ENCODER) {
+                let model = &mut self.text_encoder.model;
+                reports.push(attach(model, TEXT_ENCODER, adapter, name, weight)?);
+            }
+            if let Some(encoder) = &mut self.text_encoder_2
+                && has(TEXT_ENCODER_2)
+            {
+                let model = &mut encoder.model;
+                reports.push(attach(model, TEXT_ENCODER_2, adapter, name, weight)?);
+            }
+            // An adapter of nothing at all is refused with the UNet's layers for comparison.
+            if has(UNET) || reports.is_empty() {
+                reports.push(attach(&mut self.unet, UNET, adapter, name, weight)?);
+            }
+            Ok(reports)
+        };
+        let attached = attach_all();
         if attached.is_err() {
             self.detach(name);
         }
         Ok(attached?)
-    }
-
-    fn attach_parts(
-        &mut self,
-        adapter: &Adapter,
-        name: &str,
-        weight: f64,
-    ) -> Result<Vec<LoadReport>, LoraError> {
-        let component = |path: &str| path.split('.').next().unwrap_or_default().to_owned();
-        let mut components: BTreeSet<String> =
-            adapter.modules.keys().map(|path| component(path)).collect();
-        let mut reports = Vec::new();
-        if components.remove(TEXT_ENCODER) {
-            let model = &mut self.text_encoder.model;
-            reports.push(attach(model, TEXT_ENCODER, adapter, name, weight)?);
-        }
-        if let Some(encoder) = &mut self.text_encoder_2
-            && components.remove(TEXT_ENCODER_2)
-        {
-            let model = &mut encoder.model;
-            reports.push(attach(model, TEXT_ENCODER_2, adapter, name, weight)?);
-        }
-        // An adapter of nothing at all is refused with the UNet's layers for comparison.
-        if components.remove(UNET) || reports.is_empty() {
-            reports.push(attach(&mut self.unet, UNET, adapter, name, weight)?);
-        }
-        if components.is_empty() {
-            return Ok(reports);
-        }
-        let foreign = |path: &&String| components.contains(&component(path));
-        Err(LoraError::NotStrict {
-            unmatched: adapter.modules.keys().filter(foreign).cloned().collect(),
-            mis_shaped: Vec::new(),
-        })
     }
 
     /// Removes an adapter; the networks are bit for bit as before it was added.
@@ -200,6 +209,11 @@ impl TextEncoder {
             ..self
         }
     }
+}
+
+/// The first part of a module's path.
+fn component_of(path: &str) -> &str {
+    path.split('.').next().unwrap_or_default()
 }
 
 struct Cast(FloatDType);

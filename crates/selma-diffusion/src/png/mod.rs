@@ -153,7 +153,7 @@ mod tests {
             steps: 20,
             guidance: 7.5,
             guidance_rescale: 0.7,
-            clip_skip: None,
+            clip_skip: Some(1),
             scheduler: "dpmpp_2m_karras".to_owned(),
             scheduler_config: SchedulerConfig {
                 use_karras_sigmas: Some(true),

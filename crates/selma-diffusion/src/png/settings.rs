@@ -27,7 +27,7 @@ pub struct Settings {
     /// How far guidance was brought back to the deviation without it.
     #[serde(default)]
     pub guidance_rescale: f64,
-    /// Layers of the text encoders that were skipped, if any were.
+    /// Layers of the text encoders that were skipped, if any was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_skip: Option<usize>,
     /// Name of the scheduler.

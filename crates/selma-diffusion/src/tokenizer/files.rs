@@ -13,11 +13,11 @@ use tokenizers::models::bpe::{Merges, Vocab};
 
 use super::TokenizerError;
 
-const BOS: &str = "<|startoftext|>";
-const EOS: &str = "<|endoftext|>";
+pub(super) const BOS: &str = "<|startoftext|>";
+pub(super) const EOS: &str = "<|endoftext|>";
 
 /// CLIP's context length, where a configuration names none.
-const DEFAULT_MAX_LENGTH: usize = 77;
+pub(super) const DEFAULT_MAX_LENGTH: usize = 77;
 
 /// transformers writes 1e30 where there is no limit.
 const NO_LIMIT: f64 = 1e9;

@@ -12,6 +12,7 @@
 
 mod error;
 mod files;
+mod standard;
 
 use std::path::Path;
 
@@ -64,12 +65,26 @@ impl ClipTokenizer {
     /// # Errors
     /// A file is missing, cannot be read or understood, or a special token is not in the vocabulary.
     pub fn load(folder: &Path) -> Result<Self, TokenizerError> {
+        Self::build(Files::load(folder)?, folder)
+    }
+
+    /// The tokenizer of the published models: the 49,408 tokens of OpenAI's CLIP, texts of 77.
+    ///
+    /// `pad_token` is `<|endoftext|>` in SD 1 and the first tokenizer of SDXL, `!` in SD 2 and the second one.
+    ///
+    /// # Errors
+    /// [`TokenizerError::MissingToken`] if the pad token is not in the vocabulary.
+    pub fn standard(pad_token: &str) -> Result<Self, TokenizerError> {
+        Self::build(standard::files(pad_token)?, Path::new(standard::NAME))
+    }
+
+    fn build(files: Files, folder: &Path) -> Result<Self, TokenizerError> {
         let Files {
             vocabulary,
             merges,
             special,
             max_length,
-        } = Files::load(folder)?;
+        } = files;
         let build = |source| TokenizerError::Build {
             path: folder.to_owned(),
             source,

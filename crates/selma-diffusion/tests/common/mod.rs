@@ -6,6 +6,8 @@
 )]
 #![allow(clippy::unwrap_used, reason = "the helpers of tests fail by panicking")]
 
+pub mod files;
+
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +23,7 @@ pub fn fixture(name: &str) -> PathBuf {
 
 /// Each tiny pipeline, and each folder of `SELMA_PARITY_DIR`, that has this file in its folder `parity`; with the file.
 pub fn parity(file: &str) -> Vec<(StableDiffusion, Weights)> {
-    let mut folders = vec![fixture("tiny-sd"), fixture("tiny-sd-v")];
+    let mut folders = ["tiny-sd", "tiny-sd-v", "tiny-sdxl"].map(fixture).to_vec();
     assert!(
         folders
             .iter()

@@ -3,11 +3,12 @@
 //! Names of modules contain underscores themselves (`to_q`, `down_blocks`), so replacing characters
 //! would be guessing. A name is looked up in the list of a model's modules or, without a list,
 //! parsed by the exact grammar of diffusers' `UNet2DConditionModel` and transformers' CLIP text
-//! models; anything else is an error.
+//! models, or of the UNet's original layout; anything else is an error.
 
 use std::collections::BTreeMap;
 
 use super::keys::KOHYA_PREFIXES;
+use super::sgm::diffusers_name;
 use crate::LoraError;
 
 /// The modules of a model, by the names that kohya files give them.
@@ -43,10 +44,12 @@ impl ModuleNames {
     /// The path of the module that `component` calls `flat`.
     pub(super) fn resolve(&self, component: &str, flat: &str) -> Option<String> {
         let find = |name: String| self.paths.get(&(component.to_owned(), name));
+        let original = || diffusers_name(flat).filter(|_| component == "unet");
         // Some files lack the `text_model` level, and so do the modules of some text encoders.
         find(flat.to_owned())
             .or_else(|| find(format!("text_model_{flat}")))
             .or_else(|| find(flat.strip_prefix("text_model_")?.to_owned()))
+            .or_else(|| find(original()?))
             .cloned()
     }
 }
@@ -117,9 +120,7 @@ const CLIP: [&str; 7] = [
 /// Parses an underscored name of a Stable Diffusion module; the result has the component.
 pub(super) fn by_grammar(component: &str, flat: &str) -> Option<String> {
     let path = if component == "unet" {
-        UNET.iter()
-            .find_map(|template| parse(template, flat))
-            .or_else(|| in_block(flat))
+        in_unet(flat).or_else(|| in_unet(&diffusers_name(flat)?))
     } else {
         CLIP.iter()
             .find_map(|template| parse(template, flat))
@@ -131,12 +132,15 @@ pub(super) fn by_grammar(component: &str, flat: &str) -> Option<String> {
     Some(format!("{component}.{path}"))
 }
 
-fn in_block(flat: &str) -> Option<String> {
-    BLOCKS.iter().find_map(|block| {
+fn in_unet(flat: &str) -> Option<String> {
+    let in_block = |block: &&str| {
         IN_BLOCK
             .iter()
             .find_map(|rest| parse(&format!("{block}.{rest}"), flat))
-    })
+    };
+    UNET.iter()
+        .find_map(|template| parse(template, flat))
+        .or_else(|| BLOCKS.iter().find_map(in_block))
 }
 
 /// Matches the whole of `flat` against a template whose dots are written as underscores.
@@ -196,7 +200,6 @@ mod tests {
             "down_blocks__attentions_0_proj_in",
             "down_blocks_00_attentions_0_proj_in",
             "down_blocks_0_attentions_0_proj_in_2",
-            "input_blocks_4_1_transformer_blocks_0_attn1_to_q",
         ] {
             assert_eq!(by_grammar("unet", flat), None, "{flat}");
         }

@@ -36,7 +36,7 @@ fn sets(run: &Run) -> Result<[Questions; 2], SelmaError> {
 /// any work is done.
 pub(crate) fn check(run: &Run) -> Result<(), SelmaError> {
     let recipe = &run.recipe;
-    let (own, config) = Checkpoint::open(&recipe.model)?.scheduler()?;
+    let (own, config) = Checkpoint::open(&run.model_folder)?.scheduler()?;
     for (kind, steps) in [
         (recipe.images.scheduler, recipe.images.steps),
         (recipe.eval.scheduler, recipe.eval.steps),

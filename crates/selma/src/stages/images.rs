@@ -52,7 +52,7 @@ pub(super) fn load_once<'a>(
 ) -> Result<&'a mut StableDiffusion, SelmaError> {
     let loaded = match slot.take() {
         Some(pipeline) => pipeline,
-        None => StableDiffusion::load(&run.recipe.model, &run.device)?,
+        None => StableDiffusion::load(&run.model_folder, &run.device)?,
     };
     Ok(slot.insert(loaded))
 }

@@ -6,6 +6,7 @@ mod request;
 mod scheduler;
 mod seeds;
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,7 @@ use selma_lora::Adapter;
 use self::origin::Origin;
 use self::scheduler::{Override, override_of};
 use self::seeds::SeedRange;
+use super::model::ModelOptions;
 use super::values::{WeightedFile, finite, named, share, weighted_file};
 use crate::interrupt;
 use crate::output::{self, Output, spare};
@@ -30,22 +32,28 @@ use crate::terminal::say;
 
 /// Draw pictures of prompts with a Stable Diffusion model.
 ///
-/// The model is a folder in the layout of diffusers, such as models/mini or a download of stable-diffusion-v1-5. The
-/// same seed gives the same picture on every device and in every batch, up to rounding. Several pictures are numbered:
+/// The model is a folder in the layout of diffusers, such as models/mini, a single file in the original layout
+/// (.safetensors or .ckpt, which is read without executing anything), or the id of one on the Hugging Face Hub, which is
+/// downloaded once. The same seed gives the same picture on every device and in every batch, up to rounding. Several pictures are numbered:
 /// FILE-1.png, FILE-2.png, .., prompt by prompt; the seed grows by one from picture to picture. Each file says how it was
 /// drawn, in the form that other programs read and in one of selma's own: see `selma inspect FILE.png`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   selma generate --model models/mini --prompt \"two red circles\" --out circles.png
+  selma generate --model stable-diffusion-v1-5/stable-diffusion-v1-5 --prompt \"a red kite\" --out kite.png
+  selma generate --model v1-5-pruned-emaonly.safetensors --prompt \"a fox in the snow\" --out fox.png
   selma generate --model models/mini --prompt \"a red star\" --prompt \"a blue star\" --images-per-prompt 4 --batch-size 4 --out star.png
   selma generate --model models/mini --adapter merged.safetensors=0.8 --fuse --guidance 4 --prompt \"a blue star\" --out star.png
   selma generate --model models/mini --init-image star.png --strength 0.5 --prompt \"a red star\" --seed 1,7,20-24 --out red.png
   selma generate --model models/mini --scheduler euler --scheduler-config timestep_spacing=trailing --prompt \"a cube\" --out cube.png")]
 pub struct Args {
-    /// Folder of the model, with model_index.json.
-    #[arg(long, value_name = "DIR")]
+    /// The model: a folder in diffusers' layout, a file with the whole model, or the id of one on the Hugging Face Hub,
+    /// OWNER/NAME[@REVISION][:FILE].
+    #[arg(long, value_name = "DIR|FILE|ID")]
     model: PathBuf,
+    #[command(flatten)]
+    options: ModelOptions,
     /// What to draw. Repeat it for several pictures.
     #[arg(long = "prompt", value_name = "TEXT", required = true)]
     prompts: Vec<String>,
@@ -65,12 +73,12 @@ pub struct Args {
     /// for SDXL.
     #[arg(long, value_name = "SCALE", value_parser = finite)]
     guidance: Option<f64>,
-    /// Layers of the text encoders to skip, counted as diffusers does.
-    #[arg(long, value_name = "N")]
-    clip_skip: Option<usize>,
     /// How far strong guidance is kept from making pictures too bright, 0 to 1; 0.7 is usual for models that predict v.
     #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
     guidance_rescale: f64,
+    /// Layers of the text encoders to skip, counted as diffusers does.
+    #[arg(long, value_name = "N")]
+    clip_skip: Option<usize>,
     /// How the noise is taken away step by step. Default: what the model's folder names.
     #[arg(long, value_name = "NAME", value_parser = named::<SchedulerKind>(SchedulerKind::ALL.map(SchedulerKind::name)))]
     scheduler: Option<SchedulerKind>,
@@ -98,9 +106,9 @@ pub struct Args {
     /// height.
     #[arg(long = "init-image", value_name = "FILE")]
     init_images: Vec<PathBuf>,
-    /// How far to leave the initial image, 0 to 1: the share of the steps that is made.
-    #[arg(long, value_name = "SHARE", default_value = "0.8", requires = "init_images", value_parser = share)]
-    strength: f64,
+    /// How far to leave the initial image, 0 to 1: the share of the steps that is made. Default: 0.8, and 0.3 for SDXL.
+    #[arg(long, value_name = "SHARE", requires = "init_images", value_parser = share)]
+    strength: Option<f64>,
     /// Take the noise from this file instead of the seed: a safetensors file with the tensor "latents" [N,C,h,w], unit
     /// normal, before the scheduler's scaling. One picture for each of the N; a single prompt serves all.
     #[arg(long, value_name = "FILE")]
@@ -142,23 +150,28 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .iter()
         .map(|file| Ok((file, Adapter::load(&file.path)?)))
         .collect::<anyhow::Result<Vec<_>>>()?;
+    let checkpoint = args.options.open(&args.model)?;
     let mut origin = (!args.no_metadata)
-        .then(|| Origin::start(&args, &adapters))
+        .then(|| Origin::start(&args, &checkpoint, &adapters))
         .transpose()?;
 
-    let mut pipeline = StableDiffusion::load(&args.model, &device)?.with_dtype(args.dtype);
+    let mut pipeline =
+        StableDiffusion::from_checkpoint(&checkpoint, &device)?.with_dtype(args.dtype);
     scheduler::configure(&mut pipeline, &args.scheduler_config, args.scheduler)?;
     adapters::attach(&mut pipeline, &args.model, &adapters, args.fuse)?;
     pipeline.vae_tiling = tiling(&args, &pipeline);
     let batches = request::fit_to_latents(request, &pipeline).batches(args.batch_size.get())?;
 
     let mut progress: Option<Progress> = None;
+    let mut cut = BTreeSet::new();
     let mut latents = Vec::new();
     let mut pictures = paths.iter().enumerate();
     for (done, batch) in batches.iter().enumerate() {
         let drawn = pipeline.generate(batch, &mut |state| {
-            if state.step == 1 {
-                state.truncated.iter().for_each(tell_truncated);
+            for text in state.truncated {
+                if cut.insert(text.text.clone()) {
+                    tell_truncated(text);
+                }
             }
             let total = state.total * batches.len();
             progress
@@ -214,20 +227,20 @@ fn check_paths(args: &Args, paths: &[PathBuf]) -> anyhow::Result<()> {
         .map_or(Ok(()), output::check_file)
 }
 
-fn tell_truncated(truncated: &Truncated) {
-    let Truncated { cut, dropped, .. } = truncated;
-    say(format_args!(
-        "warning: {dropped} tokens of a prompt are more than the text encoder takes; cut off: {}",
-        cut.trim()
-    ));
-}
-
 fn tiling(args: &Args, pipeline: &StableDiffusion) -> Option<VaeTiling> {
     let config = &pipeline.vae_config;
     args.vae_tiling.then(|| match args.vae_tile_size {
         Some(size) => VaeTiling::of_size(config, size.get()),
         None => VaeTiling::new(config),
     })
+}
+
+fn tell_truncated(truncated: &Truncated) {
+    let Truncated { cut, dropped, .. } = truncated;
+    say(format_args!(
+        "warning: {dropped} tokens of a prompt are more than the text encoder takes; cut off: {}",
+        cut.trim()
+    ));
 }
 
 /// `FILE.png` for one picture, `FILE-1.png`, `FILE-2.png`, .. for several.

@@ -6,7 +6,7 @@ use std::thread::{self, JoinHandle};
 use anyhow::anyhow;
 use burn::tensor::FloatDType;
 use selma_diffusion::png::{Settings, UsedAdapter, UsedFile, UsedImage};
-use selma_diffusion::{Checkpoint, StableDiffusion, TextToImage};
+use selma_diffusion::{Checkpoint, InitImage, StableDiffusion, TextToImage};
 use selma_lora::Adapter;
 
 use super::Args;
@@ -30,11 +30,9 @@ enum Model {
 }
 
 impl Model {
-    fn start(folder: PathBuf) -> Self {
-        let hash = move || {
-            let sha256 = Checkpoint::open(&folder)?.sha256()?;
-            Ok(UsedFile::new(&folder, sha256))
-        };
+    /// The name is that by which the model was asked for.
+    fn start(name: PathBuf, checkpoint: Checkpoint) -> Self {
+        let hash = move || Ok(UsedFile::new(&name, checkpoint.sha256()?));
         Self::Hashing(Some(thread::spawn(hash)))
     }
 
@@ -54,7 +52,11 @@ impl Model {
 
 impl Origin {
     /// Reads the files for their hashes, the model in the background.
-    pub fn start(args: &Args, adapters: &[(&WeightedFile, Adapter)]) -> anyhow::Result<Self> {
+    pub fn start(
+        args: &Args,
+        checkpoint: &Checkpoint,
+        adapters: &[(&WeightedFile, Adapter)],
+    ) -> anyhow::Result<Self> {
         let adapter = |(file, adapter): &(&WeightedFile, Adapter)| {
             let hash = adapter.source.as_ref().map(|source| &source.sha256);
             UsedAdapter {
@@ -72,7 +74,7 @@ impl Origin {
                 .map(used)
                 .collect::<Result<_, _>>()?,
             init_latents: args.init_latents.as_ref().map(used).transpose()?,
-            model: Model::start(args.model.clone()),
+            model: Model::start(args.model.clone(), checkpoint.clone()),
         })
     }
 
@@ -85,7 +87,8 @@ impl Origin {
         prompt: usize,
     ) -> anyhow::Result<Settings> {
         let kind = request.scheduler.unwrap_or(pipeline.scheduler);
-        let strength = request.init_image.as_ref().map(|init| init.strength);
+        let strength = |init: &InitImage| init.strength.unwrap_or(pipeline.default_strength());
+        let strength = request.init_image.as_ref().map(strength);
         let init_image = shared_or_own(&self.init_images, prompt).zip(strength);
         Ok(Settings {
             version: env!("CARGO_PKG_VERSION").to_owned(),

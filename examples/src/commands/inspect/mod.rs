@@ -11,24 +11,33 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use selma_dataset::{JOURNAL_FILE, METADATA_FILE};
+use selma_diffusion::weights::Weights;
 use serde::Serialize;
 
+use super::model::ModelOptions;
 use crate::terminal::print;
 
-/// Show what is in an adapter, a picture, a model folder or a dataset.
+/// Show what is in a model, an adapter, a picture or a dataset.
 ///
-/// A PNG file says how it was drawn, if its program wrote that. Any other file is read as a LoRA adapter: its format,
-/// layers, ranks, alphas and the size of its updates. A folder with model_index.json is a model in the layout of diffusers, one with metadata.jsonl a dataset of pictures with texts.
+/// A PNG file says how it was drawn, if its program wrote that. Any other file is a whole model in the original layout
+/// (.safetensors or .ckpt, of which nothing is executed) or a LoRA adapter: its format, layers, ranks, alphas and the size
+/// of its updates. A folder with model_index.json is a model in the layout of diffusers, one with metadata.jsonl a dataset
+/// of pictures with texts.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   selma inspect merged.safetensors
+  selma inspect v1-5-pruned-emaonly.safetensors
   selma inspect circles.png
-  selma inspect models/mini --json")]
+  selma inspect models/mini --json
+  selma inspect stable-diffusion-v1-5/stable-diffusion-v1-5")]
 pub struct Args {
-    /// An adapter or picture file, a model folder, or a dataset folder.
-    #[arg(value_name = "FILE|DIR")]
+    /// A model's folder or file, an adapter or picture file, a dataset folder, or the id of a model on the Hugging Face Hub,
+    /// which is downloaded.
+    #[arg(value_name = "FILE|DIR|ID")]
     path: PathBuf,
+    #[command(flatten)]
+    options: ModelOptions,
     /// Print JSON for programs instead of text for people.
     #[arg(long)]
     json: bool,
@@ -40,20 +49,22 @@ trait Description: Serialize {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let path = &args.path;
+    let path = &args.options.locate(&args.path)?;
     let found = path
         .metadata()
         .with_context(|| format!("cannot read {}", path.display()))?;
     if !found.is_dir() {
         return if is_png(path) {
             show(&picture::describe(path)?, args.json)
+        } else if is_model(path) {
+            show(&model::describe(path, &args.options)?, args.json)
         } else {
             show(&adapter::describe(path)?, args.json)
         };
     }
     let has = |name: &str| path.join(name).exists();
     if has("model_index.json") {
-        show(&model::describe(path)?, args.json)
+        show(&model::describe(path, &args.options)?, args.json)
     } else if has(METADATA_FILE) || has(JOURNAL_FILE) {
         show(&dataset::describe(path)?, args.json)
     } else {
@@ -66,6 +77,19 @@ fn is_png(path: &Path) -> bool {
     let mut start = [0; 8];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut start));
     read.is_ok() && start == *b"\x89PNG\r\n\x1a\n"
+}
+
+/// Whether a file is to be read as a model: it has a UNet in the original layout, or is a checkpoint of PyTorch, which
+/// no adapter is.
+fn is_model(path: &Path) -> bool {
+    match Weights::open(path) {
+        Ok(weights) => weights
+            .names()
+            .any(|name| name.starts_with("model.diffusion_model.")),
+        Err(_) => path
+            .extension()
+            .is_some_and(|ending| ending != "safetensors"),
+    }
 }
 
 fn unknown(path: &Path) -> anyhow::Result<()> {

@@ -3,20 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use indicatif::{HumanBytes, HumanCount};
-use selma_diffusion::config::read_json;
-use selma_diffusion::models::{AutoencoderKLConfig, ClipTextConfig, UNet2DConditionModelConfig};
+use selma_diffusion::models::ClipTextConfig;
 use selma_diffusion::schedulers::PredictionType;
 use selma_diffusion::weights::{Dtype, Weights};
-use selma_diffusion::{Checkpoint, DiffusionError};
+use selma_diffusion::{Stored, device};
 use serde::Serialize;
 
 use super::Description;
+use crate::commands::model::ModelOptions;
 use crate::table::{columns, pairs};
 
-/// A folder in the layout of diffusers.
+/// A model in the layout of diffusers, or in a single file.
 #[derive(Debug, Serialize)]
 pub struct Model {
     path: PathBuf,
+    /// What a single file was recognised as.
+    family: Option<String>,
     /// SHA-256 over the weight files.
     sha256: String,
     /// Width and height of the pictures it was made for, in pixels.
@@ -26,11 +28,15 @@ pub struct Model {
     scaling_factor: f64,
     prediction_type: PredictionType,
     scheduler: &'static str,
+    /// Whether a single file's family says the prediction type and the scheduler, and not the file.
+    assumed: bool,
     train_timesteps: usize,
     vocabulary: usize,
     text_length: usize,
     parameters: u64,
     components: Vec<Component>,
+    /// Tensors of a single file that are known to be no part of the model.
+    ignored: Vec<String>,
 }
 
 /// A network with its weights.
@@ -44,65 +50,62 @@ struct Component {
     dtypes: Vec<String>,
     /// The configuration's most telling fields.
     config: String,
+    /// Parameters without a tensor, tensors without a parameter, and tensors of another shape or type.
+    missing: Vec<String>,
+    unused: Vec<String>,
+    misfit: Vec<String>,
 }
 
-pub fn describe(path: &Path) -> anyhow::Result<Model> {
-    let checkpoint = Checkpoint::open(path)?;
+pub fn describe(path: &Path, options: &ModelOptions) -> anyhow::Result<Model> {
+    let checkpoint = options.open(path)?;
     let (kind, scheduler) = checkpoint.scheduler()?;
     let tokenizer = checkpoint.tokenizer()?;
-    let text: ClipTextConfig = read_json(&path.join("text_encoder/config.json"))?;
-    let unet: UNet2DConditionModelConfig = read_json(&path.join("unet/config.json"))?;
-    let vae: AutoencoderKLConfig = read_json(&path.join("vae/config.json"))?;
-    let text_line = |text: &ClipTextConfig| {
-        format!(
-            "width {}, {} layers, {} heads",
-            text.hidden_size, text.num_hidden_layers, text.num_attention_heads
-        )
-    };
+    let text = checkpoint.stored_text_encoder()?;
+    let unet = checkpoint.stored_unet()?;
+    let vae = checkpoint.stored_vae()?;
     let unet_line = format!(
         "channels {:?}, {} layers a block, context {}",
-        unet.block_out_channels, unet.layers_per_block, unet.cross_attention_dim
+        unet.config.block_out_channels,
+        unet.config.layers_per_block,
+        unet.config.cross_attention_dim
     );
     let vae_line = format!(
         "channels {:?}, {} latent channels",
-        vae.block_out_channels, vae.latent_channels
+        vae.config.block_out_channels, vae.config.latent_channels
     );
-    let text_class = |text: &ClipTextConfig| match text.has_projection() {
-        true => "CLIPTextModelWithProjection",
-        false => "CLIPTextModel",
-    };
-    let text_encoder = |name, text: &ClipTextConfig| {
-        component(path, name, "model", text_class(text), text_line(text))
-    };
-    let mut components = vec![text_encoder("text_encoder", &text)?];
+    let mut components = vec![text_encoder("text_encoder", &text)];
     if checkpoint.is_xl() {
-        let second: ClipTextConfig = read_json(&path.join("text_encoder_2/config.json"))?;
-        components.push(text_encoder("text_encoder_2", &second)?);
+        let second = checkpoint.stored_text_encoder_2()?;
+        components.push(text_encoder("text_encoder_2", &second));
     }
     components.extend([
-        component(
-            path,
-            "unet",
-            "diffusion_pytorch_model",
-            "UNet2DConditionModel",
-            unet_line,
-        )?,
-        component(
-            path,
-            "vae",
-            "diffusion_pytorch_model",
-            "AutoencoderKL",
-            vae_line,
-        )?,
+        component("unet", "UNet2DConditionModel", &unet.weights, unet_line),
+        component("vae", "AutoencoderKL", &vae.weights, vae_line),
     ]);
+    for (name, fit) in checkpoint.fits(&device("flex")?)? {
+        let named = components
+            .iter_mut()
+            .find(|component| component.name == name);
+        if let Some(component) = named {
+            component.missing = fit.missing;
+            component.unused = fit.unused;
+            component.misfit = fit.misfit;
+        }
+    }
+    let single = checkpoint.single_file();
     Ok(Model {
         path: path.to_owned(),
+        family: single.map(|single| single.family().to_string()),
         sha256: checkpoint.sha256()?,
-        native_size: unet.sample_size.map(|size| size * vae.factor()),
-        vae_factor: vae.factor(),
-        scaling_factor: vae.scaling_factor,
+        native_size: unet
+            .config
+            .sample_size
+            .map(|size| size * vae.config.factor()),
+        vae_factor: vae.config.factor(),
+        scaling_factor: vae.config.scaling_factor,
         prediction_type: scheduler.prediction_type(),
         scheduler: kind.class_name(),
+        assumed: single.is_some_and(|single| *single.scheduler() == scheduler),
         train_timesteps: scheduler.num_train_timesteps(),
         vocabulary: tokenizer.vocab_size(),
         text_length: tokenizer.max_length(),
@@ -111,36 +114,46 @@ pub fn describe(path: &Path) -> anyhow::Result<Model> {
             .map(|component| component.parameters)
             .sum(),
         components,
+        ignored: single.map_or_else(Vec::new, |single| single.unused().to_vec()),
     })
 }
 
-fn component(
-    path: &Path,
-    name: &'static str,
-    stem: &str,
-    class: &'static str,
-    config: String,
-) -> Result<Component, DiffusionError> {
-    let plain = path.join(name).join(format!("{stem}.safetensors"));
-    let half = path.join(name).join(format!("{stem}.fp16.safetensors"));
-    let file = if plain.exists() || !half.exists() {
-        plain
+fn text_encoder(name: &'static str, stored: &Stored<ClipTextConfig>) -> Component {
+    let config = &stored.config;
+    let class = if config.has_projection() {
+        "CLIPTextModelWithProjection"
     } else {
-        half
+        "CLIPTextModel"
     };
-    let weights = Weights::open(&file)?;
+    let line = format!(
+        "width {}, {} layers, {} heads",
+        config.hidden_size, config.num_hidden_layers, config.num_attention_heads
+    );
+    component(name, class, &stored.weights, line)
+}
+
+fn component(
+    name: &'static str,
+    class: &'static str,
+    weights: &Weights,
+    config: String,
+) -> Component {
     // Some files also hold a constant buffer of integers, which is no parameter.
-    let parameters = weights
-        .names()
-        .filter(|name| {
-            matches!(
-                weights.dtype(name),
-                Some(Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
-            )
-        })
-        .filter_map(|name| weights.shape(name))
-        .map(|shape| shape.iter().product::<usize>() as u64)
-        .sum();
+    let floats = weights.names().filter(|name| {
+        matches!(
+            weights.dtype(name),
+            Some(Dtype::F16 | Dtype::BF16 | Dtype::F32 | Dtype::F64)
+        )
+    });
+    let count = |name: &str| {
+        let shape = weights.shape(name).unwrap_or_default();
+        shape.iter().product::<usize>() as u64
+    };
+    let bits = |name: &str| {
+        weights
+            .dtype(name)
+            .map_or(0, |dtype| dtype.bitsize() as u64)
+    };
     let mut dtypes: Vec<String> = weights
         .names()
         .filter_map(|name| weights.dtype(name))
@@ -148,16 +161,39 @@ fn component(
         .collect();
     dtypes.sort_unstable();
     dtypes.dedup();
-    let bytes = std::fs::metadata(&file).map_or(0, |found| found.len());
-    Ok(Component {
+    Component {
         name,
         class,
-        file,
-        parameters,
-        bytes,
+        file: weights.path().to_owned(),
+        parameters: floats.map(count).sum(),
+        bytes: weights
+            .names()
+            .map(|name| count(name) * bits(name) / 8)
+            .sum(),
         dtypes,
         config,
-    })
+        missing: Vec::new(),
+        unused: Vec::new(),
+        misfit: Vec::new(),
+    }
+}
+
+/// What does not fit, a line each.
+fn unfit(component: &Component) -> Vec<String> {
+    let line = |what: &str, keys: &[String]| {
+        let shown: Vec<&str> = keys.iter().take(8).map(String::as_str).collect();
+        let more = if keys.len() > shown.len() { ", .." } else { "" };
+        let (name, count) = (component.name, keys.len());
+        (count > 0).then(|| format!("{name}: {count} {what}: {}{more}", shown.join(", ")))
+    };
+    [
+        line("missing", &component.missing),
+        line("unused", &component.unused),
+        line("of another shape or type", &component.misfit),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 impl Description for Model {
@@ -170,8 +206,14 @@ impl Description for Model {
         let size = self.native_size.map_or("not given".to_owned(), |size| {
             format!("{size}x{size} pixels")
         });
-        let pairs = pairs(&[
-            ("model", self.path.display().to_string()),
+        let assumed = if self.assumed {
+            " (of the family; the file does not say it)"
+        } else {
+            ""
+        };
+        let mut rows = vec![("model", self.path.display().to_string())];
+        rows.extend(self.family.clone().map(|family| ("family", family)));
+        rows.extend([
             ("sha256", self.sha256.clone()),
             ("pictures", size),
             (
@@ -181,7 +223,7 @@ impl Description for Model {
                     self.vae_factor, self.scaling_factor
                 ),
             ),
-            ("predicts", prediction.to_owned()),
+            ("predicts", format!("{prediction}{assumed}")),
             (
                 "scheduler",
                 format!(
@@ -199,6 +241,14 @@ impl Description for Model {
             ),
             ("parameters", HumanCount(self.parameters).to_string()),
         ]);
+        if !self.ignored.is_empty() {
+            let count = HumanCount(self.ignored.len() as u64);
+            rows.push((
+                "ignored",
+                format!("{count} tensors that are no part of the model"),
+            ));
+        }
+        let pairs = pairs(&rows);
         let rows: Vec<[String; 5]> = self
             .components
             .iter()
@@ -216,6 +266,11 @@ impl Description for Model {
             ["component", "parameters", "size", "type", "configuration"],
             &rows,
         );
-        format!("{pairs}\n\n{table}")
+        let unfit: Vec<String> = self.components.iter().flat_map(unfit).collect();
+        if unfit.is_empty() {
+            format!("{pairs}\n\n{table}")
+        } else {
+            format!("{pairs}\n\n{table}\n\n{}", unfit.join("\n"))
+        }
     }
 }

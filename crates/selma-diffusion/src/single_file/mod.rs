@@ -1,0 +1,196 @@
+//! A whole model in one file, in the layout of the original code (`.safetensors` or `.ckpt`).
+//!
+//! The tensors are seen under diffusers' names without being copied: a rename, a part of the rows or a transpose
+//! changes how they are read. Sizes come from the shapes; what shapes do not tell follows the family.
+
+mod error;
+mod family;
+mod part;
+mod text;
+mod unet;
+mod vae;
+
+use std::collections::BTreeMap;
+
+pub use error::SingleFileError;
+use part::Part;
+
+use crate::models::{AutoencoderKLConfig, ClipTextConfig, UNet2DConditionModelConfig};
+use crate::presets::{Family, Preset};
+use crate::schedulers::SchedulerConfig;
+use crate::weights::{StoredTensor, Weights};
+
+/// A network of a single file: the configuration that follows from it, and its tensors under diffusers' names.
+#[derive(Debug, Clone)]
+pub struct SinglePart<C> {
+    /// From the shapes and the family.
+    pub config: C,
+    /// The tensors.
+    pub weights: Weights,
+}
+
+/// A whole model in one file.
+#[derive(Debug, Clone)]
+pub struct SingleFile {
+    family: Family,
+    preset: Preset,
+    scheduler: SchedulerConfig,
+    unet: SinglePart<UNet2DConditionModelConfig>,
+    vae: SinglePart<AutoencoderKLConfig>,
+    text_encoder: SinglePart<ClipTextConfig>,
+    text_encoder_2: Option<SinglePart<ClipTextConfig>>,
+    unused: Vec<String>,
+}
+
+impl SingleFile {
+    /// Recognises the model in a file and sees its tensors under diffusers' names.
+    ///
+    /// `text_layers` is the number of layers that the text encoder of SD 2 keeps; all but the last if none is given.
+    ///
+    /// # Errors
+    ///
+    /// If the file holds something else, or more than the model and what is known to come with it.
+    pub fn new(weights: &Weights, text_layers: Option<usize>) -> Result<Self, SingleFileError> {
+        let family = family::recognise(weights)?;
+        let preset = family::preset(family, weights);
+        let part = |prefix| Part { weights, prefix };
+        let unet = unet::UNetLayout::infer(&part(family::UNET))?;
+        let vae = vae::VaeLayout::infer(&part(family::VAE))?;
+        let (text, text_2) = text::TextLayout::infer(preset, part, text_layers)?;
+
+        let mut sorted = Sorted::default();
+        for key in weights.names() {
+            let Some(tensor) = weights.tensor(key) else {
+                continue;
+            };
+            if family::is_extra(key) {
+                sorted.unused.push(key.to_owned());
+            } else if let Some(rest) = key.strip_prefix(family::UNET) {
+                // The added conditions of other families are other than those of SDXL.
+                let known = family == Family::Sdxl || !rest.starts_with("label_emb.");
+                let name = unet.rename(rest).filter(|_| known);
+                let named = name.map(|name| vec![(name, tensor.clone())]);
+                sorted.add(|sorted| &mut sorted.unet, key, named);
+            } else if let Some(rest) = key.strip_prefix(family::VAE) {
+                let named = vae.convert(rest, tensor).map(|named| vec![named]);
+                sorted.add(|sorted| &mut sorted.vae, key, named);
+            } else if let Some(rest) = key.strip_prefix(text.prefix) {
+                let named = text.convert(rest, tensor);
+                sorted.add(|sorted| &mut sorted.text, key, named);
+            } else if let Some((second, rest)) = text_2
+                .as_ref()
+                .and_then(|second| Some((second, key.strip_prefix(second.prefix)?)))
+            {
+                let named = second.convert(rest, tensor);
+                sorted.add(|sorted| &mut sorted.text_2, key, named);
+            } else {
+                sorted.unknown.push(key.to_owned());
+            }
+        }
+        if !sorted.unknown.is_empty() {
+            return Err(SingleFileError::Unknown {
+                path: weights.path().to_owned(),
+                family,
+                keys: sorted.unknown,
+            });
+        }
+        let named = |tensors| Weights::of(weights.path().to_owned(), tensors);
+        Ok(Self {
+            family,
+            preset,
+            scheduler: family::scheduler(preset, weights),
+            unet: SinglePart {
+                config: unet.config(preset),
+                weights: named(sorted.unet),
+            },
+            vae: SinglePart {
+                config: vae.config(preset),
+                weights: named(sorted.vae),
+            },
+            text_encoder: SinglePart {
+                config: text.config,
+                weights: named(sorted.text),
+            },
+            text_encoder_2: text_2.map(|second| SinglePart {
+                config: second.config,
+                weights: named(sorted.text_2),
+            }),
+            unused: sorted.unused,
+        })
+    }
+
+    /// What the file was recognised as.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The published model that stands for what shapes do not tell.
+    #[must_use]
+    pub fn preset(&self) -> Preset {
+        self.preset
+    }
+
+    /// The scheduler of the family.
+    #[must_use]
+    pub fn scheduler(&self) -> &SchedulerConfig {
+        &self.scheduler
+    }
+
+    /// The denoising network.
+    #[must_use]
+    pub fn unet(&self) -> &SinglePart<UNet2DConditionModelConfig> {
+        &self.unet
+    }
+
+    /// The VAE.
+    #[must_use]
+    pub fn vae(&self) -> &SinglePart<AutoencoderKLConfig> {
+        &self.vae
+    }
+
+    /// The text encoder.
+    #[must_use]
+    pub fn text_encoder(&self) -> &SinglePart<ClipTextConfig> {
+        &self.text_encoder
+    }
+
+    /// The second text encoder, which SDXL has.
+    #[must_use]
+    pub fn text_encoder_2(&self) -> Option<&SinglePart<ClipTextConfig>> {
+        self.text_encoder_2.as_ref()
+    }
+
+    /// Tensors that are known to be no part of the model.
+    #[must_use]
+    pub fn unused(&self) -> &[String] {
+        &self.unused
+    }
+}
+
+/// All tensors of a file by where they belong.
+#[derive(Debug, Default)]
+struct Sorted {
+    unet: BTreeMap<String, StoredTensor>,
+    vae: BTreeMap<String, StoredTensor>,
+    text: BTreeMap<String, StoredTensor>,
+    text_2: BTreeMap<String, StoredTensor>,
+    unused: Vec<String>,
+    unknown: Vec<String>,
+}
+
+impl Sorted {
+    /// Puts a tensor under its new names: `None` if there is none for it, an empty list if it is not needed.
+    fn add(
+        &mut self,
+        part: impl Fn(&mut Self) -> &mut BTreeMap<String, StoredTensor>,
+        key: &str,
+        named: Option<Vec<(String, StoredTensor)>>,
+    ) {
+        match named {
+            None => self.unknown.push(key.to_owned()),
+            Some(named) if named.is_empty() => self.unused.push(key.to_owned()),
+            Some(named) => part(self).extend(named),
+        }
+    }
+}
