@@ -1,5 +1,9 @@
 //! Stable Diffusion on disk: diffusers' folder layout, or a single file in the original layout.
 
+mod names;
+mod options;
+mod stored;
+
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
@@ -20,32 +24,17 @@ use crate::single_file::{SingleFile, SinglePart};
 use crate::tokenizer::ClipTokenizer;
 use crate::weights::{self, Fit, WeightFile, Weights, compare, load};
 
+pub use options::{CheckpointOptions, ConfigSource};
+pub use stored::{Component, Stored};
+
+use names::{is_constant, text_names, vae_names};
+
 /// Pipelines with one text encoder.
 const STABLE_DIFFUSION: &str = "StableDiffusionPipeline";
 /// Pipelines with two.
 const STABLE_DIFFUSION_XL: &str = "StableDiffusionXLPipeline";
 /// The scheduler's configuration in the folder of a pipeline.
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
-
-/// What to read instead of what a checkpoint says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CheckpointOptions {
-    /// The variant of a folder's weight files, such as `fp16`.
-    pub variant: Option<String>,
-    /// Configurations that go before those of the checkpoint.
-    pub config: Option<ConfigSource>,
-    /// A tokenizer's folder, or a pipeline's folder with one.
-    pub tokenizer: Option<PathBuf>,
-}
-
-/// Where configurations come from that go before a checkpoint's own.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ConfigSource {
-    /// A pipeline's folder: any of `unet/config.json`, `vae/config.json`, .. that it has, and its tokenizer.
-    Folder(PathBuf),
-    /// A published model.
-    Preset(Preset),
-}
 
 /// A Stable Diffusion on disk, of which nothing large is read before it is asked for.
 #[derive(Debug, Clone)]
@@ -64,26 +53,6 @@ enum Layout {
     Folder,
     /// The original layout.
     SingleFile(Box<SingleFile>),
-}
-
-/// A component in memory: its configuration and its network.
-#[derive(Debug, Clone)]
-pub struct Component<C, M> {
-    /// What `config.json` says.
-    pub config: C,
-    /// The network.
-    pub model: M,
-}
-
-/// A component on disk: its configuration, where that came from, and its tensors.
-#[derive(Debug, Clone)]
-pub struct Stored<C> {
-    /// What `config.json` says, or what follows from the shapes.
-    pub config: C,
-    /// The tensors, under diffusers' names.
-    pub weights: Weights,
-    /// Where the configuration stands.
-    config_path: PathBuf,
 }
 
 impl Checkpoint {
@@ -442,34 +411,6 @@ impl Checkpoint {
     }
 }
 
-impl ConfigSource {
-    /// The configuration of a component, if this has one.
-    fn config<C: DeserializeOwned>(
-        &self,
-        name: &str,
-        published: impl Fn(Preset) -> Option<C>,
-    ) -> Result<Option<C>, DiffusionError> {
-        match self {
-            Self::Preset(preset) => Ok(published(*preset)),
-            Self::Folder(folder) => {
-                let path = folder.join(name).join("config.json");
-                if path.is_file() {
-                    Ok(Some(read_json(&path)?))
-                } else {
-                    Ok(None)
-                }
-            }
-        }
-    }
-}
-
-impl<C> Stored<C> {
-    /// The network, its weights not loaded yet.
-    fn model<M>(&self, init: impl Fn(&C) -> Result<M, ConfigError>) -> Result<M, DiffusionError> {
-        Ok(init(&self.config).map_err(|error| error.in_file(&self.config_path))?)
-    }
-}
-
 fn clip(
     stored: Stored<ClipTextConfig>,
     device: &Device,
@@ -500,43 +441,4 @@ fn read_index(folder: &Path) -> Result<(bool, bool), ConfigError> {
     let zeros = index.get("force_zeros_for_empty_prompt");
     // True is diffusers' default.
     Ok((xl, xl && zeros.and_then(Value::as_bool).unwrap_or(true)))
-}
-
-/// The key of a field of the text encoder: files with and without the level `text_model.` are in use.
-fn text_names(weights: &Weights) -> impl Fn(&str) -> String {
-    let prefixed = weights.names().any(|name| name.starts_with("text_model."));
-    move |path| match path.strip_prefix("text_model.") {
-        Some(short) if !prefixed => short.to_owned(),
-        _ => path.to_owned(),
-    }
-}
-
-/// A buffer 0, 1, 2, .. that old versions of transformers saved.
-fn is_constant(name: &str) -> bool {
-    name.ends_with("position_ids")
-}
-
-/// The key of a field of the VAE.
-fn vae_names(weights: &Weights) -> impl Fn(&str) -> String {
-    let mut names = weights.names();
-    let old = names.any(|name| name.ends_with(".proj_attn.weight"));
-    move |path| {
-        if old {
-            old_attention_name(path)
-        } else {
-            path.to_owned()
-        }
-    }
-}
-
-/// The names that VAE files of SD 1 and 2 have for the projections of their attention.
-fn old_attention_name(path: &str) -> String {
-    [
-        (".to_q.", ".query."),
-        (".to_k.", ".key."),
-        (".to_v.", ".value."),
-        (".to_out.0.", ".proj_attn."),
-    ]
-    .iter()
-    .fold(path.to_owned(), |path, (new, old)| path.replace(new, old))
 }

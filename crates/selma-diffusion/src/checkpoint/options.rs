@@ -1,0 +1,50 @@
+//! What to read instead of what a checkpoint says.
+
+use std::path::PathBuf;
+
+use serde::de::DeserializeOwned;
+
+use crate::DiffusionError;
+use crate::config::read_json;
+use crate::presets::Preset;
+
+/// What to read instead of what a checkpoint says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CheckpointOptions {
+    /// The variant of a folder's weight files, such as `fp16`.
+    pub variant: Option<String>,
+    /// Configurations that go before those of the checkpoint.
+    pub config: Option<ConfigSource>,
+    /// A tokenizer's folder, or a pipeline's folder with one.
+    pub tokenizer: Option<PathBuf>,
+}
+
+/// Where configurations come from that go before a checkpoint's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConfigSource {
+    /// A pipeline's folder: any of `unet/config.json`, `vae/config.json`, .. that it has, and its tokenizer.
+    Folder(PathBuf),
+    /// A published model.
+    Preset(Preset),
+}
+
+impl ConfigSource {
+    /// The configuration of a component, if this has one.
+    pub(super) fn config<C: DeserializeOwned>(
+        &self,
+        name: &str,
+        published: impl Fn(Preset) -> Option<C>,
+    ) -> Result<Option<C>, DiffusionError> {
+        match self {
+            Self::Preset(preset) => Ok(published(*preset)),
+            Self::Folder(folder) => {
+                let path = folder.join(name).join("config.json");
+                if path.is_file() {
+                    Ok(Some(read_json(&path)?))
+                } else {
+                    Ok(None)
+                }
+            }
+        }
+    }
+}
