@@ -1,5 +1,9 @@
 //! What cannot be drawn is refused with its reason, before any step where that can be known.
-#![allow(clippy::unwrap_used, reason = "the helpers of tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "the helpers of tests fail by panicking"
+)]
 
 mod common;
 

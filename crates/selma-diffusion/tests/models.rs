@@ -2,7 +2,11 @@
 //!
 //! The fixtures come from `tools/make_diffusion_fixtures.py`. Folders of the same layout that the environment variable
 //! `SELMA_PARITY_DIR` names (separated by colons) are checked too.
-#![allow(clippy::unwrap_used, reason = "the helpers of tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "the helpers of tests fail by panicking"
+)]
 
 use std::path::{Path, PathBuf};
 

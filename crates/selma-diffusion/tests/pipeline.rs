@@ -2,7 +2,11 @@
 //!
 //! The fixtures come from `tools/make_diffusion_fixtures.py`. Folders of the same layout that the environment variable
 //! `SELMA_PARITY_DIR` names (separated by colons) are checked too.
-#![allow(clippy::unwrap_used, reason = "the helpers of tests fail by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "the helpers of tests fail by panicking"
+)]
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -116,8 +120,8 @@ fn request_of(options: &Value) -> TextToImage {
     };
     let prompt = options["prompt"].as_str().unwrap().to_owned();
     let mut request = TextToImage::new(vec![prompt], vec![0]);
-    let negative = options["negative_prompt"].as_str().map(str::to_owned);
-    request.negative_prompts = negative.into_iter().collect();
+    let negative = options["negative_prompt"].as_str();
+    request.negative_prompts = negative.map(str::to_owned).into_iter().collect();
     request.steps = options["num_inference_steps"].as_u64().unwrap() as usize;
     request.guidance = options["guidance_scale"].as_f64();
     request.clip_skip = options["clip_skip"].as_u64().map(|skip| skip as usize);

@@ -223,7 +223,7 @@ fn a_picture_depends_on_its_own_seed_and_prompts_and_not_on_its_batch() {
     let pipeline = tiny();
     let shared = RgbImage::from_fn(19, 13, |x, y| image::Rgb([x as u8 * 13, y as u8 * 19, 100]));
     let other = RgbImage::from_pixel(18, 12, image::Rgb([200, 30, 90]));
-    let own = vec![shared.clone(), other.clone(), shared.clone()];
+    let own = vec![shared.clone(), other, shared.clone()];
     let prompts = ["a red circle", "two blue squares", "green"];
     for pictures in [None, Some(vec![shared]), Some(own)] {
         let request = TextToImage {

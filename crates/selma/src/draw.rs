@@ -1,18 +1,14 @@
 //! Drawing many prompts into a data set, batch by batch.
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use image::RgbImage;
 use selma_dataset::{DatasetWriter, Provenance};
 use selma_diffusion::schedulers::SchedulerKind;
 use selma_diffusion::{DiffusionError, StableDiffusion, TextToImage};
 use selma_llm::Prompt;
 
-use crate::side_by_side::side_by_side;
 use crate::{RunEvent, RunObserver, SelmaError};
 
 /// A picture to draw.
@@ -81,8 +77,6 @@ pub struct DrawingStyle<'a> {
     pub scheduler: Option<SchedulerKind>,
     /// Pictures drawn together.
     pub batch_size: usize,
-    /// Batches drawn side by side, each by an equal part of the cores. Pictures do not depend on it.
-    pub workers: usize,
     /// Name of the model for the provenance.
     pub model: &'a str,
     /// Hash of the base's weights.
@@ -115,14 +109,12 @@ pub fn draw(
     task: &str,
     observer: &mut RunObserver<'_>,
 ) -> Result<(), SelmaError> {
-    for (field, value) in [("batch_size", style.batch_size), ("workers", style.workers)] {
-        if value == 0 {
-            return Err(SelmaError::Setting {
-                field: field.to_owned(),
-                expected: "at least 1".to_owned(),
-                found: "0".to_owned(),
-            });
-        }
+    if style.batch_size == 0 {
+        return Err(SelmaError::Setting {
+            field: "batch_size".to_owned(),
+            expected: "at least 1".to_owned(),
+            found: "0".to_owned(),
+        });
     }
     let wanted = by_file_name(drawings)?;
     let mut writer = DatasetWriter::open(folder)?;
@@ -132,69 +124,56 @@ pub fn draw(
         return Err(error);
     }
     let total = drawings.len();
-    let missing: Vec<&[Drawing<'_>]> = drawings
-        .chunks(style.batch_size)
-        .filter(|batch| {
-            batch
-                .iter()
-                .any(|drawing| !writer.contains(&drawing.file_name()))
-        })
-        .collect();
-    let done = Cell::new(writer.len());
-    side_by_side(
-        &missing,
-        style.workers,
-        |batch, stop| draw_batch(pipeline, batch, style, stop),
-        |batch, images| {
-            for (drawing, image) in batch.iter().zip(&images) {
-                let name = drawing.file_name();
-                if writer.contains(&name) {
-                    continue;
-                }
-                let provenance = provenance(drawing, style, scheduler, image.dimensions());
-                writer.push(&name, image, drawing.text, provenance)?;
-            }
-            done.set(writer.len());
-            Ok(())
-        },
-        || {
+    for batch in drawings.chunks(style.batch_size) {
+        if batch
+            .iter()
+            .all(|drawing| writer.contains(&drawing.file_name()))
+        {
+            continue;
+        }
+        let prompts = batch
+            .iter()
+            .map(|drawing| drawing.text.to_owned())
+            .collect();
+        let mut request = TextToImage::new(prompts, batch.iter().map(|d| d.seed).collect());
+        request.steps = style.steps;
+        request.guidance = Some(style.guidance);
+        request.scheduler = style.scheduler;
+        let done = writer.len();
+        let mut observe = |_: selma_diffusion::pipeline::Denoising<'_>| -> ControlFlow<()> {
             observer(RunEvent::Progress {
                 task,
-                done: done.get(),
+                done,
                 total,
                 unit: "images",
                 note: None,
             })
-        },
-    )?;
-    Ok(writer.finish()?)
-}
-
-/// The pictures of one batch; given up between two steps when `stop` is set.
-fn draw_batch(
-    pipeline: &StableDiffusion,
-    batch: &[Drawing<'_>],
-    style: &DrawingStyle<'_>,
-    stop: &AtomicBool,
-) -> Result<Vec<RgbImage>, SelmaError> {
-    let prompts = batch.iter().map(|drawing| drawing.text.to_owned());
-    let seeds = batch.iter().map(|drawing| drawing.seed).collect();
-    let mut request = TextToImage::new(prompts.collect(), seeds);
-    request.steps = style.steps;
-    request.guidance = Some(style.guidance);
-    request.scheduler = style.scheduler;
-    let mut go_on = |_: selma_diffusion::pipeline::Denoising<'_>| {
-        if stop.load(Ordering::Relaxed) {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
+        };
+        let generated = pipeline.generate(&request, &mut observe);
+        let generated = generated.map_err(|error| match error {
+            DiffusionError::Cancelled => SelmaError::Cancelled,
+            other => other.into(),
+        })?;
+        for (drawing, image) in batch.iter().zip(&generated.images) {
+            let name = drawing.file_name();
+            if writer.contains(&name) {
+                continue;
+            }
+            let provenance = provenance(drawing, style, scheduler, image.dimensions());
+            writer.push(&name, image, drawing.text, provenance)?;
         }
-    };
-    match pipeline.generate(&request, &mut go_on) {
-        Ok(generated) => Ok(generated.images),
-        Err(DiffusionError::Cancelled) => Err(SelmaError::Cancelled),
-        Err(error) => Err(error.into()),
+        let progress = RunEvent::Progress {
+            task,
+            done: writer.len(),
+            total,
+            unit: "images",
+            note: None,
+        };
+        if observer(progress).is_break() {
+            return Err(SelmaError::Cancelled);
+        }
     }
+    Ok(writer.finish()?)
 }
 
 /// The drawings by the names of their files, which differ: prompts may be called `x` and `x-1`, and the second picture of

@@ -91,9 +91,6 @@ pub enum SelmaError {
         /// The folder of the run.
         path: PathBuf,
     },
-    /// The system gives no threads.
-    #[error("cannot start threads")]
-    Threads(#[source] rayon::ThreadPoolBuildError),
     /// A stage needs what an earlier one makes.
     #[error("{path} is missing: run the stage `{stage}` first")]
     MissingStage {

@@ -12,7 +12,6 @@ pub mod prompts;
 mod recipe;
 pub mod report;
 mod run;
-mod side_by_side;
 mod stages;
 
 pub use encode::encode_datasets;

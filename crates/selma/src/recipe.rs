@@ -73,10 +73,6 @@ pub struct ImageStage {
     pub scheduler: Option<SchedulerKind>,
     /// Pictures drawn together. It does not change which noise a picture starts from.
     pub batch_size: usize,
-    /// Batches drawn side by side, each by an equal part of the cores: two or more pay for a small model on a CPU, on a GPU
-    /// leave it at 1. Pictures do not depend on it.
-    #[serde(default = "one")]
-    pub workers: usize,
     /// Pictures of each prompt, which differ by their noise; the paper draws one.
     #[serde(default = "one")]
     pub per_prompt: usize,
@@ -141,9 +137,6 @@ pub struct EvalStage {
     pub scheduler: Option<SchedulerKind>,
     /// Pictures drawn together.
     pub batch_size: usize,
-    /// Batches drawn side by side, as for the images.
-    #[serde(default = "one")]
-    pub workers: usize,
     /// Whether the test prompts are drawn at every scale, not only at the chosen one: the whole guidance curve.
     #[serde(default)]
     pub curve: bool,
@@ -215,12 +208,10 @@ impl Recipe {
             ("images.steps", self.images.steps),
             ("images.batch_size", self.images.batch_size),
             ("images.per_prompt", self.images.per_prompt),
-            ("images.workers", self.images.workers),
             ("train.checkpoint_every", self.train.checkpoint_every),
             ("eval.prompts", self.eval.prompts),
             ("eval.steps", self.eval.steps),
             ("eval.batch_size", self.eval.batch_size),
-            ("eval.workers", self.eval.workers),
         ] {
             if value == 0 {
                 return wrong(field, "at least 1", "0".to_owned());

@@ -15,7 +15,6 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use selma::diffusion::schedulers::SchedulerKind;
 use selma::diffusion::{Checkpoint, StableDiffusion, TextToImage, image as pixels};
-use selma::draw::{Drawing, DrawingStyle, draw};
 use selma::eval::dsg::Aggregation;
 use selma::eval::{EvalError, EvalOptions, EvalResult, ImageSource, QuestionSet, Vqa, evaluate};
 use selma::mini::{EvalItem, EvalSet, OracleVqa, SeenScene, layout, questions, render};
@@ -143,55 +142,6 @@ fn the_model_draws_most_of_what_it_is_told_and_more_with_guidance() {
         guided > unguided,
         "{guided} with guidance, {unguided} without"
     );
-}
-
-#[test]
-fn pictures_do_not_depend_on_how_many_batches_are_drawn_at_once() {
-    let pipeline = StableDiffusion::load(model(), &Device::flex()).unwrap();
-    let set = EvalSet::held_out(1).unwrap();
-    let drawings: Vec<Drawing<'_>> = set
-        .items()
-        .iter()
-        .zip(0..7)
-        .map(|(item, seed)| Drawing {
-            id: &item.id,
-            copy: 0,
-            skill: item.skill.name(),
-            text: &item.text,
-            seed,
-        })
-        .collect();
-    let folder = tempfile::tempdir().unwrap();
-    let pictures = |workers| {
-        let style = DrawingStyle {
-            steps: 3,
-            guidance: 4.0,
-            scheduler: Some(SchedulerKind::Dpmpp2m),
-            batch_size: 2,
-            workers,
-            model: "mini",
-            model_hash: "none",
-            adapter: None,
-        };
-        let out = folder.path().join(workers.to_string());
-        let go_on = &mut |_: selma::RunEvent<'_>| ControlFlow::Continue(());
-        draw(&pipeline, &drawings, &style, &out, "test", go_on).unwrap();
-        let mut pictures: Vec<_> = std::fs::read_dir(out)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .map(|path| {
-                (
-                    path.file_name().unwrap().to_owned(),
-                    std::fs::read(path).unwrap(),
-                )
-            })
-            .collect();
-        pictures.sort();
-        pictures
-    };
-    let alone = pictures(1);
-    assert!(alone.len() > 2 * 7, "{}", alone.len());
-    assert!(alone == pictures(3));
 }
 
 #[test]

@@ -46,9 +46,6 @@ pub struct Args {
     /// Pictures drawn together.
     #[arg(long, value_name = "N", default_value = "8")]
     batch_size: NonZeroUsize,
-    /// Batches drawn side by side, each by an equal part of the cores: 2 or more pay for a small model on a CPU.
-    #[arg(long, value_name = "N", default_value = "1")]
-    workers: NonZeroUsize,
     /// Pictures of each prompt, which differ by their noise.
     #[arg(long, value_name = "N", default_value = "1")]
     per_prompt: NonZeroUsize,
@@ -79,7 +76,6 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         guidance: args.guidance.unwrap_or(pipeline.default_guidance()),
         scheduler: args.scheduler,
         batch_size: args.batch_size.get(),
-        workers: args.workers.get(),
         model: &model,
         model_hash: &model_hash,
         adapter: adapter_hash.as_deref(),

@@ -119,6 +119,10 @@ impl TextToImage {
 }
 
 /// A request that cannot be met.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "texts and numbers are given as they are at hand"
+)]
 pub(super) fn refuse(
     what: &'static str,
     expected: impl ToString,

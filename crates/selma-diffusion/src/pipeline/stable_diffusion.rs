@@ -128,13 +128,8 @@ impl StableDiffusion {
             _ => dtype,
         };
         self.dtype = dtype;
-        let mut cast = Cast(dtype);
-        let mut convert = |encoder: TextEncoder| TextEncoder {
-            model: encoder.model.map(&mut cast),
-            ..encoder
-        };
-        self.text_encoder = convert(self.text_encoder);
-        self.text_encoder_2 = self.text_encoder_2.map(convert);
+        self.text_encoder = self.text_encoder.with_dtype(dtype);
+        self.text_encoder_2 = self.text_encoder_2.map(|encoder| encoder.with_dtype(dtype));
         self.unet = self.unet.map(&mut Cast(dtype));
         self.vae = self.vae.map(&mut Cast(self.vae_dtype));
         self
@@ -194,11 +189,16 @@ impl StableDiffusion {
 
     /// Removes an adapter; the networks are bit for bit as before it was added.
     pub fn detach(&mut self, name: &str) {
-        detach(&mut self.text_encoder.model, name);
-        if let Some(encoder) = &mut self.text_encoder_2 {
-            detach(&mut encoder.model, name);
+        detach(self, name);
+    }
+}
+
+impl TextEncoder {
+    fn with_dtype(self, dtype: FloatDType) -> Self {
+        Self {
+            model: self.model.map(&mut Cast(dtype)),
+            ..self
         }
-        detach(&mut self.unet, name);
     }
 }
 

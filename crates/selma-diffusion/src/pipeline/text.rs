@@ -1,8 +1,10 @@
 //! From texts to embeddings.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use selma_lora::nn::{LoraLayerMut, LoraLayers};
 
 use super::StableDiffusion;
+use super::request::refuse;
 use crate::DiffusionError;
 use crate::models::{ClipTextModel, ClipTextOutput};
 use crate::tokenizer::{ClipTokenizer, Encoded};
@@ -55,7 +57,7 @@ impl StableDiffusion {
         clip_skip: Option<usize>,
     ) -> Result<TextEmbeddings, DiffusionError> {
         if texts.is_empty() {
-            return Err(wrong("texts to encode", "at least one", "none"));
+            return Err(refuse("texts to encode", "at least one", "none"));
         }
         let device = self.device();
         let skip = clip_skip.unwrap_or_default();
@@ -84,7 +86,7 @@ impl StableDiffusion {
         let (length, found) = (left.dims()[1], right.dims()[1]);
         if length != found {
             let expected = format!("{length}, that of the first");
-            return Err(wrong("text length of tokenizer_2", expected, found));
+            return Err(refuse("text length of tokenizer_2", expected, found));
         }
         Ok(TextEmbeddings {
             context: Tensor::cat(vec![left, right], 2),
@@ -153,6 +155,12 @@ impl TextEmbeddings {
     }
 }
 
+impl LoraLayers for TextEncoder {
+    fn push_layers<'a>(&'a mut self, path: &str, layers: &mut Vec<(String, LoraLayerMut<'a>)>) {
+        self.model.push_layers(path, layers);
+    }
+}
+
 impl TextEncoder {
     fn tokenize(&self, texts: &[&str]) -> Result<Vec<Encoded>, DiffusionError> {
         let encoded = texts.iter().map(|text| self.tokenizer.encode(text));
@@ -179,7 +187,7 @@ fn hidden_state(
     let state = most.checked_sub(skip).and_then(|index| states.get(index));
     state
         .cloned()
-        .ok_or_else(|| wrong("clip_skip", format!("at most {most}"), skip))
+        .ok_or_else(|| refuse("clip_skip", format!("at most {most}"), skip))
 }
 
 /// The texts that were cut; of several text encoders, by the one that saw the least.
@@ -194,12 +202,4 @@ fn truncated(texts: &[&str], encodings: &[&[Encoded]]) -> Vec<Truncated> {
         })
     };
     texts.iter().enumerate().filter_map(report).collect()
-}
-
-fn wrong(what: &'static str, expected: impl ToString, found: impl ToString) -> DiffusionError {
-    DiffusionError::Request {
-        what,
-        expected: expected.to_string(),
-        found: found.to_string(),
-    }
 }

@@ -263,7 +263,6 @@ impl Judge<'_> {
             guidance,
             scheduler: stage.scheduler,
             batch_size: stage.batch_size,
-            workers: stage.workers,
             model: &model,
             model_hash: self.hash,
             adapter: self.adapter.as_deref(),

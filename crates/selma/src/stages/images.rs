@@ -34,7 +34,6 @@ pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), Selma
                 guidance: stage.guidance,
                 scheduler: stage.scheduler,
                 batch_size: stage.batch_size,
-                workers: stage.workers,
                 model: &model,
                 model_hash: hash,
                 adapter: None,
