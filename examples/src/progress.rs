@@ -100,6 +100,14 @@ impl Progress {
         }
     }
 
+    /// Prints a line for people that stands above the bar.
+    pub fn say(&self, text: impl std::fmt::Display) {
+        match &self.display {
+            Display::Bar(bar) => bar.suspend(|| say(text)),
+            Display::Lines { .. } => say(text),
+        }
+    }
+
     /// Shows the last state for good, with the time it took.
     pub fn finish(mut self) {
         let spent = format!("in {}", duration(self.start.elapsed().as_secs_f64()));

@@ -8,9 +8,12 @@
     reason = "the helpers of tests fail by panicking"
 )]
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use common::{fixture, folders};
 use selma_diffusion::Checkpoint;
 use selma_diffusion::models::{
     AddedConditioning, ClipTextModel, Conditioning, TimeIds, UNet2DConditionModel,
@@ -20,20 +23,6 @@ use selma_diffusion::weights::Weights;
 
 /// Per model forward. Rounding of f32 sums in another order stays below 4e-6.
 const TOLERANCE: f32 = 1e-4;
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(name)
-}
-
-fn folders() -> Vec<PathBuf> {
-    let mut folders = ["tiny-sd", "tiny-sd-v", "tiny-sdxl"].map(fixture).to_vec();
-    if let Ok(extra) = std::env::var("SELMA_PARITY_DIR") {
-        folders.extend(extra.split(':').map(PathBuf::from));
-    }
-    folders
-}
 
 fn tensor<const D: usize>(weights: &Weights, name: &str) -> Tensor<D> {
     let (values, shape) = weights.require(name).unwrap();

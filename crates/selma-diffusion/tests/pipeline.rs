@@ -8,11 +8,13 @@
     reason = "the helpers of tests fail by panicking"
 )]
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
+use common::{fixture, folders, relative_error, tiny};
 use selma_diffusion::image::to_tensor;
 use selma_diffusion::pipeline::{Latents, MicroConditioning};
 use selma_diffusion::schedulers::SchedulerKind;
@@ -23,42 +25,10 @@ use serde_json::Value;
 /// After a full loop; rounding is amplified from step to step.
 const TOLERANCE: f32 = 2e-3;
 
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures")
-        .join(name)
-}
-
-fn folders() -> Vec<PathBuf> {
-    let mut folders = ["tiny-sd", "tiny-sd-v", "tiny-sdxl"].map(fixture).to_vec();
-    if let Ok(extra) = std::env::var("SELMA_PARITY_DIR") {
-        folders.extend(extra.split(':').map(PathBuf::from));
-    }
-    folders
-}
-
-fn tiny() -> StableDiffusion {
-    StableDiffusion::load(fixture("tiny-sd"), &Device::flex()).unwrap()
-}
-
 fn request() -> TextToImage {
     let mut request = TextToImage::new(vec!["a red circle".to_owned()], vec![3]);
     request.steps = 4;
     request
-}
-
-fn relative_error(found: &[f32], expected: &[f32]) -> f32 {
-    assert_eq!(found.len(), expected.len());
-    let scale = expected
-        .iter()
-        .fold(0f32, |max, value| max.max(value.abs()));
-    let error = found
-        .iter()
-        .zip(expected)
-        .fold(0f32, |max, (found, expected)| {
-            max.max((found - expected).abs())
-        });
-    error / scale
 }
 
 #[test]
@@ -120,8 +90,8 @@ fn request_of(options: &Value) -> TextToImage {
     };
     let prompt = options["prompt"].as_str().unwrap().to_owned();
     let mut request = TextToImage::new(vec![prompt], vec![0]);
-    let negative = options["negative_prompt"].as_str().map(str::to_owned);
-    request.negative_prompts = negative.into_iter().collect();
+    let negative = options["negative_prompt"].as_str();
+    request.negative_prompts = negative.map(str::to_owned).into_iter().collect();
     request.steps = options["num_inference_steps"].as_u64().unwrap() as usize;
     request.guidance = options["guidance_scale"].as_f64();
     request.clip_skip = options["clip_skip"].as_u64().map(|skip| skip as usize);

@@ -45,7 +45,7 @@ pub fn parameters(settings: &Settings, (width, height): (u32, u32)) -> String {
         pairs.push(("CFG rescale", settings.guidance_rescale.to_string()));
     }
     if let Some(skip) = settings.clip_skip {
-        // It counts the layer that diffusers starts from.
+        // The web UI counts the layer that is used.
         pairs.push(("Clip skip", (skip + 1).to_string()));
     }
     if let Some(image) = &settings.init_image {

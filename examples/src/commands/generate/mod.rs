@@ -197,7 +197,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             };
             let png = encode(image, settings.as_ref())?;
             Output::create(path)?.finish_with(&png)?;
-            say(format_args!("wrote {}", path.display()));
+            let wrote = format!("wrote {}", path.display());
+            match &progress {
+                Some(progress) => progress.say(wrote),
+                None => say(wrote),
+            }
         }
         latents.push(drawn.latents);
     }

@@ -69,7 +69,7 @@ fn settings_rows(settings: &Settings) -> Vec<(&'static str, String)> {
     rows.extend(
         settings
             .clip_skip
-            .map(|skip| ("clip skip", skip.to_string())),
+            .map(|layers| ("clip skip", layers.to_string())),
     );
     rows.push(("scheduler", settings.scheduler.clone()));
     if let Ok(config) = serde_json::to_string(&settings.scheduler_config) {
