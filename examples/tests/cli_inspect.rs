@@ -105,7 +105,7 @@ fn what_is_none_of_these_is_an_error() {
     fs::create_dir(selma.path("empty")).unwrap();
     selma
         .run("inspect no")
-        .failed(&["cannot read no", "No such file"]);
+        .failed(&["no does not exist, and is not the id of a model"]);
     selma
         .run("inspect text")
         .failed(&["text", "not a readable safetensors file"]);

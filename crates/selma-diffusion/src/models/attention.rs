@@ -2,10 +2,8 @@
 
 use burn::module::Module;
 use burn::nn::{Dropout, DropoutConfig};
-use burn::tensor::module::attention;
-use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Device, Tensor};
-use selma_kernels::geglu;
+use selma_kernels::{attention, geglu};
 use selma_lora::lora_layers;
 use selma_lora::nn::{LoraLayerMut, LoraLayers, LoraLinear, LoraLinearConfig};
 
@@ -86,14 +84,7 @@ impl Attention {
         let query = self.split_heads(self.to_q.forward(input));
         let key = self.split_heads(self.to_k.forward(context.clone()));
         let value = self.split_heads(self.to_v.forward(context));
-        let attended = attention(
-            query,
-            key,
-            value,
-            None,
-            None,
-            AttentionModuleOptions::default(),
-        );
+        let attended = attention(query, key, value);
         let [batch, heads, length, head_dim] = attended.dims();
         let merged = attended
             .swap_dims(1, 2)
