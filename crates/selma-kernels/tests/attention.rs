@@ -1,5 +1,9 @@
 //! Attention against burn's own: sizes across every boundary, layouts, gradients, tracking, threads.
-#![allow(clippy::unwrap_used, reason = "the helpers of tests fail by panicking")]
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "the helpers of tests fail by panicking"
+)]
 
 use burn::tensor::module::attention as burn_attention;
 use burn::tensor::ops::AttentionModuleOptions;
@@ -215,7 +219,7 @@ fn a_leaf_used_several_times_gets_all_its_gradients() {
         let operands = Case([1, 2, 20, 8], 20, 8).operands(&device);
         let twice = |f: &dyn Fn(Tensor<4>, Tensor<4>, Tensor<4>) -> Tensor<4>| {
             run(&operands, |query, key, value| {
-                let y = f(query.clone(), query.clone() + 1.0, value.clone());
+                let y = f(query.clone(), query + 1.0, value.clone());
                 f(y.clone().tanh(), key, value.clone()) + y * value
             })
         };

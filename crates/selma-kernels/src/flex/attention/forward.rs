@@ -11,14 +11,14 @@ use rayon::prelude::*;
 
 use super::Sizes;
 use super::pack::{Heads, LANES, grouped, padded};
-use super::product::{GROUP, Start, interleaved};
+use super::product::{GROUP, by_columns, by_groups};
 use super::softmax::{STRIP, Softmax};
 
 /// Keys whose scores live at a time: with a strip, 24 KiB, which the first-level cache holds beside what makes them.
 pub(super) const BLOCK: usize = 128;
 
 /// Below so many multiplications waking the threads costs more than it saves.
-pub(super) const PARALLEL: usize = 1 << 17;
+pub(super) const PARALLEL: usize = 1 << 21;
 
 /// The operands.
 pub(super) struct Forward<'a> {
@@ -178,20 +178,14 @@ impl Running<'_, '_> {
             sums,
         } = &mut *self.scratch;
         let scale = self.forward.sizes.scale();
-        let queries = self.task.queries.clone();
         let source = self.forward.query.head(index);
-        source.columns(queries.clone(), scale, strip, query);
+        source.columns(self.task.queries.clone(), scale, strip, query);
         sums.fill(0.0);
         let mut softmax = Softmax::new();
         let blocks = grouped_keys.chunks(BLOCK * width);
         for (keys, values) in blocks.zip(values.chunks(BLOCK * rows)) {
             let count = values.len() / rows;
-            for (keys, scores) in keys
-                .chunks_exact(GROUP * width)
-                .zip(scores.chunks_exact_mut(GROUP * strip))
-            {
-                interleaved(simd, (keys, GROUP), query, strip, scores, Start::Zero);
-            }
+            by_groups(simd, keys, query, strip, scores);
             let scores = &mut scores[..count * strip];
             let factor = softmax.take(scores, strip);
             for row in sums.chunks_exact_mut(strip) {
@@ -199,10 +193,7 @@ impl Running<'_, '_> {
                     *sum *= factor;
                 }
             }
-            for (group, sums) in sums.chunks_exact_mut(GROUP * strip).enumerate() {
-                let left = (&values[group * GROUP..], rows);
-                interleaved(simd, left, scores, strip, sums, Start::Sums);
-            }
+            by_columns(simd, (values, rows), scores, strip, sums);
         }
         let normalisers = softmax.normalisers();
         let outputs = self.task.output.chunks_exact_mut(heads * value_width);

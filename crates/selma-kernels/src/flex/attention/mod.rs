@@ -10,6 +10,7 @@ mod forward;
 mod pack;
 mod product;
 mod softmax;
+mod strip;
 
 use burn::backend::TensorMetadata;
 use burn::tensor::Tensor;
@@ -120,7 +121,7 @@ fn backward(outcome: Outcome, wanted: Wanted) -> [Option<Storage>; 3] {
         sizes,
         wanted,
     };
-    let (query, key, value) = pass.run();
+    let [query, key, value] = pass.run();
     let Sizes {
         batch,
         heads,

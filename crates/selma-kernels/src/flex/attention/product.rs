@@ -12,17 +12,74 @@ pub(super) const GROUP: usize = 8;
 
 /// What the sums start with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Start {
+enum Start {
     /// Zero.
     Zero,
     /// What they are.
     Sums,
 }
 
-/// `sums[r][w] += Σ_k left[k][r] right[k][w]`, where each row of `left` has `stride` numbers, of which the first
-/// [`GROUP`] count, each row of `right` has `width`, and `sums` is `[GROUP][width]`.
+/// `sums[r][w] = Σ_k left[r][k] right[k][w]`, where `left` is packed in groups of rows, `[group][k][GROUP]`, each row of `right`
+/// and `sums` has `width` numbers, and `sums` has as many rows as `left` or more.
 #[inline(always)]
-pub(super) fn interleaved<S: Simd>(
+pub(super) fn by_groups<S: Simd>(
+    simd: S,
+    left: &[f32],
+    right: &[f32],
+    width: usize,
+    sums: &mut [f32],
+) {
+    let group = right.len() / width * GROUP;
+    let sums = sums.chunks_exact_mut(GROUP * width);
+    for (left, sums) in left.chunks_exact(group).zip(sums) {
+        interleaved(simd, (left, GROUP), right, width, sums, Start::Zero);
+    }
+}
+
+/// `sums[c][w] += Σ_k left[k][c] right[k][w]`, where each row of `left` has `stride` numbers, whole groups, and so many rows has
+/// `sums`; each row of `right` and `sums` has `width` numbers.
+#[inline(always)]
+pub(super) fn by_columns<S: Simd>(
+    simd: S,
+    (left, stride): (&[f32], usize),
+    right: &[f32],
+    width: usize,
+    sums: &mut [f32],
+) {
+    for (group, sums) in sums.chunks_exact_mut(GROUP * width).enumerate() {
+        let left = &left[group * GROUP..];
+        interleaved(simd, (left, stride), right, width, sums, Start::Sums);
+    }
+}
+
+/// `sums[r][w] += Σ_k left[r][k] right[k][w]`, where `left` has whole groups of rows of `length` numbers, and each row of `right`
+/// and `sums` has `width`.
+#[inline(always)]
+pub(super) fn by_rows<S: Simd>(
+    simd: S,
+    (left, length): (&[f32], usize),
+    right: &[f32],
+    width: usize,
+    sums: &mut [f32],
+) {
+    let groups = left.chunks_exact(GROUP * length);
+    for (left, sums) in groups.zip(sums.chunks_exact_mut(GROUP * width)) {
+        if S::REGISTER_COUNT >= 32 {
+            let rows = Rows::<GROUP>::new(left, length, 0);
+            sweep::<S, _, GROUP>(simd, rows, right, width, sums, Start::Sums);
+        } else {
+            let (upper, lower) = sums.split_at_mut(GROUP / 2 * width);
+            let rows = Rows::<{ GROUP / 2 }>::new(left, length, 0);
+            sweep::<S, _, { GROUP / 2 }>(simd, rows, right, width, upper, Start::Sums);
+            let rows = Rows::<{ GROUP / 2 }>::new(left, length, GROUP / 2);
+            sweep::<S, _, { GROUP / 2 }>(simd, rows, right, width, lower, Start::Sums);
+        }
+    }
+}
+
+/// One group of rows: those of `left` that belong to one `k` are the first [`GROUP`] of `stride` numbers.
+#[inline(always)]
+fn interleaved<S: Simd>(
     simd: S,
     (left, stride): (&[f32], usize),
     right: &[f32],
@@ -41,28 +98,6 @@ pub(super) fn interleaved<S: Simd>(
         let (upper, lower) = sums.split_at_mut(GROUP / 2 * width);
         sweep::<S, _, { GROUP / 2 }>(simd, left(0), right, width, upper, start);
         sweep::<S, _, { GROUP / 2 }>(simd, left(GROUP / 2), right, width, lower, start);
-    }
-}
-
-/// `sums[r][w] += Σ_k left[r][k] right[k][w]`, where each of the [`GROUP`] rows of `left` has `length` numbers, each row of
-/// `right` has `width`, and `sums` is `[GROUP][width]`.
-#[inline(always)]
-pub(super) fn by_rows<S: Simd>(
-    simd: S,
-    (left, length): (&[f32], usize),
-    right: &[f32],
-    width: usize,
-    sums: &mut [f32],
-) {
-    if S::REGISTER_COUNT >= 32 {
-        let rows = Rows::<GROUP>::new(left, length, 0);
-        sweep::<S, _, GROUP>(simd, rows, right, width, sums, Start::Sums);
-    } else {
-        let (upper, lower) = sums.split_at_mut(GROUP / 2 * width);
-        let rows = Rows::<{ GROUP / 2 }>::new(left, length, 0);
-        sweep::<S, _, { GROUP / 2 }>(simd, rows, right, width, upper, Start::Sums);
-        let rows = Rows::<{ GROUP / 2 }>::new(left, length, GROUP / 2);
-        sweep::<S, _, { GROUP / 2 }>(simd, rows, right, width, lower, Start::Sums);
     }
 }
 
@@ -189,13 +224,17 @@ mod tests {
 
     use super::*;
 
-    struct Both<'a> {
+    /// Two groups of rows.
+    const ROWS: usize = 2 * GROUP;
+
+    /// The three products of the same factors, which are packed in three ways.
+    struct All<'a> {
         width: usize,
         length: usize,
-        sums: [&'a mut [f32]; 2],
+        sums: [&'a mut [f32]; 3],
     }
 
-    fn left(k: usize, r: usize) -> f32 {
+    fn left(r: usize, k: usize) -> f32 {
         ((k * 7 + r * 3) % 11) as f32 - 5.0
     }
 
@@ -203,49 +242,49 @@ mod tests {
         ((k * 5 + w) % 13) as f32 - 6.0
     }
 
-    impl WithSimd for Both<'_> {
+    impl WithSimd for All<'_> {
         type Output = ();
 
         fn with_simd<S: Simd>(self, simd: S) {
             let Self {
                 width,
                 length,
-                sums: [first, second],
+                sums: [first, second, third],
             } = self;
-            let stride = GROUP + 1;
-            let mut numbers = vec![f32::NAN; length * stride];
-            let mut rows = vec![0.0; GROUP * length];
-            for k in 0..length {
-                for r in 0..GROUP {
-                    numbers[k * stride + r] = left(k, r);
-                    rows[r * length + k] = left(k, r);
+            let mut groups = vec![0.0; ROWS * length];
+            let mut columns = vec![0.0; length * ROWS];
+            let mut rows = vec![0.0; ROWS * length];
+            for r in 0..ROWS {
+                for k in 0..length {
+                    groups[(r / GROUP * length + k) * GROUP + r % GROUP] = left(r, k);
+                    columns[k * ROWS + r] = left(r, k);
+                    rows[r * length + k] = left(r, k);
                 }
             }
-            let right: Vec<f32> = (0..length * width)
-                .map(|i| right(i / width, i % width))
-                .collect();
-            interleaved(simd, (&numbers, stride), &right, width, first, Start::Zero);
-            interleaved(simd, (&numbers, stride), &right, width, first, Start::Sums);
-            by_rows(simd, (&rows, length), &right, width, second);
+            let right = |i| right(i / width, i % width);
+            let right: Vec<f32> = (0..length * width).map(right).collect();
+            by_groups(simd, &groups, &right, width, first);
+            by_columns(simd, (&columns, ROWS), &right, width, second);
+            by_rows(simd, (&rows, length), &right, width, third);
         }
     }
 
     #[test]
-    fn products_of_all_widths() {
+    fn products_of_all_widths_and_packings() {
         for (width, length) in [(16, 1), (32, 5), (48, 40), (64, 3), (80, 7), (512, 2)] {
-            let mut twice = vec![f32::NAN; GROUP * width];
-            let mut once = vec![1.0; GROUP * width];
-            Arch::new().dispatch(Both {
+            let mut set = vec![f32::NAN; ROWS * width];
+            let mut added = [vec![1.0; ROWS * width], vec![1.0; ROWS * width]];
+            let [second, third] = &mut added;
+            Arch::new().dispatch(All {
                 width,
                 length,
-                sums: [&mut twice, &mut once],
+                sums: [&mut set, second, third],
             });
-            for r in 0..GROUP {
-                for w in 0..width {
-                    let expected: f32 = (0..length).map(|k| left(k, r) * right(k, w)).sum();
-                    assert_eq!(twice[r * width + w], 2.0 * expected);
-                    assert_eq!(once[r * width + w], 1.0 + expected);
-                }
+            for (i, &set) in set.iter().enumerate() {
+                let (r, w) = (i / width, i % width);
+                let expected: f32 = (0..length).map(|k| left(r, k) * right(k, w)).sum();
+                assert_eq!(set, expected);
+                assert_eq!([added[0][i], added[1][i]], [1.0 + expected; 2]);
             }
         }
     }
