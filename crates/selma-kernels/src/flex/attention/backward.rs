@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::Sizes;
 use super::forward::PARALLEL;
-use super::pack::{Heads, LANES};
+use super::pack::{Aligned, Heads, LANES};
 use super::strip::{Operands, Running, Scratch, Sums, Task};
 
 /// Tasks there shall be of each sample, so that several threads have work. Where there are fewer heads, their queries are
@@ -106,7 +106,7 @@ impl Gradients<'_> {
     }
 
     /// The sums of all parts of each head, without what fills up the rows.
-    fn collect(&self, sums: &[Vec<f32>], parts: usize, width: usize) -> Vec<f32> {
+    fn collect(&self, sums: &[Aligned], parts: usize, width: usize) -> Vec<f32> {
         let keys = self.sizes.keys;
         let mut gradient = Vec::with_capacity(sums.len() / parts * keys * width);
         for parts in sums.chunks_exact(parts) {

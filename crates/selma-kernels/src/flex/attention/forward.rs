@@ -10,7 +10,7 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::Sizes;
-use super::pack::{Heads, LANES, grouped, padded};
+use super::pack::{Aligned, Heads, LANES, grouped, padded};
 use super::product::{GROUP, by_columns, by_groups};
 use super::softmax::{STRIP, Softmax};
 
@@ -33,11 +33,11 @@ pub(super) struct Forward<'a> {
 /// Memory that a thread uses again.
 struct Scratch {
     /// `[width][strip]`.
-    query: Vec<f32>,
+    query: Aligned,
     /// `[BLOCK][strip]`.
-    scores: Vec<f32>,
+    scores: Aligned,
     /// `[value_rows][strip]`.
-    sums: Vec<f32>,
+    sums: Aligned,
 }
 
 impl Sizes {
@@ -123,9 +123,9 @@ impl<'a> Forward<'a> {
     fn scratch(&self) -> Scratch {
         let strip = self.sizes.strip();
         Scratch {
-            query: vec![0.0; self.sizes.width * strip],
-            scores: vec![0.0; BLOCK * strip],
-            sums: vec![0.0; self.sizes.value_rows() * strip],
+            query: Aligned::new(self.sizes.width * strip),
+            scores: Aligned::new(BLOCK * strip),
+            sums: Aligned::new(self.sizes.value_rows() * strip),
         }
     }
 }

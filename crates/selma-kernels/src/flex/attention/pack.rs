@@ -4,7 +4,7 @@
     reason = "all places follow from the sizes that the memory was made for"
 )]
 
-use core::ops::Range;
+use core::ops::{Deref, DerefMut, Range};
 
 use burn::backend::TensorMetadata;
 use rayon::prelude::*;
@@ -17,6 +17,43 @@ pub(super) const LANES: usize = 16;
 
 /// Numbers that a thread packs at least.
 const MANY: usize = 1 << 15;
+
+/// Zeros that begin where a vector of the widest kind does: one that lies across two lines of the cache costs two accesses.
+#[derive(Debug)]
+pub(super) struct Aligned {
+    numbers: Vec<f32>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    pub(super) fn new(len: usize) -> Self {
+        const LINE: usize = LANES * size_of::<f32>();
+        let numbers = vec![0.0; len + LANES];
+        let before = numbers.as_ptr().addr() % LINE;
+        Self {
+            start: (LINE - before) % LINE / size_of::<f32>(),
+            numbers,
+            len,
+        }
+    }
+}
+
+impl Deref for Aligned {
+    type Target = [f32];
+
+    #[inline(always)]
+    fn deref(&self) -> &[f32] {
+        &self.numbers[self.start..self.start + self.len]
+    }
+}
+
+impl DerefMut for Aligned {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.numbers[self.start..self.start + self.len]
+    }
+}
 
 /// A tensor whose rows can be read as they lie: `[batch, heads, length, width]` in any order but the last, as projections
 /// leave it.

@@ -11,7 +11,7 @@ use pulp::{Simd, WithSimd};
 use super::Sizes;
 use super::backward::Gradients;
 use super::forward::BLOCK;
-use super::pack::{LANES, grouped, padded};
+use super::pack::{Aligned, LANES, grouped, padded};
 use super::product::{GROUP, by_columns, by_groups, by_rows};
 use super::softmax::{STRIP, exp_below};
 
@@ -53,8 +53,8 @@ pub(super) struct Task<'a> {
 /// The sums of a task for the gradients of keys and values, `[keys in groups][width in vectors]`; empty where they are not
 /// wanted.
 pub(super) struct Sums {
-    pub(super) key: Vec<f32>,
-    pub(super) value: Vec<f32>,
+    pub(super) key: Aligned,
+    pub(super) value: Aligned,
 }
 
 impl Sums {
@@ -62,8 +62,8 @@ impl Sums {
         let Gradients { sizes, wanted, .. } = gradients;
         let rows = sizes.keys.next_multiple_of(GROUP);
         let sums = |wanted, width: usize| match wanted {
-            true => vec![0.0; rows * width.next_multiple_of(LANES)],
-            false => Vec::new(),
+            true => Aligned::new(rows * width.next_multiple_of(LANES)),
+            false => Aligned::new(0),
         };
         Self {
             key: sums(wanted.key, sizes.width),
@@ -74,18 +74,18 @@ impl Sums {
 
 /// Memory that a thread uses again. Queries and the gradient of the output lie in it in both orders.
 pub(super) struct Scratch {
-    query_columns: Vec<f32>,
-    query_rows: Vec<f32>,
-    gradient_columns: Vec<f32>,
-    gradient_rows: Vec<f32>,
+    query_columns: Aligned,
+    query_rows: Aligned,
+    gradient_columns: Aligned,
+    gradient_rows: Aligned,
     /// Of each query: the logarithm of its denominator, and its output times the gradient of that.
     logarithm: [f32; STRIP],
     product: [f32; STRIP],
     /// `[BLOCK][strip]` each: the softmax's values, and the gradient of the scores.
-    weights: Vec<f32>,
-    scores: Vec<f32>,
+    weights: Aligned,
+    scores: Aligned,
     /// The gradient of the query, `[width in groups][strip]`.
-    query_sums: Vec<f32>,
+    query_sums: Aligned,
 }
 
 impl Scratch {
@@ -93,15 +93,15 @@ impl Scratch {
         let strip = sizes.strip();
         let (width, value_width) = (sizes.width, sizes.value_width);
         Self {
-            query_columns: vec![0.0; width * strip],
-            query_rows: vec![0.0; strip * width.next_multiple_of(LANES)],
-            gradient_columns: vec![0.0; value_width * strip],
-            gradient_rows: vec![0.0; strip * value_width.next_multiple_of(LANES)],
+            query_columns: Aligned::new(width * strip),
+            query_rows: Aligned::new(strip * width.next_multiple_of(LANES)),
+            gradient_columns: Aligned::new(value_width * strip),
+            gradient_rows: Aligned::new(strip * value_width.next_multiple_of(LANES)),
             logarithm: [0.0; STRIP],
             product: [0.0; STRIP],
-            weights: vec![0.0; BLOCK * strip],
-            scores: vec![0.0; BLOCK * strip],
-            query_sums: vec![0.0; width.next_multiple_of(GROUP) * strip],
+            weights: Aligned::new(BLOCK * strip),
+            scores: Aligned::new(BLOCK * strip),
+            query_sums: Aligned::new(width.next_multiple_of(GROUP) * strip),
         }
     }
 
