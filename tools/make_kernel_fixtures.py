@@ -1,10 +1,11 @@
-"""Makes the parity fixtures of selma-kernels, kernels.safetensors and conv2d.safetensors, from torch.
+"""Makes the parity fixtures of selma-kernels, kernels.safetensors, conv2d.safetensors and attention.safetensors, from torch.
 
     python tools/make_kernel_fixtures.py [--out crates/selma-kernels/tests/fixtures]
 
 Written with torch 2.15. Inputs are f32 with fixed seeds; outputs and gradients are computed in f64 and rounded to f32, so that they
 carry no rounding errors of torch's own kernels. `<case>.x`, `.y` (output), `.dy` (gradient of the output), `.dx`, and for
-`group_norm*` and `conv2d*` also `.weight`, `.bias`, `.dweight`, `.dbias`. `*_special` hold infinities, NaN and the edges of the range.
+`group_norm*` and `conv2d*` also `.weight`, `.bias`, `.dweight`, `.dbias`, for `attention*`, where `.x` is the query, `.key`, `.value`,
+`.dkey`, `.dvalue`. `*_special` hold infinities, NaN and the edges of the range.
 """
 
 import argparse
@@ -71,9 +72,20 @@ def main():
         bias = torch.randn(outputs, generator=generator)
         convolve = lambda x, weight, bias: F.conv2d(x, weight, bias, stride, padding)
         record(out, name, convolve, x, 6, weight=weight, bias=bias)
+    convolutions, out = out, {}
+    for name, shape, keys, value_width, spread in [
+        ("attention", (2, 3, 5, 8), 7, 8, 1.0),
+        ("attention_long", (1, 2, 50, 5), 140, 3, 1.0),
+        ("attention_peaked", (1, 1, 20, 16), 30, 16, 6.0),
+    ]:
+        batch, heads, _, width = shape
+        x = spread * torch.randn(shape, generator=generator)
+        key = spread * torch.randn(batch, heads, keys, width, generator=generator)
+        value = torch.randn(batch, heads, keys, value_width, generator=generator)
+        record(out, name, F.scaled_dot_product_attention, x, 7, key=key, value=value)
     folder = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
-    for file, cases in [("kernels", kernels), ("conv2d", out)]:
+    for file, cases in [("kernels", kernels), ("conv2d", convolutions), ("attention", out)]:
         save_file({name: value.clone() for name, value in cases.items()}, folder / f"{file}.safetensors")
 
 

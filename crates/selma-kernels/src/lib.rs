@@ -134,3 +134,32 @@ pub fn conv2d(
     }
     plain::conv2d(x, weight, bias, stride, padding)
 }
+
+/// Scaled dot-product attention (Vaswani et al., arXiv 1706.03762), as `torch.nn.functional.scaled_dot_product_attention`
+/// without a mask: `softmax(query keyᵀ / √width) value` for each head of each batch.
+///
+/// `query` is `[batch, heads, queries, width]`, `key` `[batch, heads, keys, width]`, `value` `[batch, heads, keys, value
+/// width]`; the result is `[batch, heads, queries, value width]`. Gradients reach all three, each only where it is tracked.
+///
+/// No matrix of scores is made, forward or backward. The operands are read as they lie: heads that were split off a projection
+/// by `reshape` and `swap_dims` are not copied, and the result lies so that the same two operations backwards are free.
+///
+/// # Panics
+///
+/// If the sizes do not fit each other.
+#[must_use]
+pub fn attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
+    let ([batch, heads, _, width], [_, _, keys, _]) = (query.dims(), value.dims());
+    let [value_batch, value_heads, _, _] = value.dims();
+    assert_eq!(
+        (key.dims(), [value_batch, value_heads]),
+        ([batch, heads, keys, width], [batch, heads]),
+        "attention: keys and values do not fit the queries {:?}",
+        query.dims()
+    );
+    #[cfg(feature = "flex")]
+    if flex::takes_attention(&query, &key, &value) {
+        return flex::attention(query, key, value);
+    }
+    plain::attention(query, key, value)
+}

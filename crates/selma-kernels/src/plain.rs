@@ -1,6 +1,6 @@
 //! The same mathematics in plain tensor operations, for every backend and precision the kernels do not take.
 
-use burn::tensor::ops::ConvOptions;
+use burn::tensor::ops::{AttentionModuleOptions, ConvOptions};
 use burn::tensor::{DType, FloatDType, Tensor, activation, module};
 
 pub(crate) fn silu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -53,4 +53,9 @@ pub(crate) fn conv2d(
 ) -> Tensor<4> {
     let options = ConvOptions::new([stride, stride], [padding, padding], [1, 1], 1);
     module::conv2d(x, weight, bias, options)
+}
+
+pub(crate) fn attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
+    let options = AttentionModuleOptions::default();
+    module::attention(query, key, value, None, None, options)
 }

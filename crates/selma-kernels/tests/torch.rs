@@ -3,16 +3,17 @@
 
 use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 use safetensors::SafeTensors;
-use selma_kernels::{conv2d, geglu, gelu, group_norm, silu};
+use selma_kernels::{attention, conv2d, geglu, gelu, group_norm, silu};
 
 const KERNELS: &[u8] = include_bytes!("fixtures/kernels.safetensors");
 const CONV2D: &[u8] = include_bytes!("fixtures/conv2d.safetensors");
+const ATTENTION: &[u8] = include_bytes!("fixtures/attention.safetensors");
 
 fn load<const D: usize>(name: &str, device: &Device) -> Tensor<D> {
-    let fixture = if name.starts_with("conv2d") {
-        CONV2D
-    } else {
-        KERNELS
+    let fixture = match name.split(['.', '_']).next() {
+        Some("conv2d") => CONV2D,
+        Some("attention") => ATTENTION,
+        _ => KERNELS,
     };
     let file = SafeTensors::deserialize(fixture).unwrap();
     let view = file.tensor(name).unwrap();
@@ -223,6 +224,37 @@ fn convolutions_are_those_of_torch() {
                 &expected,
                 0.0,
                 1e-6 * scale,
+            );
+        }
+    }
+}
+
+#[test]
+fn attention_is_that_of_torch() {
+    // A score of six times six is known to 2e-6, and so is the exponential of it.
+    for (case, tolerance) in [
+        ("attention", 1e-6),
+        ("attention_long", 1e-6),
+        ("attention_peaked", 2e-5),
+    ] {
+        let device = Device::flex().autodiff();
+        let names = ["x", "key", "value"];
+        let operands =
+            names.map(|name| load::<4>(&format!("{case}.{name}"), &device).require_grad());
+        let [query, key, value] = operands.clone();
+        let y = attention(query, key, value);
+        let expected = values(load::<4>(&format!("{case}.y"), &device));
+        assert_close(case, &values(y.clone()), &expected, tolerance, tolerance);
+        let grads = (y * load::<4>(&format!("{case}.dy"), &device)).backward();
+        for (name, operand) in names.iter().zip(operands) {
+            let expected = values(load::<4>(&format!("{case}.d{name}"), &device));
+            let found = values(operand.grad(&grads).unwrap());
+            assert_close(
+                &format!("{case} d{name}"),
+                &found,
+                &expected,
+                tolerance,
+                tolerance,
             );
         }
     }

@@ -33,18 +33,16 @@ pub fn attention(
         true => tensor.cast(FloatDType::F32),
         false => tensor,
     };
-    let module_options = AttentionModuleOptions {
-        is_causal: options.causal,
-        ..AttentionModuleOptions::default()
+    let (query, key, value) = (convert(query), convert(key), convert(value));
+    let attended = if options.causal {
+        let options = AttentionModuleOptions {
+            is_causal: true,
+            ..AttentionModuleOptions::default()
+        };
+        module::attention(query, key, value, None, None, options)
+    } else {
+        selma_kernels::attention(query, key, value)
     };
-    let attended = module::attention(
-        convert(query),
-        convert(key),
-        convert(value),
-        None,
-        None,
-        module_options,
-    );
     match upcast {
         true => attended.cast(FloatDType::from(dtype)),
         false => attended,

@@ -18,7 +18,7 @@ use burn::backend::tensor::FloatTensor;
 use super::math::{Activation, Gelu, Silu};
 use super::norm::{self, Options};
 use super::storage::Storage;
-use super::{Kernels, conv, elementwise, geglu};
+use super::{Kernels, attention, conv, elementwise, geglu};
 
 /// An operation on one tensor, with its gradient.
 trait Unary: core::fmt::Debug + Clone + Send + 'static {
@@ -201,6 +201,14 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
                 options,
             )),
         }
+    }
+
+    fn kernel_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        attention::tracked::<C>(query, key, value)
     }
 
     fn kernel_conv2d(

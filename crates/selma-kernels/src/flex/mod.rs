@@ -1,5 +1,6 @@
 //! The kernels as an extension of the CPU backend.
 
+mod attention;
 mod autodiff;
 mod conv;
 mod elementwise;
@@ -30,6 +31,12 @@ trait Kernels: Backend {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
         options: Options,
+    ) -> FloatTensor<Self>;
+
+    fn kernel_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
     ) -> FloatTensor<Self>;
 
     fn kernel_conv2d(
@@ -67,6 +74,14 @@ impl Kernels for Flex {
         options: Options,
     ) -> FloatTensor<Self> {
         norm::forward(x, weight, bias, options)
+    }
+
+    fn kernel_attention(
+        query: FloatTensor<Self>,
+        key: FloatTensor<Self>,
+        value: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        attention::forward(query, key, value)
     }
 
     fn kernel_conv2d(
@@ -118,6 +133,19 @@ pub(crate) fn group_norm(
         weight.into_dispatch(),
         bias.into_dispatch(),
         options,
+    ))
+}
+
+/// Whether the kernels can take the attention: single precision on the CPU backend, and nothing empty.
+pub(crate) fn takes_attention(query: &Tensor<4>, key: &Tensor<4>, value: &Tensor<4>) -> bool {
+    [query, key, value].into_iter().all(takes) && attention::taken(query, value)
+}
+
+pub(crate) fn attention(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
+    Tensor::from_dispatch(Dispatch::kernel_attention(
+        query.into_dispatch(),
+        key.into_dispatch(),
+        value.into_dispatch(),
     ))
 }
 
