@@ -51,6 +51,7 @@ fn a_model_is_described() {
     let selma = Selma::new();
     let ended = selma.run_with("inspect", &[&tiny_sd()]).ok();
     for part in [
+        "none of the published sizes",
         "text_encoder",
         "unet",
         "vae",

@@ -3,8 +3,8 @@
 
 mod common;
 
-use burn::tensor::{Device, FloatDType};
-use common::{draw, fixture, relative_error, tiny};
+use burn::tensor::FloatDType;
+use common::{device, draw, fixture, relative_error, tiny};
 use selma_diffusion::{StableDiffusion, TextToImage};
 use selma_lora::{Adapter, init};
 
@@ -76,7 +76,7 @@ fn switching_and_removing_leaves_the_base_as_it_was_to_the_bit() {
 
 #[test]
 fn the_second_text_encoder_is_fused_too() {
-    let mut pipeline = StableDiffusion::load(fixture("tiny-sdxl"), &Device::flex()).unwrap();
+    let mut pipeline = StableDiffusion::load(fixture("tiny-sdxl"), &device()).unwrap();
     let path = "text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj";
     let mut module = init::gaussian(path, &[12, 12], 2, 2.0, 0).unwrap();
     module.b.fill(0.7);

@@ -12,8 +12,8 @@ mod common;
 
 use std::path::Path;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use common::{fixture, folders};
+use burn::tensor::{Int, Tensor, TensorData};
+use common::{device, fixture, folders};
 use selma_diffusion::Checkpoint;
 use selma_diffusion::models::{
     AddedConditioning, ClipTextModel, Conditioning, TimeIds, UNet2DConditionModel,
@@ -26,7 +26,7 @@ const TOLERANCE: f32 = 1e-4;
 
 fn tensor<const D: usize>(weights: &Weights, name: &str) -> Tensor<D> {
     let (values, shape) = weights.require(name).unwrap();
-    Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+    Tensor::from_data(TensorData::new(values, shape), &device())
 }
 
 fn numbers(weights: &Weights, name: &str) -> Vec<f64> {
@@ -62,7 +62,7 @@ fn parity(folder: &Path, name: &str) -> Weights {
 
 fn unet(folder: &Path) -> UNet2DConditionModel {
     let checkpoint = Checkpoint::open(folder).unwrap();
-    checkpoint.unet(&Device::flex()).unwrap().model
+    checkpoint.unet(&device()).unwrap().model
 }
 
 /// The conditions of the fixture of the UNet.
@@ -90,7 +90,7 @@ fn conditioning(fixture: &Weights) -> Conditioning {
 fn check_text_encoder(encoder: &ClipTextModel, fixture: &Weights) {
     let ids: Vec<i32> = fixture.integers("input_ids").unwrap();
     let shape = fixture.shape("input_ids").unwrap().to_vec();
-    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &Device::flex());
+    let ids = Tensor::<2, Int>::from_data(TensorData::new(ids, shape), &device());
     let output = encoder.forward(ids);
     let penultimate = output.hidden_states[output.hidden_states.len() - 2].clone();
     assert_close(output.last_hidden_state, fixture, "last_hidden_state");
@@ -106,10 +106,10 @@ fn check_text_encoder(encoder: &ClipTextModel, fixture: &Weights) {
 fn the_text_encoders_give_what_transformers_gives() {
     for folder in folders() {
         let checkpoint = Checkpoint::open(&folder).unwrap();
-        let encoder = checkpoint.text_encoder(&Device::flex()).unwrap().model;
+        let encoder = checkpoint.text_encoder(&device()).unwrap().model;
         check_text_encoder(&encoder, &parity(&folder, "clip.safetensors"));
         if checkpoint.is_xl() {
-            let encoder = checkpoint.text_encoder_2(&Device::flex()).unwrap().model;
+            let encoder = checkpoint.text_encoder_2(&device()).unwrap().model;
             check_text_encoder(&encoder, &parity(&folder, "clip_2.safetensors"));
         }
     }
@@ -120,7 +120,7 @@ fn the_operations_of_the_unet_give_what_diffusers_gives() {
     for folder in folders() {
         let fixture = parity(&folder, "op.safetensors");
         let unet = unet(&folder);
-        let device = Device::flex();
+        let device = device();
         let times = numbers(&fixture, "timesteps");
         assert_close(
             timestep_embedding(&times, 32, true, 0.0, &device),
@@ -275,7 +275,7 @@ fn the_vae_gives_what_diffusers_gives() {
     for folder in folders() {
         let fixture = parity(&folder, "vae.safetensors");
         let checkpoint = Checkpoint::open(&folder).unwrap();
-        let vae = checkpoint.vae(&Device::flex()).unwrap().model;
+        let vae = checkpoint.vae(&device()).unwrap().model;
         let moments = vae.encode(tensor(&fixture, "image"));
         assert_close(moments.mean, &fixture, "mean");
         assert_close(moments.logvar, &fixture, "logvar");

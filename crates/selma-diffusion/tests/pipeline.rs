@@ -13,8 +13,8 @@ mod common;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use burn::tensor::{Device, FloatDType};
-use common::{fixture, folders, relative_error, tiny};
+use burn::tensor::FloatDType;
+use common::{device, fixture, folders, relative_error, tiny};
 use selma_diffusion::image::to_tensor;
 use selma_diffusion::pipeline::{Latents, MicroConditioning};
 use selma_diffusion::schedulers::SchedulerKind;
@@ -34,7 +34,7 @@ fn request() -> TextToImage {
 #[test]
 fn a_run_gives_the_latents_and_the_picture_of_diffusers() {
     for folder in folders() {
-        let pipeline = StableDiffusion::load(&folder, &Device::flex()).unwrap();
+        let pipeline = StableDiffusion::load(&folder, &device()).unwrap();
         let expected = Weights::open(folder.join("parity/loop.safetensors")).unwrap();
         let text = std::fs::read_to_string(folder.join("parity/loop.json")).unwrap();
         let case: Value = serde_json::from_str(&text).unwrap();
@@ -62,7 +62,7 @@ fn a_run_gives_the_latents_and_the_picture_of_diffusers() {
                 let error = relative_error(&generated.latents.values, &latents);
                 assert!(error <= TOLERANCE, "{}: {key}: {error}", folder.display());
                 let (image, _) = expected.require(&format!("{key}.image")).unwrap();
-                let found = to_tensor(&generated.images, &Device::flex()).unwrap();
+                let found = to_tensor(&generated.images, &device()).unwrap();
                 let found = found.into_data().try_to_vec::<f32>().unwrap();
                 let found: Vec<f32> = found.iter().map(|value| value / 2.0 + 0.5).collect();
                 // One grey level in 255 is lost by rounding to bytes.
@@ -112,7 +112,7 @@ fn options_of_texts_and_sizes_do_what_they_do_in_diffusers() {
         let Ok(expected) = Weights::open(folder.join("parity/options.safetensors")) else {
             continue;
         };
-        let pipeline = StableDiffusion::load(&folder, &Device::flex()).unwrap();
+        let pipeline = StableDiffusion::load(&folder, &device()).unwrap();
         let text = std::fs::read_to_string(folder.join("parity/options.json")).unwrap();
         let cases: BTreeMap<String, Value> = serde_json::from_str(&text).unwrap();
         assert!(cases.len() >= 7);
@@ -132,7 +132,7 @@ fn options_of_texts_and_sizes_do_what_they_do_in_diffusers() {
 #[test]
 fn texts_that_are_cut_are_told() {
     for (name, length) in [("tiny-sd", 75), ("tiny-sdxl", 14)] {
-        let pipeline = StableDiffusion::load(fixture(name), &Device::flex()).unwrap();
+        let pipeline = StableDiffusion::load(fixture(name), &device()).unwrap();
         let mut request = request();
         // A word a token.
         request.prompts = vec![
@@ -165,9 +165,7 @@ fn texts_that_are_cut_are_told() {
 #[test]
 fn a_picture_does_not_depend_on_its_batch() {
     for name in ["tiny-sd", "tiny-sdxl"] {
-        does_not_depend_on_its_batch(
-            &StableDiffusion::load(fixture(name), &Device::flex()).unwrap(),
-        );
+        does_not_depend_on_its_batch(&StableDiffusion::load(fixture(name), &device()).unwrap());
     }
 }
 
@@ -197,7 +195,7 @@ fn does_not_depend_on_its_batch(pipeline: &StableDiffusion) {
 #[test]
 fn half_precision_stays_close() {
     for folder in folders() {
-        let pipeline = StableDiffusion::load(folder, &Device::flex()).unwrap();
+        let pipeline = StableDiffusion::load(folder, &device()).unwrap();
         let request = request();
         let full = pipeline
             .generate(&request, &mut |_| ControlFlow::Continue(()))
@@ -216,7 +214,7 @@ fn half_precision_stays_close() {
 #[test]
 fn the_vae_of_sdxl_stays_in_f32_where_f16_would_overflow() {
     let vae_dtype = |name, force_upcast, dtype| {
-        let mut pipeline = StableDiffusion::load(fixture(name), &Device::flex()).unwrap();
+        let mut pipeline = StableDiffusion::load(fixture(name), &device()).unwrap();
         pipeline.vae_config.force_upcast = force_upcast;
         let pipeline = pipeline.with_dtype(dtype);
         assert_eq!(pipeline.dtype(), dtype);

@@ -9,7 +9,7 @@ use std::fs;
 
 use common::fixture;
 use selma_diffusion::models::{AutoencoderKLConfig, ClipTextConfig, UNet2DConditionModelConfig};
-use selma_diffusion::presets::Preset;
+use selma_diffusion::presets::{Family, Preset};
 use selma_diffusion::schedulers::SchedulerConfig;
 use serde_json::{Map, Value};
 
@@ -36,6 +36,7 @@ fn presets_are_the_published_configurations() {
             ..unet
         };
         assert_eq!(preset.unet(), unet, "{name}");
+        assert_eq!(Family::of_unet(&unet), Some(preset.family()), "{name}");
         let vae: AutoencoderKLConfig = parse(files.get("vae").unwrap());
         vae.validate().unwrap();
         let vae = AutoencoderKLConfig {

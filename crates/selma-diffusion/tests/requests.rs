@@ -5,8 +5,8 @@
 
 mod common;
 
-use burn::tensor::{Device, Tensor, TensorData};
-use common::{draw, parity, relative_error, tiny};
+use burn::tensor::{Tensor, TensorData};
+use common::{device, draw, parity, relative_error, tiny};
 use image::RgbImage;
 use safetensors::SafeTensors;
 use selma_diffusion::models::VaeTiling;
@@ -48,7 +48,7 @@ fn assert_close(found: &[f32], expected: &Weights, key: &str, tolerance: f32) {
 fn tensor(weights: &Weights, key: &str) -> Tensor<4> {
     Latents::from_weights(weights, key)
         .unwrap()
-        .to_tensor(&Device::flex())
+        .to_tensor(&device())
 }
 
 fn values(tensor: Tensor<4>) -> Vec<f32> {
@@ -175,7 +175,7 @@ fn sizes_of_a_run_from_a_picture_are_those_of_diffusers() {
 fn a_picture_is_encoded_as_in_diffusers() {
     for (pipeline, expected) in parity("img2img.safetensors") {
         let resized = picture(&expected, "resized");
-        let pixels = pictures::to_tensor(&[resized], &Device::flex()).unwrap();
+        let pixels = pictures::to_tensor(&[resized], &device()).unwrap();
         let noise = tensor(&expected, "posterior_noise");
         let drawn = pipeline.vae.encode(pixels).sample(noise);
         let clean = drawn.mul_scalar(pipeline.vae_config.scaling_factor);
@@ -207,7 +207,7 @@ fn a_picture_of_one_tile_is_the_same_to_the_bit() {
     let whole = pipeline.decode(&latents.images(0, 1)).unwrap();
     let pixels = Tensor::from_data(
         TensorData::new(Latents::noise(&[3], 3, 16, 12).values, [1, 3, 16, 12]),
-        &Device::flex(),
+        &device(),
     );
     let mean = values(pipeline.vae.encode(pixels.clone()).mean);
     let tiling = VaeTiling::new(&pipeline.vae_config);

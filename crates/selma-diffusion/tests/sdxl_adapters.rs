@@ -3,8 +3,7 @@
 
 mod common;
 
-use burn::tensor::Device;
-use common::{draw, fixture, tiny};
+use common::{device, draw, fixture, tiny};
 use selma_diffusion::{Latents, StableDiffusion, TextToImage};
 use selma_lora::{Adapter, Dtype, Format, init};
 
@@ -40,7 +39,7 @@ fn latents(pipeline: &StableDiffusion) -> Latents {
 
 #[test]
 fn adapters_reach_all_three_networks_and_leave_no_residue() {
-    let mut pipeline = StableDiffusion::load(fixture("tiny-sdxl"), &Device::flex()).unwrap();
+    let mut pipeline = StableDiffusion::load(fixture("tiny-sdxl"), &device()).unwrap();
     let before = latents(&pipeline);
     let paths = [FIRST, SECOND, PROJECTION, ADDED, UNET];
     let dir = tempfile::tempdir().unwrap();

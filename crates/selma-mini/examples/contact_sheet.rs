@@ -50,6 +50,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let world = TrainingWorld {
         seed: 1,
         caption_noise: 0.0,
+        mix_ups: 0.0,
     };
     for item in world.iter().take(40) {
         images.push(render(&item?.scene));

@@ -4,7 +4,58 @@ use rand::{Rng, RngExt};
 
 use crate::caption::caption;
 use crate::scene::pick;
-use crate::{Background, Colour, Relation, SceneSpec, Shape, Style};
+use crate::{Background, Colour, Group, Relation, SceneSpec, Shape, Size, Style};
+
+/// What a careless writer says of `spec`: with probability `rate` each, a stated relation becomes its opposite, a stated
+/// size the other one, a colour the one it is most like ([`Colour::look_alike`]), and a count above one a neighbouring one.
+///
+/// The result is valid. A rate outside `[0, 1]` is clamped; at zero nothing is drawn from `rng`.
+pub fn mix_up(spec: &SceneSpec, rate: f64, rng: &mut impl Rng) -> SceneSpec {
+    let rate = rate.clamp(0.0, 1.0);
+    let mut said = spec.clone();
+    if rate == 0.0 {
+        return said;
+    }
+    // One thing after the other, so that one that is not valid together with the others leaves them as they are.
+    let mut say = |change: &dyn Fn(&mut SceneSpec)| {
+        let mut changed = said.clone();
+        change(&mut changed);
+        if changed.validate().is_ok() {
+            said = changed;
+        }
+    };
+    if rng.random_bool(rate) {
+        say(&|said| said.relation = said.relation.map(Relation::inverse));
+    }
+    for i in 0..spec.groups.len() {
+        let [colour, size, count, more] =
+            [rate, rate, rate, 0.5].map(|probability| rng.random_bool(probability));
+        let change = |said: &mut SceneSpec, of: &dyn Fn(&mut Group)| {
+            said.groups.get_mut(i).into_iter().for_each(of);
+        };
+        if colour {
+            say(&|said| change(said, &|group| group.colour = group.colour.look_alike()));
+        }
+        if size {
+            say(&|said| change(said, &|group| group.size = group.size.map(Size::other)));
+        }
+        if count {
+            say(&|said| change(said, &|group| group.count = neighbour(group.count, more)));
+        }
+    }
+    said
+}
+
+/// A count from two to four that differs by one; one stays one.
+fn neighbour(count: u8, more: bool) -> u8 {
+    match count {
+        2 => 3,
+        3 if more => 4,
+        3 => 2,
+        4 => 3,
+        other => other,
+    }
+}
 
 /// With probability `rate` a caption that is wrong or incomplete, else `clean` as it is.
 ///
@@ -99,6 +150,33 @@ mod tests {
         }
         // A little under 40%, as dropping filler words may leave the meaning whole.
         assert!((620..=850).contains(&changed), "{changed} of 2000");
+    }
+
+    #[test]
+    fn what_is_mixed_up_is_like_what_is_meant() {
+        let [mut colours, mut relations, mut related, mut groups] = [0; 4];
+        for seed in 0..2000 {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            let spec = any_spec(&mut rng);
+            assert_eq!(mix_up(&spec, 0.0, &mut rng), spec);
+            let said = mix_up(&spec, 0.4, &mut rng);
+            assert_eq!(said.validate(), Ok(()));
+            assert_eq!(said.background, spec.background);
+            related += u32::from(spec.relation.is_some());
+            relations += u32::from(said.relation != spec.relation);
+            for (meant, said) in spec.groups.iter().zip(&said.groups) {
+                assert_eq!(said.shape, meant.shape);
+                assert_eq!(said.size.is_some(), meant.size.is_some());
+                assert!(said.count.abs_diff(meant.count) <= 1);
+                assert!([meant.colour, meant.colour.look_alike()].contains(&said.colour));
+                groups += 1;
+                colours += u32::from(said.colour != meant.colour);
+            }
+        }
+        for (mixed, of) in [(colours, groups), (relations, related)] {
+            let share = f64::from(mixed) / f64::from(of);
+            assert!((0.36..=0.44).contains(&share), "{mixed} of {of}");
+        }
     }
 
     #[test]

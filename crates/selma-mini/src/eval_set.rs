@@ -182,6 +182,7 @@ mod tests {
         let world = TrainingWorld {
             seed: 1,
             caption_noise: 0.4,
+            mix_ups: 0.4,
         };
         for item in world.iter().take(5000).map(Result::unwrap) {
             assert!(!held_out.contains(&without_background(&item.spec)));

@@ -19,7 +19,7 @@ mod training;
 mod world;
 
 pub use caption::{Style, caption, parse_caption, vocabulary};
-pub use corrupt::corrupt;
+pub use corrupt::{corrupt, mix_up};
 pub use error::MiniError;
 pub use eval_set::{EvalItem, EvalSet, TEST_PROMPTS_PER_STYLE, VALIDATION_PROMPTS_PER_STYLE};
 pub use grammar::GrammarModel;

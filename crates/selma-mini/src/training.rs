@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::caption::{caption, parse_caption};
-use crate::corrupt::corrupt;
+use crate::corrupt::{corrupt, mix_up};
 use crate::scene::layout;
 use crate::{MiniError, Partition, Scene, SceneSpec, Style, sample_spec};
 
@@ -25,6 +25,8 @@ pub struct TrainingWorld {
     pub seed: u64,
     /// The share of captions that are wrong or incomplete, 0 to 1; see [`corrupt`].
     pub caption_noise: f64,
+    /// The share of statements in which a thing is taken for one that is like it, 0 to 1; see [`mix_up`].
+    pub mix_ups: f64,
 }
 
 /// One scene with its caption.
@@ -56,8 +58,12 @@ impl TrainingWorld {
             }
         };
         let scene = layout(&spec, &mut rng)?;
-        let clean = caption(&spec, style, &mut rng);
-        let noisy = corrupt(&spec, style, &clean, self.caption_noise, &mut rng);
+        let mut said = mix_up(&spec, self.mix_ups, &mut rng);
+        if said.partition() != Partition::Train {
+            said = spec.clone();
+        }
+        let clean = caption(&said, style, &mut rng);
+        let noisy = corrupt(&said, style, &clean, self.caption_noise, &mut rng);
         let leaks = parse_caption(&noisy).is_some_and(|said| said.partition() != Partition::Train);
         Ok(TrainingItem {
             scene,
@@ -92,6 +98,7 @@ mod tests {
     const WORLD: TrainingWorld = TrainingWorld {
         seed: 5,
         caption_noise: 0.4,
+        mix_ups: 0.4,
     };
 
     #[test]
@@ -124,6 +131,7 @@ mod tests {
     fn without_noise_every_caption_is_true() {
         let world = TrainingWorld {
             caption_noise: 0.0,
+            mix_ups: 0.0,
             ..WORLD
         };
         for item in world.iter().take(500).map(Result::unwrap) {

@@ -161,6 +161,21 @@ impl Colour {
             Self::White => [250, 250, 250],
         }
     }
+
+    /// The colour that this one is most often taken for; and that one's is this.
+    #[must_use]
+    pub const fn look_alike(self) -> Self {
+        match self {
+            Self::Red => Self::Orange,
+            Self::Orange => Self::Red,
+            Self::Yellow => Self::White,
+            Self::White => Self::Yellow,
+            Self::Green => Self::Blue,
+            Self::Blue => Self::Green,
+            Self::Purple => Self::Pink,
+            Self::Pink => Self::Purple,
+        }
+    }
 }
 
 impl Background {
@@ -181,6 +196,15 @@ impl Size {
         match self {
             Self::Small => 8.5,
             Self::Large => 13.0,
+        }
+    }
+
+    /// The size that is not this one.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Small => Self::Large,
+            Self::Large => Self::Small,
         }
     }
 

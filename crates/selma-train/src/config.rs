@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::TrainError;
+use crate::{LrScheduler, TrainError};
 
 /// How an expert is trained. The defaults are SELMA's for Stable Diffusion (section 4.3 and appendix H of the paper).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -17,8 +17,12 @@ pub struct TrainConfig {
     /// Parts into which a forward pass is cut, computed side by side on threads of their own. Two pay on a CPU, where a
     /// small model keeps one core busy; on a GPU leave it at 1. Results differ in rounding only.
     pub shards: usize,
-    /// Constant learning rate.
+    /// Learning rate; its peak, where it changes.
     pub learning_rate: f64,
+    /// How the learning rate changes. The paper's is constant.
+    pub lr_scheduler: LrScheduler,
+    /// Steps over which the learning rate rises from zero at the start.
+    pub lr_warmup_steps: usize,
     /// Rank of the adapter.
     pub rank: usize,
     /// Numerator of the adapter's scale `alpha / rank`.
@@ -54,6 +58,8 @@ impl Default for TrainConfig {
             gradient_accumulation: 4,
             shards: 1,
             learning_rate: 3e-4,
+            lr_scheduler: LrScheduler::Constant,
+            lr_warmup_steps: 0,
             rank: 128,
             alpha: 128.0,
             targets: targets.map(str::to_owned).to_vec(),
@@ -70,6 +76,15 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
+    /// The learning rate of a step, counted from 0.
+    #[must_use]
+    pub fn learning_rate_at(&self, step: usize) -> f64 {
+        let factor = self
+            .lr_scheduler
+            .factor(step, self.lr_warmup_steps, self.steps);
+        self.learning_rate * factor
+    }
+
     /// Checks all settings before anything expensive starts.
     ///
     /// # Errors

@@ -26,7 +26,6 @@ pub(crate) struct Factor {
 pub(crate) struct Factors {
     pub(crate) all: Vec<Factor>,
     optimizer: AdamW,
-    learning_rate: f64,
     max_grad_norm: f64,
 }
 
@@ -81,7 +80,6 @@ impl Factors {
         Self {
             all,
             optimizer,
-            learning_rate: config.learning_rate,
             max_grad_norm: config.max_grad_norm,
         }
     }
@@ -112,11 +110,12 @@ impl Factors {
         };
     }
 
-    /// One AdamW step; the norm of all gradients before clipping is returned.
+    /// One AdamW step at a learning rate; the norm of all gradients before clipping is returned.
     pub(crate) fn step(
         &mut self,
         unet: &mut UNet2DConditionModel,
         gradients: Vec<Tensor<1>>,
+        learning_rate: f64,
     ) -> Result<f32, TrainError> {
         let squares = gradients
             .iter()
@@ -130,7 +129,7 @@ impl Factors {
         let ratio = self.max_grad_norm / (f64::from(norm) + 1e-6);
         let scale = (self.max_grad_norm > 0.0 && ratio < 1.0).then_some(ratio);
         let mut steps = self.all.iter_mut().zip(gradients);
-        let (optimizer, learning_rate) = (&self.optimizer, self.learning_rate);
+        let optimizer = &self.optimizer;
         for_each_branch(unet, |_, branch| {
             for (tensor, _) in branch.tensors() {
                 let Some((factor, gradient)) = steps.next() else {

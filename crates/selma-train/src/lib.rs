@@ -16,6 +16,6 @@ pub use config::{TrainConfig, ValidTrainConfig};
 pub use error::TrainError;
 pub use objective::{Batch, Denoising, Objective};
 pub use progress::{Observer, Progress};
-pub use schedule::one_cycle;
+pub use schedule::{LrScheduler, one_cycle};
 pub use trainer::Trainer;
 pub use training_set::TrainingSet;

@@ -147,13 +147,14 @@ impl<O: Objective> Trainer<O> {
                 samples: Vec::new(),
             });
         }
-        let grad_norm = self.factors.step(&mut self.unet, sums)?;
+        let learning_rate = self.config.learning_rate_at(self.step);
+        let grad_norm = self.factors.step(&mut self.unet, sums, learning_rate)?;
         self.step += 1;
         Ok(Progress {
             step: self.step,
             steps: self.config.steps,
             loss: total,
-            learning_rate: self.config.learning_rate,
+            learning_rate,
             grad_norm: Some(grad_norm),
         })
     }

@@ -3,11 +3,14 @@
 mod log;
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use image::RgbImage;
 use selma_diffusion::Checkpoint;
+use selma_diffusion::models::{
+    AutoencoderKL, ClipTextModel, UNet2DConditionModel, UNet2DConditionModelConfig,
+};
 use selma_diffusion::weights::{Dtype, save};
 use selma_durable::{create_folder, write_json};
 use selma_mini::{TrainingWorld, render, vocabulary};
@@ -33,6 +36,9 @@ const LOG_FILE: &str = "pretrain.jsonl";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PretrainRecipe {
+    /// A folder with a model to go on from. Its VAE and tokenizer are taken over, and `model.vae_training` counts for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<PathBuf>,
     /// Scenes and captions.
     pub world: TrainingWorld,
     /// Networks and how they are trained.
@@ -99,9 +105,16 @@ impl PretrainRecipe {
         )?;
         write(&out.join("model_index.json"), &model_index())?;
 
+        let start = match &self.start_from {
+            Some(path) => Some(Start::load(path, &mut config, &tokenizer_dir, device)?),
+            None => None,
+        };
         let vae_weights = out.join("vae").join("diffusion_pytorch_model.safetensors");
         let checkpoint = out.join("vae.checkpoint.safetensors");
-        if !vae_weights.is_file() {
+        if let Some(start) = &start {
+            write(&out.join("vae").join("config.json"), &config.vae)?;
+            save(&start.vae, &vae_weights, Dtype::F16)?;
+        } else if !vae_weights.is_file() {
             let mut observe = |progress| {
                 log.push(PretrainStage::Vae, progress)?;
                 observer(PretrainStage::Vae, progress)
@@ -126,6 +139,9 @@ impl PretrainRecipe {
             vae: &vae.model,
             scaling_factor: vae.config.scaling_factor,
             tokenizer: &tokenizer,
+            start: start
+                .as_ref()
+                .map(|start| (&start.text_encoder, &start.unet)),
         };
         let kept = Some(checkpoints(&denoiser_checkpoint));
         let trained = pretrain_denoiser(&config, &source, foundation, device, kept, &mut observe);
@@ -146,15 +162,69 @@ impl PretrainRecipe {
     }
 
     fn validate(&self) -> Result<(), SelmaError> {
-        let noise = self.world.caption_noise;
-        if !(0.0..=1.0).contains(&noise) {
-            return Err(SelmaError::Setting {
-                field: "world.caption_noise".to_owned(),
-                expected: "a share from 0 to 1".to_owned(),
-                found: noise.to_string(),
-            });
+        for (field, share) in [
+            ("world.caption_noise", self.world.caption_noise),
+            ("world.mix_ups", self.world.mix_ups),
+        ] {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(SelmaError::Setting {
+                    field: field.to_owned(),
+                    expected: "a share from 0 to 1".to_owned(),
+                    found: share.to_string(),
+                });
+            }
         }
         Ok(self.model.validate()?)
+    }
+}
+
+/// The model that a pretraining goes on from.
+struct Start {
+    vae: AutoencoderKL,
+    text_encoder: ClipTextModel,
+    unet: UNet2DConditionModel,
+}
+
+impl Start {
+    /// Loads the model in `folder`, whose networks must be those of `config` and whose tokenizer the one in `tokenizer`. `config` gets the
+    /// scaling factor of its VAE.
+    fn load(
+        folder: &Path,
+        config: &mut PretrainConfig,
+        tokenizer: &Path,
+        device: &Device,
+    ) -> Result<Self, SelmaError> {
+        let checkpoint = Checkpoint::open(folder)?;
+        let vae = checkpoint.vae(device)?;
+        let text_encoder = checkpoint.text_encoder(device)?;
+        let unet = checkpoint.unet(device)?;
+        config.vae.scaling_factor = vae.config.scaling_factor;
+        let vocabulary = |folder: &Path| std::fs::read(folder.join("vocab.json")).ok();
+        let same_words = vocabulary(tokenizer) == vocabulary(&folder.join("tokenizer"));
+        // Of no effect in `f32`; files say that it is off or leave it out.
+        let found_unet = UNet2DConditionModelConfig {
+            upcast_attention: config.unet.upcast_attention,
+            ..unet.config
+        };
+        for (part, same) in [
+            ("vae", vae.config == config.vae),
+            ("text_encoder", text_encoder.config == config.text_encoder),
+            ("unet", found_unet == config.unet),
+            ("tokenizer", same_words),
+        ] {
+            if !same {
+                return Err(SelmaError::Setting {
+                    field: "start_from".to_owned(),
+                    expected: format!("a model whose {part} is the one of this recipe"),
+                    found: folder.display().to_string(),
+                });
+            }
+        }
+        Ok(Self {
+            vae: vae.model,
+            text_encoder: text_encoder.model,
+            unet: unet.model,
+        })
     }
 }
 

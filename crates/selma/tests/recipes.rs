@@ -43,6 +43,61 @@ fn names_that_collide_are_refused() {
     assert!(!folder.exists());
 }
 
+/// The recipe of the bundled model, for two steps from that model.
+fn further() -> PretrainRecipe {
+    let mut recipe = PretrainRecipe::load(&recipes().join("mini-pretrain.toml")).unwrap();
+    recipe.start_from = Some(recipes().join("../models/mini"));
+    recipe.model.denoiser_training.steps = 2;
+    recipe.model.denoiser_training.batch_size = 2;
+    recipe.model.denoiser_training.pairs = 4;
+    recipe
+}
+
+#[test]
+fn a_pretraining_goes_on_from_a_model() {
+    let recipe = further();
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("model");
+    let mut stages = Vec::new();
+    let mut observe = |stage, _| {
+        stages.push(stage);
+        ControlFlow::Continue(())
+    };
+    recipe.run(&out, &Device::flex(), &mut observe).unwrap();
+    assert_eq!(stages, [PretrainStage::Denoiser; 2]);
+    let file = |folder: &Path, name: &str| fs::read(folder.join(name)).unwrap();
+    let start = recipe.start_from.unwrap();
+    let weights = "diffusion_pytorch_model.safetensors";
+    for (name, same) in [
+        (format!("vae/{weights}"), true),
+        (format!("unet/{weights}"), false),
+        ("vae/config.json".to_owned(), true),
+        ("tokenizer/vocab.json".to_owned(), true),
+    ] {
+        assert_eq!(file(&out, &name) == file(&start, &name), same, "{name}");
+    }
+    Checkpoint::open(&out)
+        .unwrap()
+        .unet(&Device::flex())
+        .unwrap();
+}
+
+#[test]
+fn a_pretraining_does_not_go_on_from_another_architecture() {
+    let mut recipe = further();
+    recipe.model.unet.norm_num_groups = 8;
+    let dir = tempfile::tempdir().unwrap();
+    let mut stop = |_, _| ControlFlow::Break(());
+    let error = recipe
+        .run(&dir.path().join("model"), &Device::flex(), &mut stop)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("start_from") && error.contains("unet") && error.contains("models/mini"),
+        "{error}"
+    );
+}
+
 #[test]
 fn a_pretraining_spares_the_folders_of_others() {
     let recipe = PretrainRecipe::load(&recipes().join("mini-pretrain.toml")).unwrap();

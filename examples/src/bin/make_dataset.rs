@@ -14,6 +14,7 @@ fn main() -> anyhow::Result<()> {
     let world = TrainingWorld {
         seed: 1,
         caption_noise: 0.0,
+        mix_ups: 0.0,
     };
     let mut writer = DatasetWriter::open(&folder)?;
     for index in 0..32 {

@@ -9,10 +9,11 @@ use selma::{Expert, RunEvent, encode_datasets};
 use selma_dataset::Dataset;
 use selma_diffusion::{StableDiffusion, device};
 use selma_durable::create_folder;
-use selma_train::TrainConfig;
+use selma_train::{LrScheduler, TrainConfig};
 
 use super::events::Events;
 use super::model::ModelOptions;
+use super::values::named;
 use crate::interrupt;
 use crate::terminal::say;
 
@@ -52,9 +53,15 @@ pub struct Args {
     /// Forward passes an optimizer step.
     #[arg(long, value_name = "N")]
     gradient_accumulation: Option<NonZeroUsize>,
-    /// Constant learning rate.
+    /// Learning rate; its peak, where it changes.
     #[arg(long, value_name = "R")]
     learning_rate: Option<f64>,
+    /// How the learning rate changes: constant, linear or cosine, which fall to zero.
+    #[arg(long, value_name = "NAME", value_parser = named::<LrScheduler>(LrScheduler::NAMES))]
+    lr_scheduler: Option<LrScheduler>,
+    /// Steps over which the learning rate rises from zero at the start.
+    #[arg(long, value_name = "N")]
+    lr_warmup_steps: Option<usize>,
     /// Rank of the adapter; its alpha becomes the same.
     #[arg(long, value_name = "R")]
     rank: Option<NonZeroUsize>,
@@ -123,6 +130,8 @@ fn config(args: &Args) -> anyhow::Result<TrainConfig> {
         args.gradient_accumulation,
     );
     config.learning_rate = args.learning_rate.unwrap_or(config.learning_rate);
+    config.lr_scheduler = args.lr_scheduler.unwrap_or(config.lr_scheduler);
+    config.lr_warmup_steps = args.lr_warmup_steps.unwrap_or(config.lr_warmup_steps);
     config.seed = args.seed.unwrap_or(config.seed);
     if let Some(rank) = args.rank {
         config.rank = rank.get();

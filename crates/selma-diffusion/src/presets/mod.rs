@@ -28,6 +28,25 @@ pub enum Family {
 pub(crate) const SECOND_PAD_TOKEN: &str = "!";
 
 impl Family {
+    /// The family whose published UNet has this one's sizes, whatever else it was trained for.
+    #[must_use]
+    pub fn of_unet(unet: &UNet2DConditionModelConfig) -> Option<Self> {
+        [
+            (Self::Sd1, Preset::Sd15),
+            (Self::Sd2, Preset::Sd21),
+            (Self::Sdxl, Preset::SdxlBase),
+        ]
+        .into_iter()
+        .find_map(|(family, preset)| {
+            let published = preset.unet();
+            let same = unet.block_out_channels == published.block_out_channels
+                && unet.cross_attention_dim == published.cross_attention_dim
+                && unet.use_linear_projection == published.use_linear_projection
+                && unet.addition_embed_type == published.addition_embed_type;
+            same.then_some(family)
+        })
+    }
+
     /// The pad token of the first tokenizer.
     #[must_use]
     pub fn pad_token(self) -> &'static str {

@@ -15,6 +15,12 @@ use burn::tensor::Device;
 use selma_diffusion::weights::Weights;
 use selma_diffusion::{DiffusionError, Generated, StableDiffusion, TextToImage};
 
+/// The device that the environment variable `SELMA_TEST_DEVICE` names, else the CPU.
+pub fn device() -> Device {
+    let name = std::env::var("SELMA_TEST_DEVICE");
+    selma_diffusion::device(name.as_deref().unwrap_or("flex")).unwrap()
+}
+
 pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/fixtures")
@@ -37,14 +43,14 @@ pub fn parity(file: &str) -> Vec<(StableDiffusion, Weights)> {
         if !folder.starts_with(fixture("")) && !path.is_file() {
             return None;
         }
-        let pipeline = StableDiffusion::load(folder, &Device::flex()).unwrap();
+        let pipeline = StableDiffusion::load(folder, &device()).unwrap();
         Some((pipeline, Weights::open(path).unwrap()))
     };
     folders().iter().filter_map(with_file).collect()
 }
 
 pub fn tiny() -> StableDiffusion {
-    StableDiffusion::load(fixture("tiny-sd"), &Device::flex()).unwrap()
+    StableDiffusion::load(fixture("tiny-sd"), &device()).unwrap()
 }
 
 pub fn draw(

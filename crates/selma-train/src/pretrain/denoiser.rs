@@ -27,7 +27,7 @@ struct Denoiser {
     unet: UNet2DConditionModel,
 }
 
-/// What is trained before text encoder and UNet.
+/// What text encoder and UNet are trained on.
 #[derive(Debug, Clone, Copy)]
 pub struct Foundation<'a> {
     /// From images to latents.
@@ -36,6 +36,8 @@ pub struct Foundation<'a> {
     pub scaling_factor: f64,
     /// From captions to token ids.
     pub tokenizer: &'a ClipTokenizer,
+    /// Where they start; from fresh weights if nothing is given.
+    pub start: Option<(&'a ClipTextModel, &'a UNet2DConditionModel)>,
 }
 
 /// Trains text encoder and UNet on latents of a trained VAE, to predict what the scheduler's configuration says: see
@@ -60,11 +62,13 @@ pub fn pretrain_denoiser(
     let objective = Denoising::new(&config.scheduler)?;
     let timesteps = config.scheduler.num_train_timesteps();
     let pairs = Pairs::encode(config, source, foundation, device)?;
-    device.seed(derive_seed(config.seed, "denoiser init", &[]));
-    let model = Denoiser {
-        text_encoder: config.text_encoder.init(device)?,
-        unet: config.unet.init(device)?,
+    let (text_encoder, unet) = if let Some((text_encoder, unet)) = foundation.start {
+        (text_encoder.clone(), unet.clone())
+    } else {
+        device.seed(derive_seed(config.seed, "denoiser init", &[]));
+        (config.text_encoder.init(device)?, config.unet.init(device)?)
     };
+    let model = Denoiser { text_encoder, unet };
     let adamw = AdamWConfig::new()
         .with_epsilon(1e-8)
         .with_weight_decay(0.01)

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use indicatif::{HumanBytes, HumanCount};
 use selma_diffusion::models::ClipTextConfig;
+use selma_diffusion::presets::Family;
 use selma_diffusion::schedulers::PredictionType;
 use selma_diffusion::weights::{Dtype, Weights};
 use selma_diffusion::{Stored, device};
@@ -17,7 +18,7 @@ use crate::table::{columns, pairs};
 #[derive(Debug, Serialize)]
 pub struct Model {
     path: PathBuf,
-    /// What a single file was recognised as.
+    /// What a single file was recognised as, or a folder's UNet has the sizes of.
     family: Option<String>,
     /// SHA-256 over the weight files.
     sha256: String,
@@ -93,9 +94,13 @@ pub fn describe(path: &Path, options: &ModelOptions) -> anyhow::Result<Model> {
         }
     }
     let single = checkpoint.single_file();
+    let family = single.map_or_else(
+        || Family::of_unet(&unet.config),
+        |single| Some(single.family()),
+    );
     Ok(Model {
         path: path.to_owned(),
-        family: single.map(|single| single.family().to_string()),
+        family: family.map(|family| family.to_string()),
         sha256: checkpoint.sha256()?,
         native_size: unet
             .config
@@ -212,8 +217,12 @@ impl Description for Model {
             ""
         };
         let mut rows = vec![("model", self.path.display().to_string())];
-        rows.extend(self.family.clone().map(|family| ("family", family)));
+        let family = self.family.as_deref();
         rows.extend([
+            (
+                "family",
+                family.unwrap_or("none of the published sizes").to_owned(),
+            ),
             ("sha256", self.sha256.clone()),
             ("pictures", size),
             (
