@@ -143,7 +143,8 @@ impl Adapter {
     ///
     /// For [`Format::Peft`] `path` is a folder, made if need be, that PEFT loads:
     /// `adapter_model.safetensors` and `adapter_config.json` in it, or in a folder for each component
-    /// when there are several. The configuration is written last, and an older one is removed first,
+    /// (`unet`, `text_encoder`..) when there are several or the names of modules alone do not tell
+    /// the component. The configuration is written last, and an older one is removed first,
     /// so that weights never stand beside a configuration that is not theirs.
     ///
     /// # Errors

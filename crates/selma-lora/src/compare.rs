@@ -202,3 +202,101 @@ fn sums(first: Option<&LoraModule>, second: Option<&LoraModule>) -> Result<Sums,
         inner,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::init;
+
+    fn module(path: &str, rank: usize, alpha: f64, seed: u64) -> LoraModule {
+        let mut module = init::gaussian(path, &[7, 5, 3, 3], rank, alpha, seed).unwrap();
+        let b = init::gaussian_a(path, 7, rank, seed + 1).into_dyn();
+        module.b = b.into_shape_with_order(vec![7, rank, 1, 1]).unwrap();
+        module
+    }
+
+    fn adapter(modules: &[(&str, LoraModule)]) -> Adapter {
+        Adapter::new(
+            modules
+                .iter()
+                .map(|(path, m)| ((*path).to_owned(), m.clone())),
+        )
+    }
+
+    #[test]
+    fn figures_are_those_of_the_dense_updates() {
+        // Through the small core, and dense for the larger ranks.
+        for (r1, r2) in [(2, 3), (1, 1), (4, 6)] {
+            let (x, y) = (module("x", r1, -1.5, 1), module("x", r2, 2.0, 5));
+            let (dx, dy) = (x.delta_f64().unwrap(), y.delta_f64().unwrap());
+            let norm = |d: &ndarray::Array2<f64>| d.mapv(|x| x * x).sum().sqrt();
+            let comparison = adapter(&[("x", x)]).compare(&adapter(&[("x", y)])).unwrap();
+            let line = &comparison.modules[0];
+            let close = |x: f64, y: f64| (x - y).abs() < 1e-12 * (1.0 + y.abs());
+            assert_eq!(line.ranks, [r1, r2]);
+            assert!(close(line.first_norm, norm(&dx)) && close(line.second_norm, norm(&dy)));
+            assert!(close(line.distance, norm(&(&dy - &dx))));
+            assert!(close(
+                line.relative.unwrap(),
+                norm(&(&dy - &dx)) / norm(&dx)
+            ));
+            let cosine = (&dx * &dy).sum() / norm(&dx) / norm(&dy);
+            assert!(close(line.cosine.unwrap(), cosine));
+            assert_eq!(comparison.cosine, line.cosine);
+        }
+    }
+
+    #[test]
+    fn equal_updates_have_no_distance() {
+        let x = module("x", 3, 3.0, 1);
+        let comparison = adapter(&[("x", x.clone())])
+            .compare(&adapter(&[("x", x.baked())]))
+            .unwrap();
+        assert!(comparison.relative.unwrap() < 1e-15);
+        // The same update in other factors: rounding to f32, not the root of it.
+        let mut other = x.clone();
+        other.a.mapv_inplace(|x| x * 3.0);
+        other.b.mapv_inplace(|x| x / 3.0);
+        let comparison = adapter(&[("x", x)])
+            .compare(&adapter(&[("x", other)]))
+            .unwrap();
+        assert!(comparison.relative.unwrap() < 2e-7);
+        assert!((comparison.cosine.unwrap() - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn modules_of_one_side_count_as_zero_in_the_other() {
+        let (x, y, z) = (
+            module("x", 2, 2.0, 1),
+            module("y", 2, 2.0, 3),
+            module("z", 1, 2.0, 5),
+        );
+        let norm = |m: &LoraModule| m.delta_f64().unwrap().mapv(|x| x * x).sum();
+        let first = adapter(&[("x", x.clone()), ("y", y.clone())]);
+        let second = adapter(&[("x", x.clone()), ("z", z.clone())]);
+        let comparison = first.compare(&second).unwrap();
+        assert_eq!(
+            (comparison.only_first, comparison.only_second),
+            (vec!["y".into()], vec!["z".into()])
+        );
+        let distance = (norm(&y) + norm(&z)).sqrt();
+        assert!((comparison.distance - distance).abs() < 1e-12 * distance);
+        let first_norm = (norm(&x) + norm(&y)).sqrt();
+        assert!((comparison.first_norm - first_norm).abs() < 1e-12 * first_norm);
+
+        let empty = first.compare(&Adapter::default()).unwrap();
+        assert_eq!((empty.relative, empty.cosine), (Some(1.0), None));
+        assert_eq!(Adapter::default().compare(&first).unwrap().relative, None);
+    }
+
+    #[test]
+    fn adapters_of_different_models_are_refused() {
+        let other = init::gaussian("x", &[7, 6], 2, 2.0, 0).unwrap();
+        let error = adapter(&[("x", module("x", 2, 2.0, 1))]).compare(&adapter(&[("x", other)]));
+        let text = error.unwrap_err().to_string();
+        assert!(
+            text.contains("module x") && text.contains("[7, 6]"),
+            "{text}"
+        );
+    }
+}

@@ -335,3 +335,6 @@ fn cut(
         },
     ))
 }
+
+#[cfg(test)]
+mod tests;

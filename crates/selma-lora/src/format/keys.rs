@@ -178,7 +178,7 @@ fn old_attention(path: &str) -> Option<String> {
 
 /// The path with its component: as it is in the file, as it is known from outside, or as the names
 /// of modules tell.
-fn with_component(
+pub(super) fn with_component(
     path: &str,
     names: Option<&ModuleNames>,
     component: Option<&str>,

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::{
     Format,
     config::{Described, fields, short},
-    keys::COMPONENTS,
+    keys::{COMPONENTS, with_component},
     write::write_with,
 };
 use crate::{Adapter, Dtype, LoraError};
@@ -38,7 +38,7 @@ pub(crate) fn save(adapter: &Adapter, path: &Path, dtype: Dtype) -> Result<(), L
         });
         part.modules.insert(name.clone(), module.clone());
     }
-    let alone = components.len() == 1;
+    let alone = components.len() == 1 && is_told(adapter, path);
     // Everything that can be wrong with the adapter is found before anything is written.
     let mut folders = Vec::new();
     for (component, part) in &components {
@@ -79,6 +79,16 @@ pub(crate) fn save(adapter: &Adapter, path: &Path, dtype: Dtype) -> Result<(), L
         atomic_write(&folder.join(CONFIG_FILE), config.as_bytes())?;
     }
     Ok(())
+}
+
+/// True when the component of the modules is known to a reader of the folder itself, without a
+/// folder in it that is called like the component.
+fn is_told(adapter: &Adapter, folder: &Path) -> bool {
+    let named = COMPONENTS
+        .into_iter()
+        .find(|component| folder.file_name().is_some_and(|name| name == *component));
+    let mut paths = adapter.modules.keys();
+    paths.all(|path| with_component(in_peft(path), None, named).as_ref() == Some(path))
 }
 
 /// What PEFT needs to know of the modules of one component.
