@@ -1,4 +1,4 @@
-//! Converts an adapter file: `convert IN OUT FORMAT [DTYPE]`.
+//! Converts an adapter file or folder of PEFT: `convert IN OUT FORMAT [DTYPE]`.
 
 use std::error::Error;
 
@@ -11,7 +11,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         [input, output, format, dtype] => (input, output, format, dtype.as_str()),
         _ => {
             return Err(
-                "usage: convert IN OUT kohya|diffusers|diffusers_script [f32|f16|bf16]".into(),
+                "usage: convert IN OUT kohya|diffusers|diffusers_script|peft [f32|f16|bf16]".into(),
             );
         }
     };

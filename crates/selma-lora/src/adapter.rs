@@ -10,8 +10,8 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Dtype, Format, LoraError, LoraModule,
-    format::{self, ModuleNames},
+    Dtype, Format, LoraError, LoraModule, Update,
+    format::{self, Content, Kinds, ModuleNames},
 };
 
 /// A set of low-rank updates, one per module, whatever file format they came from.
@@ -46,9 +46,10 @@ pub struct Adapter {
 /// The file an adapter was read from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Source {
-    /// Where it lies.
+    /// Where it lies: a file, or a folder of PEFT.
     pub path: PathBuf,
-    /// SHA-256 of the whole file, as `sha256sum` prints it.
+    /// SHA-256 of the whole file, as `sha256sum` prints it; for a folder, of `adapter_config.json`
+    /// followed by `adapter_model.safetensors` (and so on for `text_encoder` and `text_encoder_2`).
     pub sha256: String,
     /// The naming scheme found.
     pub format: Format,
@@ -66,38 +67,30 @@ impl Adapter {
         }
     }
 
-    /// Reads a safetensors file in any supported format; see [`Format`].
+    /// Reads a safetensors file or a folder written by PEFT, in any supported format; see [`Format`].
     ///
     /// The underscored names of kohya files are resolved by the fixed grammar of diffusers' Stable
-    /// Diffusion modules; for other models use [`load_with`](Self::load_with).
+    /// Diffusion modules; for other models use [`load_with`](Self::load_with). A folder is one with
+    /// `adapter_config.json` and `adapter_model.safetensors`, or with such folders called `unet`,
+    /// `text_encoder` and `text_encoder_2`; the path of an `adapter_model.safetensors` stands for its
+    /// folder. A convolution decomposed into three (`lora_mid`) is put together to two factors.
     ///
     /// # Errors
-    /// [`LoraError::Io`] when the file cannot be read; [`LoraError::InFile`] around what is wrong
-    /// with its content: not a safetensors file, a key of no known scheme, a kind of adapter that
-    /// is not a plain LoRA, half a pair, shapes that do not fit, values that are not finite.
+    /// [`LoraError::Io`] when a file cannot be read, [`LoraError::PeftFolder`] for a folder that is
+    /// none of PEFT's; [`LoraError::InFile`] around what is wrong with the content: not a safetensors
+    /// file, a key of no known scheme, a kind of adapter that is not a plain LoRA (see
+    /// [`AdapterFile`](crate::AdapterFile) for those), half a pair, shapes that do not fit, values
+    /// that are not finite.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, LoraError> {
-        Self::load_from(path.as_ref(), None)
+        Self::from_content(format::load(path.as_ref(), None, Kinds::Lora)?)
     }
 
-    /// Reads a file like [`load`](Self::load), resolving kohya names by the modules of a model.
+    /// Reads like [`load`](Self::load), resolving names by the modules of a model.
     ///
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with(path: impl AsRef<Path>, names: &ModuleNames) -> Result<Self, LoraError> {
-        Self::load_from(path.as_ref(), Some(names))
-    }
-
-    fn load_from(path: &Path, names: Option<&ModuleNames>) -> Result<Self, LoraError> {
-        let bytes = std::fs::read(path).map_err(|source| LoraError::Io {
-            action: "read",
-            path: path.to_path_buf(),
-            source,
-        })?;
-        let mut adapter = Self::from_bytes(&bytes, names).map_err(|error| error.in_file(path))?;
-        if let Some(source) = &mut adapter.source {
-            source.path = path.to_path_buf();
-        }
-        Ok(adapter)
+        Self::from_content(format::load(path.as_ref(), Some(names), Kinds::Lora)?)
     }
 
     /// Reads the bytes of a safetensors file. [`Source::path`] of the result is empty.
@@ -105,16 +98,25 @@ impl Adapter {
     /// # Errors
     /// What [`load`](Self::load) wraps in [`LoraError::InFile`].
     pub fn from_bytes(bytes: &[u8], names: Option<&ModuleNames>) -> Result<Self, LoraError> {
-        let content = format::read(bytes, names)?;
+        Self::from_content(format::from_bytes(bytes, names, Kinds::Lora)?)
+    }
+
+    fn from_content(content: Content) -> Result<Self, LoraError> {
+        let modules = content.updates.into_iter().map(|(path, update)| {
+            let kind = update.kind();
+            match update {
+                Update::Lora(module) => Ok((path, module)),
+                // The reader has refused these by the name of their tensor.
+                _ => Err(LoraError::Unsupported {
+                    key: path,
+                    kind: kind.name(),
+                }),
+            }
+        });
         Ok(Self {
-            modules: content.modules,
+            modules: modules.collect::<Result<_, LoraError>>()?,
             metadata: content.metadata,
-            source: Some(Source {
-                path: PathBuf::new(),
-                sha256: hex::encode(Sha256::digest(bytes)),
-                format: content.format,
-                dtypes: content.dtypes,
-            }),
+            source: Some(content.source),
         })
     }
 
@@ -122,13 +124,16 @@ impl Adapter {
     ///
     /// Kohya files carry each module's alpha. The diffusers formats have no place for it that every
     /// reader honours, so there a scale other than 1 is multiplied into the factors (half into
-    /// each) and alpha becomes the rank; `dW` stays the same up to rounding.
+    /// each) and alpha becomes the rank; `dW` stays the same up to rounding. The same holds for
+    /// [`Format::Peft`], whose bytes are those of an `adapter_model.safetensors` that can do without a
+    /// configuration; [`save`](Self::save) writes the whole folder, with every alpha.
     ///
     /// # Errors
     /// [`LoraError::InModule`] for factors that do not fit each other, [`LoraError::NonFinite`],
     /// [`LoraError::Overflow`] for a value too large for `dtype`, [`LoraError::UnknownComponent`]
     /// and [`LoraError::AmbiguousName`] for a path that the format cannot express,
-    /// [`LoraError::Empty`] for an adapter without modules.
+    /// [`LoraError::Empty`] for an adapter without modules, [`LoraError::ManyComponents`] for
+    /// [`Format::Peft`] and modules of more than one component, which have a folder each.
     pub fn to_bytes(&self, format: Format, dtype: Dtype) -> Result<Vec<u8>, LoraError> {
         format::write(self, format, dtype)
     }
@@ -136,9 +141,16 @@ impl Adapter {
     /// Writes [`to_bytes`](Self::to_bytes) to a file: through a temporary file in the same folder
     /// that is synced and renamed, so that the file is never half-written.
     ///
+    /// For [`Format::Peft`] `path` is a folder, made if need be, that PEFT loads:
+    /// `adapter_model.safetensors` and `adapter_config.json` in it, or in a folder for each component
+    /// (`unet`, `text_encoder`..) when there are several or the names of modules alone do not tell
+    /// the component. The configuration is written last, and an older one is removed first,
+    /// so that weights never stand beside a configuration that is not theirs.
+    ///
     /// # Errors
     /// As [`to_bytes`](Self::to_bytes), wrapped in [`LoraError::InFile`]; [`LoraError::Durable`] when
-    /// the file cannot be written.
+    /// a file cannot be written; [`LoraError::PeftFolder`] for a folder whose older files would be
+    /// read together with the new ones.
     pub fn save(
         &self,
         path: impl AsRef<Path>,
@@ -146,6 +158,9 @@ impl Adapter {
         dtype: Dtype,
     ) -> Result<(), LoraError> {
         let path = path.as_ref();
+        if format == Format::Peft {
+            return format::save(self, path, dtype);
+        }
         let bytes = self
             .to_bytes(format, dtype)
             .map_err(|error| error.in_file(path))?;
@@ -173,6 +188,15 @@ impl Adapter {
             }
         }
         hex::encode(hash.finalize())
+    }
+
+    /// SHA-256 of the file this was read from, of the content if it was made in memory: what recipes
+    /// record of their inputs.
+    pub(crate) fn origin_sha256(&self) -> String {
+        match &self.source {
+            Some(source) => source.sha256.clone(),
+            None => self.sha256(),
+        }
     }
 
     /// Numbers stored in all factors.

@@ -134,6 +134,70 @@ pub enum LoraError {
         /// Shape of `B`.
         b: Vec<usize>,
     },
+    /// The shapes of two parts of a decomposed update do not belong together.
+    #[error("{left} {left_shape:?} and {right} {right_shape:?} do not fit")]
+    PartShapes {
+        /// One part, for example `hada_w1_a`.
+        left: &'static str,
+        /// Its shape.
+        left_shape: Vec<usize>,
+        /// The other part.
+        right: &'static str,
+        /// Its shape.
+        right_shape: Vec<usize>,
+    },
+    /// A dense update or weight has a shape that no layer has, or not that of its weight.
+    #[error(
+        "the shape {shape:?} is not that of the update, expected [out, in] or [out, in, kernel..]"
+    )]
+    DeltaShape {
+        /// The shape.
+        shape: Vec<usize>,
+    },
+    /// A module has tensors of two kinds of update.
+    #[error("{first} and {second} make module {module} two kinds of update at once")]
+    MixedKinds {
+        /// The module's path.
+        module: String,
+        /// A tensor of one kind.
+        first: String,
+        /// A tensor of another.
+        second: String,
+    },
+    /// A module has a part that has no place beside the others.
+    #[error("module {module} has a {part} ({key}) that does not belong with its other tensors")]
+    SurplusPart {
+        /// The module's path.
+        module: String,
+        /// What the part is.
+        part: &'static str,
+        /// The tensor's name in the file.
+        key: String,
+    },
+    /// A folder is not laid out as PEFT does it.
+    #[error("the folder {path} {reason}")]
+    PeftFolder {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// `adapter_config.json` cannot be understood.
+    #[error("not a usable configuration of PEFT: {reason}")]
+    PeftConfig {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Modules of several components do not fit one file of PEFT.
+    #[error(
+        "a file of PEFT holds one component, found {first} and {second}; save a folder instead"
+    )]
+    ManyComponents {
+        /// One component.
+        first: String,
+        /// Another one.
+        second: String,
+    },
     /// Alpha is NaN, infinite, or not one number.
     #[error("alpha is {alpha}, expected one finite number")]
     BadAlpha {
@@ -197,8 +261,18 @@ pub enum LoraError {
         weight: f64,
     },
     /// The rank asked for is zero.
-    #[error("the rank of the merged adapter must be at least 1")]
+    #[error("the rank must be at least 1")]
     ZeroRank,
+    /// A rule for choosing ranks has a value without meaning.
+    #[error("the {name} of a rank rule is {value}, expected a number {expected}")]
+    BadRankRule {
+        /// `energy`, `threshold` or `ratio`.
+        name: &'static str,
+        /// The value.
+        value: f64,
+        /// What it may be.
+        expected: &'static str,
+    },
     /// Two adapters are for weights of different shapes.
     #[error(
         "adapters were made for different weights: expected [out, in, kernel..] {expected:?}, found {found:?}"
@@ -233,6 +307,9 @@ pub enum LoraError {
         limit: f64,
     },
 
+    /// A module of the adapter does not exist in the model.
+    #[error("the model has no such module")]
+    NotInModel,
     /// No module of the adapter exists in the model.
     #[error(
         "no module of the adapter exists in the model: the adapter has {adapter:?}.., the model has {model:?}.."

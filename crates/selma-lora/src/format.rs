@@ -2,7 +2,10 @@
 
 mod config;
 mod keys;
+mod load;
 mod names;
+mod parts;
+mod peft;
 mod read;
 mod sgm;
 mod tensors;
@@ -12,13 +15,14 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use load::{Content, Kinds, from_bytes, load};
 pub use names::ModuleNames;
-pub(crate) use read::read;
+pub(crate) use peft::save;
 pub(crate) use write::write;
 
 use crate::LoraError;
 
-/// How an adapter file names its tensors. Reading detects the format; it is chosen when writing.
+/// How an adapter names its tensors. Reading detects the format; it is chosen when writing.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
 )]
@@ -34,8 +38,14 @@ pub enum Format {
     Diffusers,
     /// `unet.down_blocks.0...to_q.lora.down.weight` and `.lora.up.weight` (in text encoders
     /// `.lora_linear_layer.down.weight` and `.up.weight`), some modules under the names of
-    /// [`Diffusers`](Self::Diffusers): what the LoRA training scripts of diffusers write.
+    /// [`Diffusers`](Self::Diffusers): what the LoRA training scripts of diffusers write. The names
+    /// of diffusers up to 0.21 (`attn1.processor.to_q_lora.down.weight`) are read as this, too.
     DiffusersScript,
+    /// `base_model.model.down_blocks.0...to_q.lora_A.weight` and `.lora_B.weight` in
+    /// `adapter_model.safetensors`, ranks and alphas in `adapter_config.json` beside it: the folder
+    /// that `save_pretrained` of PEFT writes. The names have no component: it is told by the
+    /// module's path or the folder's name (`unet`, `text_encoder`, `text_encoder_2`).
+    Peft,
 }
 
 impl fmt::Display for Format {
@@ -44,6 +54,7 @@ impl fmt::Display for Format {
             Self::Kohya => "kohya",
             Self::Diffusers => "diffusers",
             Self::DiffusersScript => "diffusers_script",
+            Self::Peft => "peft",
         })
     }
 }
@@ -56,10 +67,11 @@ impl FromStr for Format {
             "kohya" => Ok(Self::Kohya),
             "diffusers" => Ok(Self::Diffusers),
             "diffusers_script" => Ok(Self::DiffusersScript),
+            "peft" => Ok(Self::Peft),
             _ => Err(LoraError::UnknownName {
                 what: "adapter format",
                 found: name.to_owned(),
-                expected: "kohya, diffusers, diffusers_script",
+                expected: "kohya, diffusers, diffusers_script, peft",
             }),
         }
     }
@@ -71,7 +83,12 @@ mod tests {
 
     #[test]
     fn names_are_read_back() {
-        for format in [Format::Kohya, Format::Diffusers, Format::DiffusersScript] {
+        for format in [
+            Format::Kohya,
+            Format::Diffusers,
+            Format::DiffusersScript,
+            Format::Peft,
+        ] {
             assert_eq!(format.to_string().parse::<Format>().unwrap(), format);
             let json = serde_json::to_string(&format).unwrap();
             assert_eq!(json, format!("\"{format}\""));

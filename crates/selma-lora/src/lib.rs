@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod adapter;
+mod adapter_file;
+mod compare;
 mod dtype;
 mod error;
 mod format;
@@ -9,15 +11,23 @@ mod inspect;
 mod linalg;
 mod matching;
 pub mod merge;
+mod models;
 mod module;
 #[cfg(feature = "burn")]
 pub mod nn;
+mod rank;
+mod update;
 
 pub use adapter::{Adapter, Source};
+pub use adapter_file::{AdapterFile, ConversionReport, ConvertedModule};
+pub use compare::{Comparison, ModuleComparison};
 pub use dtype::Dtype;
 pub use error::LoraError;
 pub use format::{Format, ModuleNames};
 pub use inspect::{ModuleSummary, Summary};
 pub use matching::{LoadReport, MisShaped};
 pub use merge::{Merge, MergeReport, Method, Weighted};
+pub use models::Model;
 pub use module::LoraModule;
+pub use rank::{Cut, RankRule, ResizeReport, ResizedModule};
+pub use update::{Kind, Loha, Lokr, Update};

@@ -1,10 +1,10 @@
 //! Does an adapter belong to a model?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::{Adapter, LoraError};
+use crate::{Adapter, AdapterFile, LoraError};
 
 /// How the modules of an adapter meet those of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -19,6 +19,9 @@ pub struct LoadReport {
     pub mis_shaped: Vec<MisShaped>,
     /// Matched modules whose update is zero, as in an untrained adapter.
     pub zero: Vec<String>,
+    /// Matched modules that hold NaN or infinity. Files with such values are not read at all, so that
+    /// only adapters made in memory have them.
+    pub non_finite: Vec<String>,
 }
 
 /// A module whose factors do not fit the model's weight.
@@ -36,8 +39,12 @@ impl LoadReport {
     /// Refuses an adapter of which a part would have no effect.
     ///
     /// # Errors
-    /// [`LoraError::NotStrict`] when modules are unmatched or mis-shaped.
+    /// [`LoraError::NotStrict`] when modules are unmatched or mis-shaped, [`LoraError::NonFinite`]
+    /// when one holds NaN or infinity.
     pub fn strict(self) -> Result<Self, LoraError> {
+        if let Some(key) = self.non_finite.first() {
+            return Err(LoraError::NonFinite { key: key.clone() });
+        }
         if self.unmatched.is_empty() && self.mis_shaped.is_empty() {
             return Ok(self);
         }
@@ -70,50 +77,97 @@ impl Adapter {
         &self,
         model: impl IntoIterator<Item = &'a (String, Vec<usize>)>,
     ) -> Result<LoadReport, LoraError> {
-        let weights: BTreeMap<&str, &Vec<usize>> = model
-            .into_iter()
-            .map(|(path, shape)| (path.as_str(), shape))
-            .collect();
-        let mut report = LoadReport {
-            missing: weights
-                .keys()
-                .filter(|path| !self.modules.contains_key(**path))
-                .map(|path| (*path).to_owned())
-                .collect(),
-            ..LoadReport::default()
-        };
-        for (path, module) in &self.modules {
-            let found = module.weight_shape();
-            match weights.get(path.as_str()) {
-                None => report.unmatched.push(path.clone()),
-                Some(expected) if same_weight(expected, &found) => {
-                    report.matched.push(path.clone());
-                    if module.is_zero() {
-                        report.zero.push(path.clone());
-                    }
-                }
-                Some(expected) => report.mis_shaped.push(MisShaped {
-                    module: path.clone(),
-                    expected: (*expected).clone(),
-                    found,
-                }),
-            }
-        }
-        if report.matched.is_empty() && report.mis_shaped.is_empty() {
-            return Err(LoraError::NothingMatched {
-                adapter: self.modules.keys().take(3).cloned().collect(),
-                model: weights
-                    .keys()
-                    .take(3)
-                    .map(|path| (*path).to_owned())
-                    .collect(),
-            });
-        }
-        if report.matched.is_empty() {
-            return report.strict();
-        }
-        Ok(report)
+        report(
+            model,
+            self.modules.iter().map(|(path, module)| Candidate {
+                path,
+                shape: module.weight_shape(),
+                fits: Box::new(|weight| same_weight(weight, &module.weight_shape())),
+                zero: module.is_zero(),
+                finite: module.is_finite(),
+            }),
+        )
     }
+}
+
+impl AdapterFile {
+    /// Compares the updates of every kind with the modules of a model, like
+    /// [`Adapter::match_modules`].
+    ///
+    /// # Errors
+    /// [`LoraError::NothingMatched`] when no update fits.
+    pub fn match_modules<'a>(
+        &self,
+        model: impl IntoIterator<Item = &'a (String, Vec<usize>)>,
+    ) -> Result<LoadReport, LoraError> {
+        report(
+            model,
+            self.updates.iter().map(|(path, update)| Candidate {
+                path,
+                shape: update.weight_shape(),
+                fits: Box::new(|weight| update.fits(weight)),
+                zero: update.is_zero(),
+                finite: update.is_finite(),
+            }),
+        )
+    }
+}
+
+/// What matching needs to know of one update.
+struct Candidate<'a> {
+    path: &'a String,
+    shape: Vec<usize>,
+    fits: Box<dyn Fn(&[usize]) -> bool + 'a>,
+    zero: bool,
+    finite: bool,
+}
+
+fn report<'a, 'b>(
+    model: impl IntoIterator<Item = &'a (String, Vec<usize>)>,
+    candidates: impl Iterator<Item = Candidate<'b>>,
+) -> Result<LoadReport, LoraError> {
+    let weights: BTreeMap<&str, &Vec<usize>> = model
+        .into_iter()
+        .map(|(path, shape)| (path.as_str(), shape))
+        .collect();
+    let mut report = LoadReport::default();
+    let mut missing: BTreeSet<&str> = weights.keys().copied().collect();
+    for candidate in candidates {
+        let path = candidate.path;
+        missing.remove(path.as_str());
+        match weights.get(path.as_str()) {
+            None => report.unmatched.push(path.clone()),
+            Some(expected) if (candidate.fits)(expected) => {
+                report.matched.push(path.clone());
+                if candidate.zero {
+                    report.zero.push(path.clone());
+                }
+                if !candidate.finite {
+                    report.non_finite.push(path.clone());
+                }
+            }
+            Some(expected) => report.mis_shaped.push(MisShaped {
+                module: path.clone(),
+                expected: (*expected).clone(),
+                found: candidate.shape,
+            }),
+        }
+    }
+    report.missing = missing.into_iter().map(str::to_owned).collect();
+    if !report.matched.is_empty() {
+        return Ok(report);
+    }
+    if !report.mis_shaped.is_empty() {
+        return report.strict();
+    }
+    Err(LoraError::NothingMatched {
+        adapter: report.unmatched.into_iter().take(3).collect(),
+        model: weights
+            .keys()
+            .take(3)
+            .map(|path| (*path).to_owned())
+            .collect(),
+    })
 }
 
 /// Equal, once the kernel of a 1x1 convolution is left out.

@@ -126,6 +126,12 @@ impl LoraModule {
     pub fn is_zero(&self) -> bool {
         self.alpha == 0.0 || self.a.iter().all(|&x| x == 0.0) || self.b.iter().all(|&x| x == 0.0)
     }
+
+    /// True when every number is finite.
+    #[must_use]
+    pub fn is_finite(&self) -> bool {
+        self.alpha.is_finite() && self.a.iter().chain(&self.b).all(|x| x.is_finite())
+    }
 }
 
 /// The numbers of a factor in row-major order, copied only if they lie otherwise.

@@ -1,7 +1,8 @@
-//! Ranks and alphas in the metadata entry `lora_adapter_metadata` of diffusers.
+//! Ranks and alphas as PEFT's configurations give them.
 //!
-//! The entry is the JSON of PEFT's `LoraConfig` of every component, its keys prefixed with the
-//! component: `unet.r`, `unet.lora_alpha`, `unet.rank_pattern`, ... (diffusers
+//! They are found in `adapter_config.json` of PEFT and in the metadata entry
+//! `lora_adapter_metadata` of diffusers, which is the same JSON for every component, its keys
+//! prefixed with the component: `unet.r`, `unet.lora_alpha`, `unet.rank_pattern`, ... (diffusers
 //! `loaders/lora_base.py`, `_pack_dict_with_prefix`).
 
 use std::collections::BTreeMap;
@@ -13,10 +14,12 @@ use crate::{LoraError, LoraModule};
 
 pub(super) const METADATA_KEY: &str = "lora_adapter_metadata";
 
-/// What the metadata says about the modules of every component.
+/// What is said about the modules of every component.
 #[derive(Debug, Default)]
 pub(super) struct AdapterConfig {
     components: BTreeMap<String, ComponentConfig>,
+    /// For the components that have no configuration of their own.
+    any: Option<ComponentConfig>,
 }
 
 #[derive(Debug, Default)]
@@ -40,32 +43,60 @@ impl AdapterConfig {
                 continue;
             };
             let component = config.components.entry(component.to_owned()).or_default();
-            match field {
-                "r" => component.rank = Some(number(key, value)?),
-                "lora_alpha" => component.alpha = Some(number(key, value)?),
-                "rank_pattern" => component.rank_patterns = patterns(key, value)?,
-                "alpha_pattern" => component.alpha_patterns = patterns(key, value)?,
-                "use_rslora" => component.rslora = value == &Value::Bool(true),
-                "use_dora" if value == &Value::Bool(true) => {
-                    return Err(LoraError::Unsupported {
-                        key: METADATA_KEY.to_owned(),
-                        kind: "DoRA",
-                    });
-                }
-                // The rest (dropout, target modules, initialisation..) does not change the result.
-                _ => {}
-            }
+            component.set(METADATA_KEY, key, field, value)?;
         }
         Ok(config)
+    }
+
+    /// Reads `adapter_config.json`, which holds for all modules of the file beside it.
+    pub(super) fn parse_peft(text: &[u8]) -> Result<Self, LoraError> {
+        let unusable = |reason| LoraError::PeftConfig { reason };
+        let entries: Map<String, Value> =
+            serde_json::from_slice(text).map_err(|error| unusable(error.to_string()))?;
+        match entries.get("peft_type").and_then(Value::as_str) {
+            Some("LORA" | "LOHA" | "LOKR") => {}
+            Some(other) => {
+                return Err(unusable(format!(
+                    "peft_type is {other}, expected LORA, LOHA or LOKR"
+                )));
+            }
+            None => return Err(unusable("it has no peft_type".to_owned())),
+        }
+        let mut config = ComponentConfig::default();
+        for (field, value) in &entries {
+            let set = config.set("adapter_config.json", field, field, value);
+            set.map_err(|error| match error {
+                LoraError::Metadata { reason } => unusable(reason),
+                other => other,
+            })?;
+        }
+        Ok(Self {
+            components: BTreeMap::new(),
+            any: Some(config),
+        })
+    }
+
+    /// What is said about a module, and its path without the component.
+    fn of<'a>(&self, module: &'a str) -> Option<(&ComponentConfig, &'a str)> {
+        let (component, path) = module.split_once('.')?;
+        let config = self.components.get(component).or(self.any.as_ref())?;
+        Some((config, path))
+    }
+
+    /// Alpha divided by the rank where neither can be seen from the tensors; 1 where nothing is said.
+    pub(super) fn scale(&self, module: &str) -> f64 {
+        let scale = self.of(module).and_then(|(config, path)| {
+            let rank = first_match(&config.rank_patterns, path).or(config.rank)?;
+            let alpha = first_match(&config.alpha_patterns, path).or(config.alpha)?;
+            Some(alpha / rank)
+        });
+        scale.unwrap_or(1.0)
     }
 
     /// The alpha of a module of rank `found`; the rank where the metadata says nothing.
     pub(super) fn alpha(&self, module: &str, found: usize) -> Result<f64, LoraError> {
         let rank = found as f64;
-        let Some((config, path)) = module
-            .split_once('.')
-            .and_then(|(component, path)| Some((self.components.get(component)?, path)))
-        else {
+        let Some((config, path)) = self.of(module) else {
             return Ok(rank);
         };
         let expected = first_match(&config.rank_patterns, path).or(config.rank);
@@ -89,6 +120,55 @@ impl AdapterConfig {
     }
 }
 
+impl ComponentConfig {
+    /// Takes over one entry; `file` is where it stands and `key` what it is called there.
+    fn set(&mut self, file: &str, key: &str, field: &str, value: &Value) -> Result<(), LoraError> {
+        let unsupported = |kind| {
+            Err(LoraError::Unsupported {
+                key: format!("{key} of {file}"),
+                kind,
+            })
+        };
+        let on = value == &Value::Bool(true);
+        match field {
+            "r" => self.rank = Some(number(key, value)?),
+            // LoHa and LoKr have it without the prefix.
+            "lora_alpha" | "alpha" => self.alpha = Some(number(key, value)?),
+            "rank_pattern" => self.rank_patterns = patterns(key, value)?,
+            "alpha_pattern" => self.alpha_patterns = patterns(key, value)?,
+            "use_rslora" => self.rslora = on,
+            "use_dora" if on => return unsupported("DoRA"),
+            "use_qalora" if on => return unsupported("QA-LoRA"),
+            "lora_bias" if on => return unsupported("LoRA with a bias"),
+            "layer_replication" if !value.is_null() => {
+                return unsupported("LoRA of replicated layers");
+            }
+            "use_bdlora"
+            | "kasa_config"
+            | "monteclora_config"
+            | "arrow_config"
+            | "alora_invocation_tokens"
+                if !value.is_null() && value != &Value::Bool(false) =>
+            {
+                return unsupported("a variant of LoRA with a forward pass of its own");
+            }
+            "init_lora_weights" => {
+                // These change the base weights too, and PEFT does so again on loading.
+                let name = value.as_str().unwrap_or_default().to_lowercase();
+                let changed = ["pissa", "olora", "corda", "loftq", "lora_ga"];
+                if changed.iter().any(|other| name.starts_with(other)) {
+                    return unsupported(
+                        "LoRA on a changed base (PiSSA, OLoRA, CorDA, LoftQ, LoRA-GA)",
+                    );
+                }
+            }
+            // The rest (dropout, target modules, ..) does not change the result.
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
 fn number(key: &str, value: &Value) -> Result<f64, LoraError> {
     value.as_f64().ok_or_else(|| LoraError::Metadata {
         reason: format!("{key} is {value}, expected a number"),
@@ -97,6 +177,9 @@ fn number(key: &str, value: &Value) -> Result<f64, LoraError> {
 
 /// Patterns in the order of the file: PEFT takes the first that matches.
 fn patterns(key: &str, value: &Value) -> Result<Vec<(Regex, f64)>, LoraError> {
+    if value.is_null() {
+        return Ok(Vec::new());
+    }
     let Some(entries) = value.as_object() else {
         return Err(LoraError::Metadata {
             reason: format!("{key} is {value}, expected an object"),
@@ -117,8 +200,8 @@ fn patterns(key: &str, value: &Value) -> Result<Vec<(Regex, f64)>, LoraError> {
 }
 
 fn first_match(patterns: &[(Regex, f64)], path: &str) -> Option<f64> {
-    // The pattern may have been written for a text encoder without the `text_model` level.
-    let short = path.strip_prefix("text_model.").unwrap_or(path);
+    // The pattern may have been written for a text encoder without the level.
+    let short = short(path);
     patterns
         .iter()
         .find(|(pattern, _)| pattern.is_match(path) || pattern.is_match(short))
@@ -127,44 +210,88 @@ fn first_match(patterns: &[(Regex, f64)], path: &str) -> Option<f64> {
 
 /// The metadata of modules whose alpha is their rank, which is how the diffusers formats are written.
 pub(super) fn describe(modules: &BTreeMap<String, LoraModule>) -> String {
-    let mut components: BTreeMap<&str, Vec<(&str, usize)>> = BTreeMap::new();
+    let mut components: BTreeMap<&str, Vec<Described<'_>>> = BTreeMap::new();
     for (module, pair) in modules {
         if let Some((component, path)) = module.split_once('.') {
-            // Suffixes match with and without the `text_model` level, as PEFT compares them.
-            let path = path.strip_prefix("text_model.").unwrap_or(path);
             let entry = components.entry(component).or_default();
-            entry.push((path, pair.rank()));
+            entry.push(Described {
+                path: short(path),
+                rank: pair.rank(),
+                alpha: pair.rank() as f64,
+            });
         }
     }
     let mut entries = Map::new();
     for (component, modules) in components {
-        let mut counts: BTreeMap<usize, usize> = BTreeMap::new();
-        for (_, rank) in &modules {
-            *counts.entry(*rank).or_default() += 1;
-        }
-        let usual = counts
-            .iter()
-            .max_by_key(|&(rank, count)| (count, rank))
-            .map_or(0, |(&rank, _)| rank);
-        let others: Map<String, Value> = modules
-            .iter()
-            .filter(|(_, rank)| *rank != usual)
-            .map(|(path, rank)| ((*path).to_owned(), json!(rank)))
-            .collect();
-        let targets: Vec<&str> = modules.iter().map(|(path, _)| *path).collect();
-        for (field, value) in [
-            ("alpha_pattern", json!(others)),
-            ("lora_alpha", json!(usual)),
-            ("r", json!(usual)),
-            ("rank_pattern", json!(others)),
-            ("target_modules", json!(targets)),
-            ("use_dora", json!(false)),
-            ("use_rslora", json!(false)),
-        ] {
+        for (field, value) in fields(&modules) {
             entries.insert(format!("{component}.{field}"), value);
         }
     }
     Value::Object(entries).to_string()
+}
+
+/// A module as a configuration describes it.
+#[derive(Debug)]
+pub(super) struct Described<'a> {
+    /// Without the component and the `text_model` level: PEFT compares suffixes, so that this names
+    /// the module with and without the level.
+    pub(super) path: &'a str,
+    pub(super) rank: usize,
+    pub(super) alpha: f64,
+}
+
+/// The fields of PEFT's `LoraConfig` that say which modules there are, and their ranks and alphas.
+pub(super) fn fields(modules: &[Described<'_>]) -> [(&'static str, Value); 7] {
+    let (rank, ranks) = usual_and_others(modules, |module| json!(module.rank));
+    let (alpha, alphas) = usual_and_others(modules, |module| {
+        // Whole numbers as such: PEFT's alpha is an integer.
+        if module.alpha.fract() == 0.0 && module.alpha.abs() < 1e15 {
+            json!(module.alpha as i64)
+        } else {
+            json!(module.alpha)
+        }
+    });
+    let targets: Vec<&str> = modules.iter().map(|module| module.path).collect();
+    [
+        ("alpha_pattern", alphas),
+        ("lora_alpha", alpha),
+        ("r", rank),
+        ("rank_pattern", ranks),
+        ("target_modules", json!(targets)),
+        ("use_dora", json!(false)),
+        ("use_rslora", json!(false)),
+    ]
+}
+
+/// The most frequent value (of several the largest), and an object of the modules with another.
+fn usual_and_others<'a>(
+    modules: &[Described<'a>],
+    value: impl Fn(&Described<'a>) -> Value,
+) -> (Value, Value) {
+    let number = |value: &Value| value.as_f64().unwrap_or(0.0);
+    let mut counts: Vec<(usize, Value)> = Vec::new();
+    for module in modules {
+        let value = value(module);
+        match counts.iter_mut().find(|(_, known)| *known == value) {
+            Some((count, _)) => *count += 1,
+            None => counts.push((1, value)),
+        }
+    }
+    let usual = counts
+        .into_iter()
+        .max_by(|(n, x), (m, y)| n.cmp(m).then(number(x).total_cmp(&number(y))))
+        .map_or(Value::Null, |(_, value)| value);
+    let others: Map<String, Value> = modules
+        .iter()
+        .map(|module| (module.path.to_owned(), value(module)))
+        .filter(|(_, value)| *value != usual)
+        .collect();
+    (usual, Value::Object(others))
+}
+
+/// A module's path without the `text_model` level, which not every text encoder has.
+pub(super) fn short(path: &str) -> &str {
+    path.strip_prefix("text_model.").unwrap_or(path)
 }
 
 #[cfg(test)]

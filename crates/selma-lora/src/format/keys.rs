@@ -1,25 +1,7 @@
 //! What a tensor name says: scheme, module, and which part of it.
 
-use super::{Format, ModuleNames};
+use super::{Format, ModuleNames, names, parts::Part};
 use crate::LoraError;
-
-/// One part of a module in a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Part {
-    A,
-    B,
-    Alpha,
-}
-
-impl Part {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::A => "A",
-            Self::B => "B",
-            Self::Alpha => "alpha",
-        }
-    }
-}
 
 /// A tensor name taken apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,11 +22,18 @@ pub(super) const KOHYA_PREFIXES: [(&str, &str); 4] = [
     ("lora_te2_", "text_encoder_2"),
 ];
 
-const COMPONENTS: [&str; 3] = ["unet", "text_encoder", "text_encoder_2"];
+/// What PEFT puts before the paths of the model that it wraps.
+pub(super) const PEFT_PREFIX: &str = "base_model.model.";
 
-const SUFFIXES: [(&str, Part, Option<Format>); 9] = [
+pub(super) const COMPONENTS: [&str; 3] = ["unet", "text_encoder", "text_encoder_2"];
+
+/// Endings, the part each is, and the scheme that has it; `None` where more than one does.
+const SUFFIXES: [(&str, Part, Option<Format>); 28] = [
     (".lora_A.weight", Part::A, Some(Format::Diffusers)),
     (".lora_B.weight", Part::B, Some(Format::Diffusers)),
+    // The name of PEFT's adapter, where a trainer saved the layers' own parameters.
+    (".lora_A.default.weight", Part::A, Some(Format::Diffusers)),
+    (".lora_B.default.weight", Part::B, Some(Format::Diffusers)),
     (".lora.down.weight", Part::A, Some(Format::DiffusersScript)),
     (".lora.up.weight", Part::B, Some(Format::DiffusersScript)),
     (
@@ -57,32 +46,57 @@ const SUFFIXES: [(&str, Part, Option<Format>); 9] = [
         Part::B,
         Some(Format::DiffusersScript),
     ),
+    (OLD_DOWN, Part::A, Some(Format::DiffusersScript)),
+    (OLD_UP, Part::B, Some(Format::DiffusersScript)),
     (".lora_down.weight", Part::A, Some(Format::Kohya)),
     (".lora_up.weight", Part::B, Some(Format::Kohya)),
+    (".lora_mid.weight", Part::Mid, Some(Format::Kohya)),
     (".alpha", Part::Alpha, None),
+    (".hada_w1_a", Part::HadaW1A, None),
+    (".hada_w1_b", Part::HadaW1B, None),
+    (".hada_w2_a", Part::HadaW2A, None),
+    (".hada_w2_b", Part::HadaW2B, None),
+    (".hada_t1", Part::HadaT1, None),
+    (".hada_t2", Part::HadaT2, None),
+    (".lokr_w1", Part::LokrW1, None),
+    (".lokr_w1_a", Part::LokrW1A, None),
+    (".lokr_w1_b", Part::LokrW1B, None),
+    (".lokr_w2", Part::LokrW2, None),
+    (".lokr_w2_a", Part::LokrW2A, None),
+    (".lokr_w2_b", Part::LokrW2B, None),
+    (".lokr_t2", Part::LokrT2, None),
+    (".diff", Part::Diff, None),
 ];
 
-/// Parts of names that give away what is not a plain LoRA.
-const UNSUPPORTED: [(&str, &str); 12] = [
+/// The attention processors of diffusers up to 0.21: `attn1.processor.to_q_lora.down.weight`.
+const OLD_DOWN: &str = "_lora.down.weight";
+const OLD_UP: &str = "_lora.up.weight";
+
+/// Parts of names that give away what no update of a weight can say.
+const UNSUPPORTED: [(&str, &str); 15] = [
     (".dora_scale", "DoRA"),
     (".lora_magnitude_vector", "DoRA"),
-    (".hada_", "LoHa"),
-    (".lokr_", "LoKr"),
-    (
-        ".lora_mid.",
-        "a Tucker-decomposed convolution (LoCon with lora_mid)",
-    ),
     (".lora_B.bias", "LoRA with a bias"),
     (".lora_up.bias", "LoRA with a bias"),
     (".lora_embedding_", "LoRA of an embedding"),
-    (".diff_b", "a full difference"),
-    (".diff", "a full difference"),
+    (".diff_b", "the difference of a bias"),
     (".w_norm", "a trained norm"),
     (".b_norm", "a trained norm"),
+    (".oft_", "OFT"),
+    (".boft_", "BOFT"),
+    (".on_input", "(IA)^3"),
+    (".ia3_l", "(IA)^3"),
+    (".vera_lambda_", "VeRA"),
+    (".a1.weight", "GLoRA"),
+    (".bm.weight", "GLoRA"),
 ];
 
-/// Takes a tensor name apart.
-pub(super) fn parse(key: &str, names: Option<&ModuleNames>) -> Result<Key, LoraError> {
+/// Takes a tensor name apart. `component` is where a path without a component belongs.
+pub(super) fn parse(
+    key: &str,
+    names: Option<&ModuleNames>,
+    component: Option<&str>,
+) -> Result<Key, LoraError> {
     if let Some((_, kind)) = UNSUPPORTED.iter().find(|(part, _)| key.contains(part)) {
         return Err(LoraError::Unsupported {
             key: key.to_owned(),
@@ -92,9 +106,9 @@ pub(super) fn parse(key: &str, names: Option<&ModuleNames>) -> Result<Key, LoraE
     let unknown = || LoraError::UnknownKey {
         key: key.to_owned(),
     };
-    let (module, part, format) = SUFFIXES
+    let (module, suffix, part, format) = SUFFIXES
         .iter()
-        .find_map(|&(suffix, part, format)| Some((key.strip_suffix(suffix)?, part, format)))
+        .find_map(|&(suffix, part, format)| Some((key.strip_suffix(suffix)?, suffix, part, format)))
         .ok_or_else(unknown)?;
 
     if let Some((name, component)) = KOHYA_PREFIXES
@@ -106,7 +120,7 @@ pub(super) fn parse(key: &str, names: Option<&ModuleNames>) -> Result<Key, LoraE
         }
         let path = match names {
             Some(names) => names.resolve(component, name),
-            None => super::names::by_grammar(component, name),
+            None => names::by_grammar(component, name),
         };
         return Ok(Key {
             format: Some(Format::Kohya),
@@ -117,16 +131,74 @@ pub(super) fn parse(key: &str, names: Option<&ModuleNames>) -> Result<Key, LoraE
             part,
         });
     }
+    if format == Some(Format::Kohya) {
+        return Err(unknown());
+    }
 
-    let (component, path) = module.split_once('.').ok_or_else(unknown)?;
-    if format == Some(Format::Kohya) || !COMPONENTS.contains(&component) || path.is_empty() {
+    let (path, in_peft) = match module.strip_prefix(PEFT_PREFIX) {
+        Some(path) => (path, true),
+        None => (module, false),
+    };
+    let format = match (in_peft, format, part) {
+        (true, None | Some(Format::Diffusers), _) => Some(Format::Peft),
+        (true, ..) => return Err(unknown()),
+        (false, None, Part::Alpha) => None,
+        (false, format, _) => format.or(Some(Format::Diffusers)),
+    };
+    let path = match suffix {
+        OLD_DOWN | OLD_UP => old_attention(path).ok_or_else(unknown)?,
+        _ => path.to_owned(),
+    };
+    if path.is_empty() || path.split('.').any(str::is_empty) {
         return Err(unknown());
     }
     Ok(Key {
         format,
-        module: canonical(component, path),
+        module: with_component(&path, names, component).ok_or_else(unknown)?,
         part,
     })
+}
+
+/// The layer that an old attention processor's LoRA is for.
+fn old_attention(path: &str) -> Option<String> {
+    let (attention, name) = path.rsplit_once('.')?;
+    let (attention, layers) = match attention.strip_suffix(".processor") {
+        Some(attention) => (attention, ["to_q", "to_k", "to_v", "to_out.0"]),
+        None if attention.ends_with(".self_attn") => {
+            (attention, ["q_proj", "k_proj", "v_proj", "out_proj"])
+        }
+        None => return None,
+    };
+    ["to_q", "to_k", "to_v", "to_out"]
+        .iter()
+        .zip(layers)
+        .find(|(old, _)| **old == name)
+        .map(|(_, layer)| format!("{attention}.{layer}"))
+}
+
+/// The path with its component: as it is in the file, as it is known from outside, or as the names
+/// of modules tell.
+pub(super) fn with_component(
+    path: &str,
+    names: Option<&ModuleNames>,
+    component: Option<&str>,
+) -> Option<String> {
+    if let Some((first, rest)) = path.split_once('.')
+        && COMPONENTS.contains(&first)
+    {
+        return Some(canonical(first, rest));
+    }
+    if let Some(component) = component {
+        return Some(canonical(component, path));
+    }
+    match names {
+        Some(names) => names.component_of(path),
+        None => COMPONENTS.iter().find_map(|component| {
+            let full = canonical(component, path);
+            let (_, rest) = full.split_once('.')?;
+            (names::by_grammar(component, &rest.replace('.', "_"))? == full).then_some(full)
+        }),
+    }
 }
 
 /// Files made with transformers 5 lack the `text_model.` level that checkpoints and older files have.
@@ -139,104 +211,4 @@ fn canonical(component: &str, path: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_scheme_leads_to_the_same_module() {
-        let to_q = "unet.down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_q";
-        let flat = "lora_unet_down_blocks_0_attentions_1_transformer_blocks_0_attn1_to_q";
-        for (key, format, part) in [
-            (
-                format!("{to_q}.lora_A.weight"),
-                Some(Format::Diffusers),
-                Part::A,
-            ),
-            (
-                format!("{to_q}.lora.up.weight"),
-                Some(Format::DiffusersScript),
-                Part::B,
-            ),
-            (format!("{to_q}.alpha"), None, Part::Alpha),
-            (
-                format!("{flat}.lora_down.weight"),
-                Some(Format::Kohya),
-                Part::A,
-            ),
-            (
-                format!("{flat}.lora_up.weight"),
-                Some(Format::Kohya),
-                Part::B,
-            ),
-            (format!("{flat}.alpha"), Some(Format::Kohya), Part::Alpha),
-        ] {
-            let parsed = parse(&key, None).unwrap();
-            assert_eq!(parsed.module, to_q);
-            assert_eq!((parsed.format, parsed.part), (format, part));
-        }
-    }
-
-    #[test]
-    fn text_encoders_have_one_path() {
-        let path = "text_encoder.text_model.encoder.layers.3.self_attn.out_proj";
-        for key in [
-            "text_encoder.text_model.encoder.layers.3.self_attn.out_proj.lora_A.weight",
-            "text_encoder.encoder.layers.3.self_attn.out_proj.lora_A.weight",
-            "lora_te_text_model_encoder_layers_3_self_attn_out_proj.lora_down.weight",
-            "lora_te1_text_model_encoder_layers_3_self_attn_out_proj.lora_down.weight",
-            "lora_te_encoder_layers_3_self_attn_out_proj.lora_down.weight",
-        ] {
-            assert_eq!(parse(key, None).unwrap().module, path, "{key}");
-        }
-        assert_eq!(
-            parse("lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha", None)
-                .unwrap()
-                .module,
-            "text_encoder_2.text_model.encoder.layers.0.mlp.fc1"
-        );
-    }
-
-    #[test]
-    fn other_kinds_are_named() {
-        let base = "lora_unet_mid_block_attentions_0_proj_in";
-        for (suffix, kind) in [
-            ("dora_scale", "DoRA"),
-            ("hada_w1_a", "LoHa"),
-            ("lokr_w2", "LoKr"),
-            ("lora_mid.weight", "Tucker"),
-            ("diff", "full difference"),
-            ("diff_b", "full difference"),
-            ("w_norm", "norm"),
-        ] {
-            let error = parse(&format!("{base}.{suffix}"), None).unwrap_err();
-            assert!(matches!(error, LoraError::Unsupported { .. }));
-            assert!(error.to_string().contains(kind), "{error}");
-        }
-        let error = parse("unet.mid_block.x.lora_magnitude_vector", None).unwrap_err();
-        assert!(matches!(error, LoraError::Unsupported { .. }));
-        let error = parse("unet.mid_block.x.lora_B.bias", None).unwrap_err();
-        assert!(error.to_string().contains("bias"));
-    }
-
-    #[test]
-    fn foreign_names_are_refused() {
-        for key in [
-            "down_blocks.0.attentions.0.proj_in.lora_A.weight",
-            "base_model.model.conv_in.lora_A.weight",
-            "unet.conv_in.weight",
-            "unet.conv_in.lora_down.weight",
-            "lora_unet_conv_in.lora_A.weight",
-            "unet..lora_A.weight.x",
-            "unet.lora_A.weight",
-            "",
-        ] {
-            let error = parse(key, None).unwrap_err();
-            assert!(
-                matches!(error, LoraError::UnknownKey { .. }),
-                "{key}: {error}"
-            );
-        }
-        let error = parse("lora_unet_conv_im.lora_down.weight", None).unwrap_err();
-        assert!(matches!(error, LoraError::UnknownModule { ref name, .. } if name == "conv_im"));
-    }
-}
+mod tests;

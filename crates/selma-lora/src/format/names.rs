@@ -54,6 +54,19 @@ impl ModuleNames {
     }
 }
 
+impl ModuleNames {
+    /// The full path of the only module that is called `path` without its component.
+    pub(super) fn component_of(&self, path: &str) -> Option<String> {
+        let levels = [path.to_owned(), format!("text_model.{path}")];
+        let mut found = self.paths.values().filter(|full| {
+            let rest = full.split_once('.').map_or("", |(_, rest)| rest);
+            levels.iter().any(|level| level == rest)
+        });
+        let first = found.next()?;
+        found.next().is_none().then(|| first.clone())
+    }
+}
+
 /// The kohya name of a module, or `None` when kohya has no prefix for its component.
 pub(super) fn kohya_name(path: &str, two_text_encoders: bool) -> Option<String> {
     let (component, rest) = path.split_once('.')?;

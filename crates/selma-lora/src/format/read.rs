@@ -1,4 +1,4 @@
-//! From the bytes of an adapter file to modules.
+//! From the bytes of a safetensors file to updates.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,28 +8,35 @@ use safetensors::{SafeTensors, tensor::TensorView};
 use super::{
     Format, ModuleNames,
     config::{AdapterConfig, METADATA_KEY},
-    keys::{self, Part},
+    keys,
+    load::Kinds,
+    parts::{Part, Parts},
 };
-use crate::{Dtype, LoraError, LoraModule};
+use crate::{Dtype, Kind, LoraError, Update};
+
+/// What is known about a file from outside.
+#[derive(Debug)]
+pub(super) struct Hints<'a> {
+    /// The modules of the model.
+    pub(super) names: Option<&'a ModuleNames>,
+    /// What is wanted of it.
+    pub(super) kinds: Kinds,
+    /// Where paths without a component belong.
+    pub(super) component: Option<&'a str>,
+    /// Ranks and alphas from a file beside it.
+    pub(super) config: Option<AdapterConfig>,
+}
 
 /// What a file holds.
 #[derive(Debug)]
-pub(crate) struct Content {
-    pub(crate) modules: BTreeMap<String, LoraModule>,
-    pub(crate) metadata: BTreeMap<String, String>,
-    pub(crate) format: Format,
-    pub(crate) dtypes: BTreeSet<Dtype>,
+pub(super) struct Tensors {
+    pub(super) updates: BTreeMap<String, Update>,
+    pub(super) metadata: BTreeMap<String, String>,
+    pub(super) format: Format,
+    pub(super) dtypes: BTreeSet<Dtype>,
 }
 
-/// The parts of a module found so far, each with the name of its tensor.
-#[derive(Debug, Default)]
-struct Parts {
-    a: Option<(String, ArrayD<f32>)>,
-    b: Option<(String, ArrayD<f32>)>,
-    alpha: Option<(String, f64)>,
-}
-
-pub(crate) fn read(bytes: &[u8], names: Option<&ModuleNames>) -> Result<Content, LoraError> {
+pub(super) fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Tensors, LoraError> {
     let unreadable = |error| LoraError::NotSafetensors { error };
     let file = SafeTensors::deserialize(bytes).map_err(unreadable)?;
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(unreadable)?;
@@ -39,10 +46,11 @@ pub(crate) fn read(bytes: &[u8], names: Option<&ModuleNames>) -> Result<Content,
         .unwrap_or_default()
         .into_iter()
         .collect();
-    let config = match metadata.remove(METADATA_KEY) {
+    let in_metadata = match metadata.remove(METADATA_KEY) {
         Some(text) => AdapterConfig::parse(&text)?,
         None => AdapterConfig::default(),
     };
+    let config = hints.config.as_ref().unwrap_or(&in_metadata);
     // "pt" in files written by Python; it says nothing about the adapter.
     metadata.remove("format");
 
@@ -54,7 +62,16 @@ pub(crate) fn read(bytes: &[u8], names: Option<&ModuleNames>) -> Result<Content,
     let mut found: BTreeMap<String, Parts> = BTreeMap::new();
     let mut dtypes = BTreeSet::new();
     for (key, tensor) in &tensors {
-        let parsed = keys::parse(key, names)?;
+        let parsed = keys::parse(key, hints.names, hints.component)?;
+        if let Some(kind) = parsed.part.kind()
+            && kind != Kind::Lora
+            && hints.kinds == Kinds::Lora
+        {
+            return Err(LoraError::Unsupported {
+                key: (*key).to_owned(),
+                kind: kind.name(),
+            });
+        }
         match (scheme, parsed.format) {
             (None, Some(format)) => scheme = Some((format, key)),
             // The training scripts of diffusers leave convolutions and parts of text encoders
@@ -73,18 +90,8 @@ pub(crate) fn read(bytes: &[u8], names: Option<&ModuleNames>) -> Result<Content,
         }
         let parts = found.entry(parsed.module.clone()).or_default();
         let earlier = match parsed.part {
-            Part::A => parts
-                .a
-                .replace(factor(key, tensor, &mut dtypes)?)
-                .map(|(key, _)| key),
-            Part::B => parts
-                .b
-                .replace(factor(key, tensor, &mut dtypes)?)
-                .map(|(key, _)| key),
-            Part::Alpha => parts
-                .alpha
-                .replace(((*key).to_owned(), scalar(key, tensor)?))
-                .map(|(key, _)| key),
+            Part::Alpha => parts.set_alpha(key, scalar(key, tensor)?),
+            part => parts.add(part, key, factor(key, tensor, &mut dtypes)?),
         };
         if let Some(first) = earlier {
             return Err(LoraError::Duplicate {
@@ -96,16 +103,16 @@ pub(crate) fn read(bytes: &[u8], names: Option<&ModuleNames>) -> Result<Content,
         }
     }
 
-    let modules = found
+    let updates = found
         .into_iter()
         .map(|(name, parts)| {
-            let module = assemble(&name, parts, &config)?;
-            Ok((name, module))
+            let update = parts.assemble(&name, config)?;
+            Ok((name, update))
         })
         .collect::<Result<BTreeMap<_, _>, LoraError>>()?;
     match scheme {
-        Some((format, _)) if !modules.is_empty() => Ok(Content {
-            modules,
+        Some((format, _)) if !updates.is_empty() => Ok(Tensors {
+            updates,
             metadata,
             format,
             dtypes,
@@ -114,38 +121,11 @@ pub(crate) fn read(bytes: &[u8], names: Option<&ModuleNames>) -> Result<Content,
     }
 }
 
-fn assemble(name: &str, parts: Parts, config: &AdapterConfig) -> Result<LoraModule, LoraError> {
-    let missing = |missing, found| LoraError::MissingFactor {
-        module: name.to_owned(),
-        missing,
-        found,
-    };
-    let (a, b) = match (parts.a, parts.b) {
-        (Some((_, a)), Some((_, b))) => (a, b),
-        (Some((key, _)), None) => return Err(missing("B (up)", key)),
-        (None, Some((key, _))) => return Err(missing("A (down)", key)),
-        (None, None) => {
-            let key = parts.alpha.map(|(key, _)| key).unwrap_or_default();
-            return Err(missing("A (down)", key));
-        }
-    };
-    let rank = a.shape().first().copied().unwrap_or(0);
-    let alpha = match parts.alpha {
-        // sd-scripts: an alpha of 0 stands for the rank.
-        Some((_, 0.0)) => rank as f64,
-        Some((_, alpha)) => alpha,
-        None => config
-            .alpha(name, rank)
-            .map_err(|error| error.in_module(name))?,
-    };
-    LoraModule::new(a, b, alpha).map_err(|error| error.in_module(name))
-}
-
 fn factor(
     key: &str,
     tensor: &TensorView<'_>,
     dtypes: &mut BTreeSet<Dtype>,
-) -> Result<(String, ArrayD<f32>), LoraError> {
+) -> Result<ArrayD<f32>, LoraError> {
     let dtype = Dtype::from_safetensors(tensor.dtype()).ok_or_else(|| wrong_dtype(key, tensor))?;
     dtypes.insert(dtype);
     let values = dtype.decode(tensor.data());
@@ -155,13 +135,9 @@ fn factor(
         });
     }
     // The safetensors reader has checked that shape and length agree.
-    let array = ArrayD::from_shape_vec(IxDyn(tensor.shape()), values).map_err(|_| {
-        LoraError::FactorShapes {
-            a: tensor.shape().to_vec(),
-            b: Vec::new(),
-        }
-    })?;
-    Ok((key.to_owned(), array))
+    ArrayD::from_shape_vec(IxDyn(tensor.shape()), values).map_err(|_| LoraError::DeltaShape {
+        shape: tensor.shape().to_vec(),
+    })
 }
 
 /// One number of any type: trainers that save without casting leave alpha an integer.

@@ -8,12 +8,26 @@ use std::{
 use super::{
     Format,
     config::{self, METADATA_KEY},
+    keys::PEFT_PREFIX,
     names::kohya_name,
+    peft::in_peft,
     tensors::{Tensor, serialize},
 };
 use crate::{Adapter, Dtype, LoraError, LoraModule, module::row_major};
 
 pub(crate) fn write(adapter: &Adapter, format: Format, dtype: Dtype) -> Result<Vec<u8>, LoraError> {
+    // An alpha of 0 would be read as the rank.
+    let keeps = |module: &LoraModule| format == Format::Kohya && module.alpha != 0.0;
+    write_with(adapter, format, dtype, keeps)
+}
+
+/// Multiplies the scale into the factors of the modules whose alpha the file does not keep.
+pub(super) fn write_with(
+    adapter: &Adapter,
+    format: Format,
+    dtype: Dtype,
+    keeps_alpha: impl Fn(&LoraModule) -> bool,
+) -> Result<Vec<u8>, LoraError> {
     if adapter.modules.is_empty() {
         return Err(LoraError::Empty);
     }
@@ -23,11 +37,10 @@ pub(crate) fn write(adapter: &Adapter, format: Format, dtype: Dtype) -> Result<V
             continue;
         };
         module.check().map_err(|error| error.in_module(path))?;
-        let module = match format {
-            // An alpha of 0 would be read as the rank.
-            Format::Kohya if module.alpha != 0.0 => Cow::Borrowed(module),
-            _ if module.scale() == 1.0 => Cow::Borrowed(module),
-            _ => Cow::Owned(module.baked()),
+        let module = if keeps_alpha(module) || module.scale() == 1.0 {
+            Cow::Borrowed(module)
+        } else {
+            Cow::Owned(module.baked())
         };
         let (a_suffix, b_suffix) = suffixes(format, path);
         for (suffix, factor) in [(a_suffix, &module.a), (b_suffix, &module.b)] {
@@ -47,7 +60,7 @@ pub(crate) fn write(adapter: &Adapter, format: Format, dtype: Dtype) -> Result<V
 fn suffixes(format: Format, path: &str) -> (&'static str, &'static str) {
     match format {
         Format::Kohya => ("lora_down.weight", "lora_up.weight"),
-        Format::Diffusers => ("lora_A.weight", "lora_B.weight"),
+        Format::Diffusers | Format::Peft => ("lora_A.weight", "lora_B.weight"),
         Format::DiffusersScript if path.starts_with("unet.") => {
             ("lora.down.weight", "lora.up.weight")
         }
@@ -67,25 +80,37 @@ fn file_names(adapter: &Adapter, format: Format) -> Result<Vec<(&String, String)
         .keys()
         .any(|path| path.starts_with("text_encoder_2."));
     let mut owners: BTreeMap<String, &String> = BTreeMap::new();
+    let mut component: Option<&str> = None;
     adapter
         .modules
         .keys()
         .map(|path| {
-            let kohya =
-                kohya_name(path, two_text_encoders).ok_or_else(|| LoraError::UnknownComponent {
-                    module: path.clone(),
-                    format,
-                })?;
-            if format != Format::Kohya {
-                return Ok((path, path.clone()));
+            let unknown = || LoraError::UnknownComponent {
+                module: path.clone(),
+                format,
+            };
+            let kohya = kohya_name(path, two_text_encoders).ok_or_else(unknown)?;
+            match format {
+                Format::Diffusers | Format::DiffusersScript => Ok((path, path.clone())),
+                Format::Kohya => match owners.insert(kohya.clone(), path) {
+                    None => Ok((path, kohya)),
+                    Some(first) => Err(LoraError::AmbiguousName {
+                        first: first.clone(),
+                        second: path.clone(),
+                    }),
+                },
+                Format::Peft => {
+                    let (own, _) = path.split_once('.').ok_or_else(unknown)?;
+                    let first = *component.get_or_insert(own);
+                    if first != own {
+                        return Err(LoraError::ManyComponents {
+                            first: first.to_owned(),
+                            second: own.to_owned(),
+                        });
+                    }
+                    Ok((path, format!("{PEFT_PREFIX}{}", in_peft(path))))
+                }
             }
-            if let Some(first) = owners.insert(kohya.clone(), path) {
-                return Err(LoraError::AmbiguousName {
-                    first: first.clone(),
-                    second: path.clone(),
-                });
-            }
-            Ok((path, kohya))
         })
         .collect()
 }
@@ -132,6 +157,8 @@ fn metadata(adapter: &Adapter, format: Format) -> BTreeMap<String, String> {
                 .entry("ss_network_module".to_owned())
                 .or_insert_with(|| "networks.lora".to_owned());
         }
+        // The configuration beside it says the same.
+        Format::Peft => {}
         Format::Diffusers | Format::DiffusersScript => {
             metadata.insert(METADATA_KEY.to_owned(), config::describe(&adapter.modules));
         }

@@ -1,0 +1,151 @@
+//! Adapter files of any kind.
+
+use std::{collections::BTreeMap, path::Path};
+
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    Adapter, Cut, Kind, LoraError, ModuleNames, RankRule, Source, Update,
+    format::{self, Kinds},
+    rank::total,
+};
+
+/// What a file holds, LoRA or not: LoHa, LoKr and full differences stay what they are, with their
+/// dense `dW` at hand, until [`into_adapter`](Self::into_adapter) makes LoRAs of them.
+///
+/// [`Adapter::load`] reads LoRAs alone and refuses the other kinds, so that none is approximated
+/// unasked. DoRA, trained norms, biases and embeddings are refused by both: their effect cannot be
+/// said without the base model, or is not an update of a weight.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdapterFile {
+    /// The updates by diffusers path, component included.
+    pub updates: BTreeMap<String, Update>,
+    /// Free-form notes that travel with the file.
+    pub metadata: BTreeMap<String, String>,
+    /// The file this was read from.
+    pub source: Source,
+}
+
+/// What [`AdapterFile::into_adapter`] did.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ConversionReport {
+    /// How ranks were chosen.
+    pub rule: RankRule,
+    /// Frobenius norm of the whole update.
+    pub norm: f64,
+    /// Frobenius norm of what was cut off, relative to `norm`.
+    pub error: f64,
+    /// Every module, by path.
+    pub modules: Vec<ConvertedModule>,
+}
+
+/// What [`AdapterFile::into_adapter`] did to one module.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ConvertedModule {
+    /// The module's path.
+    pub module: String,
+    /// What it was.
+    pub kind: Kind,
+    /// Its rank as a LoRA, and what that cost.
+    #[serde(flatten)]
+    pub cut: Cut,
+}
+
+impl AdapterFile {
+    /// Reads a file or a PEFT folder like [`Adapter::load`], with updates of every [`Kind`].
+    ///
+    /// # Errors
+    /// As [`Adapter::load`], but [`LoraError::Unsupported`] only for what is no update of a weight.
+    pub fn load(path: impl AsRef<Path>, names: Option<&ModuleNames>) -> Result<Self, LoraError> {
+        format::load(path.as_ref(), names, Kinds::All).map(Self::from)
+    }
+
+    /// Reads the bytes of a safetensors file. [`Source::path`] of the result is empty.
+    ///
+    /// # Errors
+    /// What [`load`](Self::load) wraps in [`LoraError::InFile`].
+    pub fn from_bytes(bytes: &[u8], names: Option<&ModuleNames>) -> Result<Self, LoraError> {
+        format::from_bytes(bytes, names, Kinds::All).map(Self::from)
+    }
+
+    /// The kinds of update, with the number of modules of each.
+    #[must_use]
+    pub fn kinds(&self) -> BTreeMap<Kind, usize> {
+        let mut kinds = BTreeMap::new();
+        for update in self.updates.values() {
+            *kinds.entry(update.kind()).or_default() += 1;
+        }
+        kinds
+    }
+
+    /// Makes LoRAs of all updates: what is one already stays as it is, anything else becomes the
+    /// best approximation of the rank that `rule` chooses, one module at a time.
+    ///
+    /// `model` is a list of modules as [`Model::modules`](crate::Model::modules) gives it. A LoHa or
+    /// LoKr of a convolution does not always say how its kernel is shaped, so its modules need the
+    /// list; without a list they are taken as linear layers. The metadata stays and gets the entry
+    /// `selma_convert`: the rule, and the SHA-256 of the file.
+    ///
+    /// # Errors
+    /// Around the module concerned ([`LoraError::InModule`]): [`LoraError::WeightShapes`] when an
+    /// update does not fit the model's weight, [`LoraError::NotInModel`] when the model lacks a module
+    /// that is no LoRA, and what [`Update::to_lora`] finds.
+    pub fn into_adapter(
+        self,
+        rule: RankRule,
+        model: Option<&[(String, Vec<usize>)]>,
+    ) -> Result<(Adapter, ConversionReport), LoraError> {
+        rule.check()?;
+        let weights: Option<BTreeMap<&str, &[usize]>> = model.map(|modules| {
+            modules
+                .iter()
+                .map(|(path, shape)| (path.as_str(), shape.as_slice()))
+                .collect()
+        });
+        let mut modules = BTreeMap::new();
+        let mut reports = Vec::new();
+        for (path, update) in self.updates {
+            let kind = update.kind();
+            let weight = weights.as_ref().and_then(|map| map.get(path.as_str()));
+            if weights.is_some() && weight.is_none() && kind != Kind::Lora {
+                return Err(LoraError::NotInModel.in_module(&path));
+            }
+            let (lora, cut) = update
+                .to_lora(rule, weight.copied())
+                .map_err(|error| error.in_module(&path))?;
+            modules.insert(path.clone(), lora);
+            reports.push(ConvertedModule {
+                module: path,
+                kind,
+                cut,
+            });
+        }
+        let mut metadata = self.metadata;
+        let recipe = json!({"rule": rule, "input": self.source.sha256});
+        metadata.insert("selma_convert".to_owned(), recipe.to_string());
+        let (norm, error) = total(reports.iter().map(|report| report.cut));
+        let adapter = Adapter {
+            modules,
+            metadata,
+            source: None,
+        };
+        let report = ConversionReport {
+            rule,
+            norm,
+            error,
+            modules: reports,
+        };
+        Ok((adapter, report))
+    }
+}
+
+impl From<format::Content> for AdapterFile {
+    fn from(content: format::Content) -> Self {
+        Self {
+            updates: content.updates,
+            metadata: content.metadata,
+            source: content.source,
+        }
+    }
+}

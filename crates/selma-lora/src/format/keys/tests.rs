@@ -1,0 +1,188 @@
+use super::*;
+
+#[test]
+fn every_scheme_leads_to_the_same_module() {
+    let to_q = "unet.down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_q";
+    let flat = "lora_unet_down_blocks_0_attentions_1_transformer_blocks_0_attn1_to_q";
+    for (key, format, part) in [
+        (
+            format!("{to_q}.lora_A.weight"),
+            Some(Format::Diffusers),
+            Part::A,
+        ),
+        (
+            format!("{to_q}.lora.up.weight"),
+            Some(Format::DiffusersScript),
+            Part::B,
+        ),
+        (format!("{to_q}.alpha"), None, Part::Alpha),
+        (
+            format!("{flat}.lora_down.weight"),
+            Some(Format::Kohya),
+            Part::A,
+        ),
+        (
+            format!("{flat}.lora_up.weight"),
+            Some(Format::Kohya),
+            Part::B,
+        ),
+        (format!("{flat}.alpha"), Some(Format::Kohya), Part::Alpha),
+    ] {
+        let parsed = parse(&key, None, None).unwrap();
+        assert_eq!(parsed.module, to_q);
+        assert_eq!((parsed.format, parsed.part), (format, part));
+    }
+}
+
+#[test]
+fn text_encoders_have_one_path() {
+    let path = "text_encoder.text_model.encoder.layers.3.self_attn.out_proj";
+    for key in [
+        "text_encoder.text_model.encoder.layers.3.self_attn.out_proj.lora_A.weight",
+        "text_encoder.encoder.layers.3.self_attn.out_proj.lora_A.weight",
+        "lora_te_text_model_encoder_layers_3_self_attn_out_proj.lora_down.weight",
+        "lora_te1_text_model_encoder_layers_3_self_attn_out_proj.lora_down.weight",
+        "lora_te_encoder_layers_3_self_attn_out_proj.lora_down.weight",
+    ] {
+        assert_eq!(parse(key, None, None).unwrap().module, path, "{key}");
+    }
+    assert_eq!(
+        parse(
+            "lora_te2_text_model_encoder_layers_0_mlp_fc1.alpha",
+            None,
+            None
+        )
+        .unwrap()
+        .module,
+        "text_encoder_2.text_model.encoder.layers.0.mlp.fc1"
+    );
+}
+
+#[test]
+fn other_kinds_are_named() {
+    let base = "lora_unet_mid_block_attentions_0_proj_in";
+    for (suffix, kind) in [
+        ("dora_scale", "DoRA"),
+        ("diff_b", "difference of a bias"),
+        ("w_norm", "norm"),
+        ("oft_blocks", "OFT"),
+        ("on_input", "(IA)^3"),
+        ("a1.weight", "GLoRA"),
+    ] {
+        let error = parse(&format!("{base}.{suffix}"), None, None).unwrap_err();
+        assert!(matches!(error, LoraError::Unsupported { .. }));
+        assert!(error.to_string().contains(kind), "{error}");
+    }
+    let error = parse("unet.mid_block.x.lora_magnitude_vector", None, None).unwrap_err();
+    assert!(matches!(error, LoraError::Unsupported { .. }));
+    let error = parse("unet.mid_block.x.lora_B.bias", None, None).unwrap_err();
+    assert!(error.to_string().contains("bias"));
+}
+
+#[test]
+fn foreign_names_are_refused() {
+    for key in [
+        "down_blocks.0.attentions.0.proj_up.lora_A.weight",
+        "base_model.model.conv_im.lora_A.weight",
+        "base_model.model.conv_in.lora.down.weight",
+        "base_model.model.lora_A.weight",
+        "unet.mid_block.attn1.processor.to_x_lora.down.weight",
+        "unet.mid_block.attn1.to_q_lora.down.weight",
+        "unet.conv_in.lora_mid.weight",
+        "unet.conv_in.lora_C.weight",
+        "unet.conv_in.weight",
+        "unet.conv_in.lora_down.weight",
+        "lora_unet_conv_in.lora_A.weight",
+        "unet..lora_A.weight.x",
+        "unet.lora_A.weight",
+        "",
+    ] {
+        let error = parse(key, None, None).unwrap_err();
+        assert!(
+            matches!(error, LoraError::UnknownKey { .. }),
+            "{key}: {error}"
+        );
+    }
+    let error = parse("lora_unet_conv_im.lora_down.weight", None, None).unwrap_err();
+    assert!(matches!(error, LoraError::UnknownModule { ref name, .. } if name == "conv_im"));
+}
+
+#[test]
+fn older_names_of_attention_lead_to_its_layers() {
+    let block = "mid_block.attentions.0.transformer_blocks.0";
+    let text = "text_encoder.text_model.encoder.layers.0.self_attn";
+    for (key, module, part) in [
+        (
+            format!("unet.{block}.attn1.processor.to_q_lora.down.weight"),
+            format!("unet.{block}.attn1.to_q"),
+            Part::A,
+        ),
+        (
+            format!("{block}.attn2.processor.to_out_lora.up.weight"),
+            format!("unet.{block}.attn2.to_out.0"),
+            Part::B,
+        ),
+        (
+            format!("{text}.to_out_lora.down.weight"),
+            format!("{text}.out_proj"),
+            Part::A,
+        ),
+        (
+            format!("{text}.q_proj.lora_linear_layer.up.weight"),
+            format!("{text}.q_proj"),
+            Part::B,
+        ),
+    ] {
+        let parsed = parse(&key, None, None).unwrap();
+        assert_eq!((parsed.module, parsed.part), (module, part));
+        assert_eq!(parsed.format, Some(Format::DiffusersScript));
+    }
+}
+
+#[test]
+fn a_component_that_is_not_in_the_name_is_found() {
+    let unet = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q";
+    let text = "encoder.layers.3.mlp.fc1";
+    for (key, module, format) in [
+        (
+            format!("base_model.model.{unet}.lora_A.weight"),
+            format!("unet.{unet}"),
+            Format::Peft,
+        ),
+        (
+            format!("base_model.model.unet.{unet}.lora_A.default.weight"),
+            format!("unet.{unet}"),
+            Format::Peft,
+        ),
+        (
+            format!("{unet}.lora_B.weight"),
+            format!("unet.{unet}"),
+            Format::Diffusers,
+        ),
+        (
+            format!("base_model.model.{text}.lora_B.weight"),
+            format!("text_encoder.text_model.{text}"),
+            Format::Peft,
+        ),
+        (
+            format!("base_model.model.{unet}.hada_w1_a"),
+            format!("unet.{unet}"),
+            Format::Peft,
+        ),
+    ] {
+        let parsed = parse(&key, None, None).unwrap();
+        assert_eq!((parsed.module, parsed.format), (module, Some(format)));
+    }
+    // Known from outside: by the folder, or by the model's list.
+    let key = format!("base_model.model.text_model.{text}.lora_A.weight");
+    let parsed = parse(&key, None, Some("text_encoder_2")).unwrap();
+    assert_eq!(parsed.module, format!("text_encoder_2.text_model.{text}"));
+    let names = ModuleNames::new(["prior.layers.0.mix", "unet.twice", "vae.twice"]).unwrap();
+    let parsed = parse(
+        "base_model.model.layers.0.mix.lora_A.weight",
+        Some(&names),
+        None,
+    );
+    assert_eq!(parsed.unwrap().module, "prior.layers.0.mix");
+    assert!(parse("twice.lora_A.weight", Some(&names), None).is_err());
+}

@@ -1,0 +1,162 @@
+//! From a path or bytes to the content of an adapter, whichever of the formats it is in.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    ModuleNames,
+    config::AdapterConfig,
+    keys::COMPONENTS,
+    peft::{CONFIG_FILE, WEIGHTS_FILE},
+    read::{Hints, Tensors, read},
+};
+use crate::{Format, LoraError, Source, Update};
+
+/// Which kinds of update are wanted; others are refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kinds {
+    /// LoRAs alone.
+    Lora,
+    /// Everything that is an update of a weight.
+    All,
+}
+
+/// What a file or folder holds.
+#[derive(Debug)]
+pub(crate) struct Content {
+    pub(crate) updates: BTreeMap<String, Update>,
+    pub(crate) metadata: BTreeMap<String, String>,
+    pub(crate) source: Source,
+}
+
+pub(crate) fn from_bytes(
+    bytes: &[u8],
+    names: Option<&ModuleNames>,
+    kinds: Kinds,
+) -> Result<Content, LoraError> {
+    let hints = Hints {
+        names,
+        kinds,
+        component: None,
+        config: None,
+    };
+    let tensors = read(bytes, &hints)?;
+    let sha256 = hex::encode(Sha256::digest(bytes));
+    Ok(content(tensors, PathBuf::new(), sha256))
+}
+
+/// Reads a file, or the folder of PEFT that is at `path` or that the file there belongs to.
+pub(crate) fn load(
+    path: &Path,
+    names: Option<&ModuleNames>,
+    kinds: Kinds,
+) -> Result<Content, LoraError> {
+    if path.is_dir() {
+        return folder(path, names, kinds);
+    }
+    // Without its configuration the file would be read with another alpha than it was trained with.
+    if path.file_name().is_some_and(|name| name == WEIGHTS_FILE)
+        && let Some(parent) = path.parent()
+        && parent.join(CONFIG_FILE).is_file()
+    {
+        return folder(parent, names, kinds);
+    }
+    let bytes = read_file(path)?;
+    let mut content = from_bytes(&bytes, names, kinds).map_err(|e| e.in_file(path))?;
+    content.source.path = path.to_path_buf();
+    Ok(content)
+}
+
+/// A folder that PEFT wrote, or one with such a folder for each component.
+fn folder(path: &Path, names: Option<&ModuleNames>, kinds: Kinds) -> Result<Content, LoraError> {
+    let parts: Vec<(PathBuf, Option<&str>)> = COMPONENTS
+        .into_iter()
+        .map(|component| (path.join(component), Some(component)))
+        .filter(|(folder, _)| folder.join(CONFIG_FILE).is_file())
+        .collect();
+    let own = path.join(CONFIG_FILE).is_file();
+    let parts = match (own, parts.is_empty()) {
+        // The name of the folder is the only thing that tells apart the two text encoders of SDXL.
+        (true, true) => {
+            let name = path.file_name();
+            let named = COMPONENTS
+                .into_iter()
+                .find(|component| name.is_some_and(|name| name == *component));
+            vec![(path.to_path_buf(), named)]
+        }
+        (false, false) => parts,
+        (own, _) => {
+            return Err(LoraError::PeftFolder {
+                path: path.to_path_buf(),
+                reason: if own {
+                    "has adapter_config.json itself and also in folders for components"
+                } else {
+                    "has no adapter_config.json, nor have its folders unet, text_encoder and text_encoder_2"
+                },
+            });
+        }
+    };
+    let mut hash = Sha256::new();
+    let mut all = Tensors {
+        updates: BTreeMap::new(),
+        metadata: BTreeMap::new(),
+        format: Format::Peft,
+        dtypes: BTreeSet::new(),
+    };
+    for (folder, component) in parts {
+        let file = folder.join(CONFIG_FILE);
+        let config = read_file(&file)?;
+        let parsed = AdapterConfig::parse_peft(&config).map_err(|e| e.in_file(&file))?;
+        let file = folder.join(WEIGHTS_FILE);
+        let weights = read_file(&file)?;
+        hash.update(&config);
+        hash.update(&weights);
+        let hints = Hints {
+            names,
+            kinds,
+            component,
+            config: Some(parsed),
+        };
+        let tensors = read(&weights, &hints).map_err(|e| e.in_file(&file))?;
+        if tensors
+            .updates
+            .keys()
+            .any(|path| all.updates.contains_key(path))
+        {
+            return Err(LoraError::PeftFolder {
+                path: path.to_path_buf(),
+                reason: "has a module in the folders of two components",
+            });
+        }
+        all.updates.extend(tensors.updates);
+        all.metadata.extend(tensors.metadata);
+        all.dtypes.extend(tensors.dtypes);
+    }
+    let sha256 = hex::encode(hash.finalize());
+    Ok(content(all, path.to_path_buf(), sha256))
+}
+
+fn content(tensors: Tensors, path: PathBuf, sha256: String) -> Content {
+    Content {
+        updates: tensors.updates,
+        metadata: tensors.metadata,
+        source: Source {
+            path,
+            sha256,
+            format: tensors.format,
+            dtypes: tensors.dtypes,
+        },
+    }
+}
+
+fn read_file(path: &Path) -> Result<Vec<u8>, LoraError> {
+    std::fs::read(path).map_err(|source| LoraError::Io {
+        action: "read",
+        path: path.to_path_buf(),
+        source,
+    })
+}

@@ -1,0 +1,195 @@
+//! Updates of weights of every kind that a file can hold.
+//!
+//! Merging and training need the two factors of a [`LoraModule`]. What comes as a LoHa, a LoKr or a
+//! full difference has them only approximately, so it is kept as it is until a rank is chosen.
+
+mod loha;
+mod lokr;
+mod side;
+
+use std::{borrow::Cow, fmt};
+
+use ndarray::{Array2, ArrayD};
+use serde::{Deserialize, Serialize};
+
+pub use loha::Loha;
+pub use lokr::Lokr;
+pub(crate) use side::{Matrix, Side, contract, flattened};
+
+use crate::{Cut, LoraError, LoraModule, RankRule, matching::same_weight, module::row_major};
+
+/// The kinds of update that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Kind {
+    /// Two factors, `dW = alpha / rank * B A`.
+    Lora,
+    /// The elementwise product of two LoRAs (LyCORIS, FedPara).
+    Loha,
+    /// The Kronecker product of two matrices (LyCORIS).
+    Lokr,
+    /// The whole difference.
+    Full,
+}
+
+impl Kind {
+    /// How people write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lora => "LoRA",
+            Self::Loha => "LoHa",
+            Self::Lokr => "LoKr",
+            Self::Full => "a full difference",
+        }
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One update of a weight, in the form it was stored in.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Update {
+    /// Two factors.
+    Lora(LoraModule),
+    /// The elementwise product of two LoRAs.
+    Loha(Loha),
+    /// The Kronecker product of two matrices.
+    Lokr(Lokr),
+    /// The difference `[out, in, kernel..]` itself.
+    Full(ArrayD<f32>),
+}
+
+impl Update {
+    /// A full difference.
+    ///
+    /// # Errors
+    /// [`LoraError::DeltaShape`] for fewer than two dimensions or a dimension of zero.
+    pub fn full(difference: ArrayD<f32>) -> Result<Self, LoraError> {
+        if difference.ndim() < 2 || difference.is_empty() {
+            return Err(LoraError::DeltaShape {
+                shape: difference.shape().to_vec(),
+            });
+        }
+        Ok(Self::Full(difference))
+    }
+
+    /// What kind it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Lora(_) => Kind::Lora,
+            Self::Loha(_) => Kind::Loha,
+            Self::Lokr(_) => Kind::Lokr,
+            Self::Full(_) => Kind::Full,
+        }
+    }
+
+    /// The shape of the weight this changes, `[out, in]` or `[out, in, kh, kw]`; where the file does
+    /// not say how a kernel is shaped (LoHa and LoKr of convolutions without a core), `[out, in * kh * kw]`.
+    #[must_use]
+    pub fn weight_shape(&self) -> Vec<usize> {
+        match self {
+            Self::Lora(lora) => lora.weight_shape(),
+            Self::Loha(loha) => loha.weight_shape(),
+            Self::Lokr(lokr) => lokr.weight_shape(),
+            Self::Full(difference) => difference.shape().to_vec(),
+        }
+    }
+
+    /// True when the update can be added to a weight of this shape.
+    #[must_use]
+    pub fn fits(&self, weight: &[usize]) -> bool {
+        let found = self.weight_shape();
+        if same_weight(weight, &found) {
+            return true;
+        }
+        // The kernel may be multiplied into the inputs, for kinds that keep it so.
+        let flat = match weight {
+            [outputs, rest @ ..] => [*outputs, rest.iter().product()],
+            [] => return false,
+        };
+        matches!(self, Self::Loha(_) | Self::Lokr(_)) && found == flat
+    }
+
+    /// The dense update `dW [out, in * kh * kw]`.
+    ///
+    /// # Errors
+    /// [`LoraError::FactorShapes`] when the factors of a LoRA do not fit each other.
+    pub fn delta(&self) -> Result<Array2<f64>, LoraError> {
+        match self {
+            Self::Lora(lora) => lora.delta_f64(),
+            Self::Loha(loha) => Ok(loha.delta()),
+            Self::Lokr(lokr) => Ok(lokr.delta()),
+            Self::Full(difference) => Ok(flattened(difference)),
+        }
+    }
+
+    /// The update as a LoRA: what is one already stays as it is, anything else becomes the best
+    /// approximation of the rank that `rule` chooses.
+    ///
+    /// `weight` is the shape of the weight where it is known; see [`weight_shape`](Self::weight_shape).
+    ///
+    /// # Errors
+    /// [`LoraError::WeightShapes`] when the update does not fit `weight`, and what
+    /// [`LoraModule::from_delta`] finds.
+    pub fn to_lora(
+        &self,
+        rule: RankRule,
+        weight: Option<&[usize]>,
+    ) -> Result<(LoraModule, Cut), LoraError> {
+        if let Some(weight) = weight
+            && !self.fits(weight)
+        {
+            return Err(LoraError::WeightShapes {
+                expected: weight.to_vec(),
+                found: self.weight_shape(),
+            });
+        }
+        if let Self::Lora(lora) = self {
+            return Ok((lora.clone(), Cut::none(lora)));
+        }
+        let shape = weight.map_or_else(|| Cow::Owned(self.weight_shape()), Cow::Borrowed);
+        LoraModule::from_delta(&self.delta()?, &shape, rule)
+    }
+
+    /// Numbers stored.
+    #[must_use]
+    pub fn parameters(&self) -> usize {
+        self.tensors().iter().map(|tensor| tensor.len()).sum()
+    }
+
+    /// True when a tensor whose product the update is holds zeros alone.
+    #[must_use]
+    pub fn is_zero(&self) -> bool {
+        if let Self::Lora(lora) = self {
+            return lora.is_zero();
+        }
+        self.tensors()
+            .iter()
+            .any(|tensor| tensor.iter().all(|&x| x == 0.0))
+    }
+
+    /// True when every number is finite.
+    #[must_use]
+    pub fn is_finite(&self) -> bool {
+        self.tensors()
+            .iter()
+            .all(|tensor| row_major(tensor).iter().all(|x| x.is_finite()))
+    }
+
+    fn tensors(&self) -> Vec<&ArrayD<f32>> {
+        match self {
+            Self::Lora(lora) => vec![&lora.a, &lora.b],
+            Self::Loha(loha) => loha.tensors(),
+            Self::Lokr(lokr) => lokr.tensors(),
+            Self::Full(difference) => vec![difference],
+        }
+    }
+}

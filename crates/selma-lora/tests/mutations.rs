@@ -1,0 +1,295 @@
+//! Damaged and hostile files: an error or a sound adapter, never a panic.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests may fail like tests"
+)]
+
+mod common;
+
+use common::fixture;
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use selma_lora::{Adapter, AdapterFile, LoraError};
+
+const FILES: [&str; 7] = [
+    "lycoris_kinds.safetensors",
+    "lycoris_locon.safetensors",
+    "named_kohya.safetensors",
+    "named_script.safetensors",
+    "expert_a.safetensors",
+    "peft_lora/unet/adapter_model.safetensors",
+    "peft_lokr/adapter_model.safetensors",
+];
+
+fn header_length(bytes: &[u8]) -> usize {
+    u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize
+}
+
+/// A file with this header and so many bytes of data.
+fn raw(header: &str, data: usize) -> Vec<u8> {
+    let length = (header.len() as u64).to_le_bytes();
+    [&length[..], header.as_bytes(), &vec![0; data]].concat()
+}
+
+/// Everything that can be asked of a file, if it can be read.
+fn try_all(bytes: &[u8]) -> bool {
+    let lora = Adapter::from_bytes(bytes, None);
+    if let Ok(adapter) = &lora {
+        assert!(adapter.modules.values().all(|module| module.is_finite()));
+        adapter.summary().unwrap();
+    }
+    match AdapterFile::from_bytes(bytes, None) {
+        Ok(file) => {
+            for update in file.updates.values() {
+                let shape = update.weight_shape();
+                assert!(update.is_finite() && shape.iter().all(|&n| n > 0));
+                let delta = update.delta().unwrap();
+                assert_eq!(delta.nrows(), shape[0]);
+                assert_eq!(delta.ncols(), shape[1..].iter().product::<usize>());
+            }
+            true
+        }
+        Err(error) => {
+            assert!(lora.is_err() && !error.to_string().is_empty());
+            false
+        }
+    }
+}
+
+#[test]
+fn no_truncation_is_read() {
+    for name in FILES {
+        let bytes = std::fs::read(fixture(name)).unwrap();
+        assert!(try_all(&bytes), "{name}");
+        let header = 8 + header_length(&bytes);
+        for length in (0..header).chain((header..bytes.len()).step_by(7)) {
+            assert!(!try_all(&bytes[..length]), "{name} at {length}");
+        }
+    }
+}
+
+#[test]
+fn no_change_of_bytes_is_a_panic() {
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    for name in FILES {
+        let bytes = std::fs::read(fixture(name)).unwrap();
+        let header = 8 + header_length(&bytes);
+        let mut read = 0;
+        for round in 0..600 {
+            let mut changed = bytes.clone();
+            let end = if round % 4 == 0 { bytes.len() } else { header };
+            for _ in 0..random.random_range(1..4) {
+                let at = random.random_range(0..end);
+                changed[at] = match round % 3 {
+                    0 => random.random(),
+                    // Digits for digits: other shapes and offsets, in a header that can be read.
+                    _ if changed[at].is_ascii_digit() => random.random_range(b'0'..=b'9'),
+                    1 => changed[at],
+                    _ => changed[at] ^ 1,
+                };
+            }
+            read += usize::from(try_all(&changed));
+        }
+        assert!(read < 600, "{name}: nothing was refused");
+    }
+}
+
+#[test]
+fn shapes_that_do_not_fit_are_refused() {
+    let name = "lora_unet_conv_in";
+    for (tensors, text) in [
+        (
+            &[
+                ("hada_w1_a", "[4,2]"),
+                ("hada_w1_b", "[2,3]"),
+                ("hada_w2_a", "[4,2]"),
+                ("hada_w2_b", "[2,5]"),
+            ][..],
+            "hada_w2 [4, 5]",
+        ),
+        (
+            &[
+                ("hada_w1_a", "[4,3]"),
+                ("hada_w1_b", "[2,3]"),
+                ("hada_w2_a", "[4,2]"),
+                ("hada_w2_b", "[2,3]"),
+            ],
+            "hada_w1_a [4, 3]",
+        ),
+        (
+            &[
+                ("hada_t1", "[2,3,3,3]"),
+                ("hada_w1_a", "[2,4]"),
+                ("hada_w1_b", "[2,3]"),
+                ("hada_w2_a", "[4,2]"),
+                ("hada_w2_b", "[2,3]"),
+            ],
+            "hada_t1 [2, 3, 3, 3]",
+        ),
+        (
+            &[
+                ("hada_w1_a", "[4,0]"),
+                ("hada_w1_b", "[0,3]"),
+                ("hada_w2_a", "[4,0]"),
+                ("hada_w2_b", "[0,3]"),
+            ],
+            "hada_w1_a [4, 0]",
+        ),
+        (&[("hada_w1_a", "[4,2]")], "lacks its factor hada_w1_b"),
+        (&[("lokr_w1", "[2,2]")], "lacks its factor lokr_w2_a"),
+        (&[("lokr_w1", "[2]"), ("lokr_w2", "[2,2]")], "[2]"),
+        (
+            &[("lokr_w1", "[2,2,3,3]"), ("lokr_w2", "[2,2]")],
+            "lokr_w1 [2, 2, 3, 3]",
+        ),
+        (
+            &[
+                ("lokr_w1", "[2,2]"),
+                ("lokr_w1_a", "[2,1]"),
+                ("lokr_w2", "[2,2]"),
+            ],
+            "lokr_w1_a",
+        ),
+        (
+            &[
+                ("lokr_w1_a", "[2,1]"),
+                ("lokr_w1_b", "[1,2]"),
+                ("lokr_w2_a", "[2,2]"),
+                ("lokr_w2_b", "[2,2]"),
+            ],
+            "do not fit",
+        ),
+        (&[("diff", "[4]")], "[4]"),
+        (&[("diff", "[4,0]")], "[4, 0]"),
+        (&[("diff", "[4,2]"), ("lokr_w1", "[2,2]")], "two kinds"),
+        (
+            &[
+                ("lora_down.weight", "[2,3,1,1]"),
+                ("lora_mid.weight", "[2,4,3,3]"),
+                ("lora_up.weight", "[5,2,1,1]"),
+            ],
+            "lora_mid [2, 4, 3, 3]",
+        ),
+        (
+            &[
+                ("lora_down.weight", "[2,3,3,3]"),
+                ("lora_mid.weight", "[2,2,3,3]"),
+                ("lora_up.weight", "[5,2,1,1]"),
+            ],
+            "lora_mid [2, 2, 3, 3]",
+        ),
+        (
+            &[
+                ("lora_down.weight", "[2,3,1,1]"),
+                ("lora_mid.weight", "[3,2,3,3]"),
+                ("lora_up.weight", "[5,2,1,1]"),
+            ],
+            "A [3, 3, 3, 3]",
+        ),
+        (&[("lora_mid.weight", "[2,2,3,3]")], "lacks its factor A"),
+    ] {
+        let mut end = 0;
+        let entries: Vec<String> = tensors
+            .iter()
+            .map(|(part, shape)| {
+                let lengths: Vec<usize> = serde_json::from_str(shape).unwrap();
+                let start = end;
+                end += 4 * lengths.iter().product::<usize>();
+                format!(r#""{name}.{part}":{{"dtype":"F32","shape":{shape},"data_offsets":[{start},{end}]}}"#)
+            })
+            .collect();
+        let file = raw(&format!("{{{}}}", entries.join(",")), end);
+        let error = AdapterFile::from_bytes(&file, None)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(text) && error.contains("unet.conv_in"),
+            "{text}: {error}"
+        );
+    }
+}
+
+#[test]
+fn hostile_headers_are_refused() {
+    let entry = |name: &str, shape: &str, start: usize, end: usize| {
+        format!(r#""{name}":{{"dtype":"F32","shape":{shape},"data_offsets":[{start},{end}]}}"#)
+    };
+    let (a, b) = ("unet.conv_in.lora_A.weight", "unet.conv_in.lora_B.weight");
+    let good = format!(
+        "{{{},{}}}",
+        entry(a, "[1,2]", 0, 8),
+        entry(b, "[3,1]", 8, 20)
+    );
+    assert!(try_all(&raw(&good, 20)));
+    for (header, data) in [
+        // A name twice: the first tensor would be dropped.
+        (
+            format!(
+                "{{{},{},{}}}",
+                entry(a, "[1,2]", 0, 8),
+                entry(a, "[1,2]", 8, 16),
+                entry(b, "[3,1]", 16, 28)
+            ),
+            28,
+        ),
+        // Overlapping, with a hole, beyond the end, backwards.
+        (
+            format!(
+                "{{{},{}}}",
+                entry(a, "[1,2]", 0, 8),
+                entry(b, "[3,1]", 4, 16)
+            ),
+            20,
+        ),
+        (
+            format!(
+                "{{{},{}}}",
+                entry(a, "[1,2]", 0, 8),
+                entry(b, "[3,1]", 12, 24)
+            ),
+            24,
+        ),
+        (good.clone(), 16),
+        (
+            format!(
+                "{{{},{}}}",
+                entry(a, "[1,2]", 8, 0),
+                entry(b, "[3,1]", 8, 20)
+            ),
+            20,
+        ),
+        // A shape whose product overflows, or is not that of the data.
+        (
+            format!("{{{}}}", entry(a, "[4294967296,4294967296,4]", 0, 0)),
+            0,
+        ),
+        (
+            format!(
+                "{{{},{}}}",
+                entry(a, "[1,3]", 0, 8),
+                entry(b, "[3,1]", 8, 20)
+            ),
+            20,
+        ),
+        (
+            format!(
+                "{{{},{}}}",
+                entry(a, "[-1,2]", 0, 8),
+                entry(b, "[3,1]", 8, 20)
+            ),
+            20,
+        ),
+        ("{".repeat(100_000), 0),
+        ("[".repeat(100_000), 0),
+        (String::new(), 0),
+    ] {
+        let error = Adapter::from_bytes(&raw(&header, data), None).unwrap_err();
+        let start: String = header.chars().take(60).collect();
+        assert!(
+            matches!(error, LoraError::NotSafetensors { .. }),
+            "{start}: {error}"
+        );
+    }
+}
