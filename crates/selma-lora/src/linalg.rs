@@ -57,9 +57,19 @@ pub(crate) fn to_turned(matrix: &Array2<f64>) -> Mat<f64> {
 /// Singular values that are this much smaller than the largest are rounding: factors are `f32`.
 const NEGLIGIBLE: f64 = 1e-7;
 
-/// The left singular vectors of a matrix `[m, c]`, one per column; with `support`, only those of
-/// singular values that are not negligible, at least one.
-pub(crate) fn columns_basis(matrix: MatRef<'_, f64>, support: bool) -> Result<Mat<f64>, LoraError> {
+/// How many of these descending singular values are not negligible, at least one if there are any.
+pub(crate) fn support(values: &[f64]) -> usize {
+    let least = NEGLIGIBLE * values.first().copied().unwrap_or(0.0);
+    let kept = values.iter().filter(|&&value| value > least).count();
+    kept.max(1).min(values.len())
+}
+
+/// The left singular vectors of a matrix `[m, c]`, one per column; all, or only those of singular
+/// values that are not negligible.
+pub(crate) fn columns_basis(
+    matrix: MatRef<'_, f64>,
+    only_support: bool,
+) -> Result<Mat<f64>, LoraError> {
     let tall = matrix.nrows() > matrix.ncols();
     // Of a tall matrix only the small R is decomposed.
     let qr = tall.then(|| matrix.qr());
@@ -69,13 +79,12 @@ pub(crate) fn columns_basis(matrix: MatRef<'_, f64>, support: bool) -> Result<Ma
     }
     .map_err(|_| LoraError::NoConvergence)?;
     let values: Vec<f64> = svd.S().column_vector().iter().copied().collect();
-    let least = NEGLIGIBLE * values.first().copied().unwrap_or(0.0);
-    let kept = if support {
-        values.iter().filter(|&&value| value > least).count().max(1)
+    let kept = if only_support {
+        support(&values)
     } else {
         values.len()
     };
-    let vectors = svd.U().subcols(0, kept.min(values.len()));
+    let vectors = svd.U().subcols(0, kept);
     Ok(match qr {
         Some(qr) => qr.compute_thin_Q() * vectors,
         None => vectors.to_owned(),
@@ -83,10 +92,12 @@ pub(crate) fn columns_basis(matrix: MatRef<'_, f64>, support: bool) -> Result<Ma
 }
 
 /// The nearest matrix with orthonormal columns (rows, if it is wide): `U V^T` of the singular value
-/// decomposition `U S V^T`.
+/// decomposition `U S V^T`, without the arbitrary vectors of negligible singular values.
 pub(crate) fn polar(matrix: MatRef<'_, f64>) -> Result<Mat<f64>, LoraError> {
     let svd = matrix.thin_svd().map_err(|_| LoraError::NoConvergence)?;
-    Ok(svd.U() * svd.V().transpose())
+    let values: Vec<f64> = svd.S().column_vector().iter().copied().collect();
+    let kept = support(&values);
+    Ok(svd.U().subcols(0, kept) * svd.V().subcols(0, kept).transpose())
 }
 
 /// Frobenius norm of `B A`, given `B^T [r, m]` and `A^T [n, r]`.
@@ -226,6 +237,26 @@ mod tests {
             assert!((cut.norm - product.norm_l2()).abs() < 1e-10 * cut.norm);
             assert!((cut.error * cut.norm - best).abs() < 1e-10 * cut.norm);
         }
+    }
+
+    #[test]
+    fn bases_span_what_is_there() {
+        // Tall, wide, and of rank 3 with 6 columns.
+        for (m, r, c) in [(20, 3, 6), (4, 3, 9), (20, 6, 6)] {
+            let matrix = numbers(m, r, 7) * numbers(r, c, 8);
+            let basis = columns_basis(matrix.as_ref(), true).unwrap();
+            assert_eq!(basis.ncols(), r.min(m));
+            let all = columns_basis(matrix.as_ref(), false).unwrap();
+            assert_eq!(all.ncols(), m.min(c));
+            for basis in [basis, all] {
+                let unit = Mat::<f64>::identity(basis.ncols(), basis.ncols());
+                assert!((basis.transpose() * &basis - unit).norm_l2() < 1e-12);
+                let inside = &basis * (basis.transpose() * &matrix);
+                assert!((inside - &matrix).norm_l2() < 1e-10);
+            }
+        }
+        assert_eq!(support(&[0.0, 0.0]), 1);
+        assert_eq!(support(&[]), 0);
     }
 
     #[test]

@@ -44,6 +44,7 @@ mod space;
 pub mod sparsify;
 pub mod spherical;
 mod ssr;
+mod validate;
 
 use std::collections::BTreeSet;
 
@@ -59,7 +60,7 @@ pub use ssr::{Calibration, Statistics};
 
 use crate::{Adapter, LoraError, LoraModule};
 use pipeline::{Context, Pipeline};
-use recipe::{Rule, factor};
+use validate::{Rule, factor};
 
 /// An adapter and what its update is multiplied by.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +88,7 @@ impl Merge {
     /// [`LoraError::NoAdapters`], [`LoraError::BadWeight`], [`LoraError::ZeroRank`],
     /// [`LoraError::AdapterCount`], [`LoraError::MergeOption`]; around the module concerned
     /// ([`LoraError::InModule`]): [`LoraError::WeightShapes`] when adapters were made for different
-    /// models, [`LoraError::Ranks`] for methods on factors of unequal rank, [`LoraError::Mask`],
+    /// models, [`LoraError::NonFinite`] for NaN in a factor, [`LoraError::Ranks`] for methods on factors of unequal rank, [`LoraError::Mask`],
     /// [`LoraError::Calibration`], [`LoraError::NoConvergence`], and [`LoraError::SelfCheck`] when
     /// the result is not what the formula says, for example because it does not fit `f32`.
     pub fn run(&self, inputs: &[Weighted<'_>]) -> Result<(Adapter, MergeReport), LoraError> {
@@ -173,6 +174,9 @@ impl Merge {
         terms: &[Option<Term<'_>>],
         total_weight: f64,
     ) -> Result<(LoraModule, ModuleReport), LoraError> {
+        if terms.iter().all(Option::is_none) {
+            return Err(LoraError::NoAdapters);
+        }
         let weight_shape = combine::weight_shape(terms)?;
         let context = Context {
             merge: self,
@@ -247,5 +251,7 @@ impl Plan<'_> {
     }
 }
 
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

@@ -54,11 +54,19 @@ pub(super) struct Limited {
 }
 
 /// The shape of the weight that all terms change, with the kernel of a 1x1 convolution if any of
-/// them has it.
+/// them has it. Checks the factors on the way.
 pub(super) fn weight_shape(terms: &[Option<Term<'_>>]) -> Result<Vec<usize>, LoraError> {
     let mut shape: Vec<usize> = Vec::new();
     for term in terms.iter().flatten() {
         term.module.check()?;
+        // A sum would show NaN in its self-check, but a sign election would quietly drop it.
+        for (key, factor) in [("A", &term.module.a), ("B", &term.module.b)] {
+            if factor.iter().any(|x| !x.is_finite()) {
+                return Err(LoraError::NonFinite {
+                    key: key.to_owned(),
+                });
+            }
+        }
         let found = term.module.weight_shape();
         if !shape.is_empty() && !same_weight(&shape, &found) {
             return Err(LoraError::WeightShapes {

@@ -5,7 +5,7 @@ use ndarray::Array2;
 
 use crate::{
     LoraError,
-    linalg::{from_turned, polar, to_turned},
+    linalg::{from_turned, polar, support, to_turned},
 };
 
 /// TSV-M (arXiv 2412.00081): the leading singular vectors of every matrix side by side, made
@@ -55,20 +55,21 @@ pub fn tsv(
     Ok(from_turned(&(left * polar(right.as_ref())?.transpose())))
 }
 
-/// Iso-C (arXiv 2502.04959): a matrix with all singular values replaced by their mean. Every
-/// direction counts, also those of zero singular values: on a core of the size of the ranks this is
-/// well defined, on a dense update of low rank it is not.
+/// Iso-C (arXiv 2502.04959): a matrix with all singular values replaced by their mean. Those that are
+/// zero have no direction of their own and are left out, which is what makes this well defined for
+/// updates of low rank.
 ///
 /// # Errors
 /// [`LoraError::NoConvergence`].
 pub fn isotropic(matrix: &Array2<f64>) -> Result<Array2<f64>, LoraError> {
-    let svd = to_turned(matrix)
-        .thin_svd()
-        .map_err(|_| LoraError::NoConvergence)?;
-    let values = svd.S().column_vector();
-    let mean = values.iter().sum::<f64>() / values.nrows().max(1) as f64;
+    let turned = to_turned(matrix);
+    let svd = turned.thin_svd().map_err(|_| LoraError::NoConvergence)?;
+    let values: Vec<f64> = svd.S().column_vector().iter().copied().collect();
+    let kept = support(&values);
+    let mean = values.iter().take(kept).sum::<f64>() / kept as f64;
+    let (left, right) = (svd.U().subcols(0, kept), svd.V().subcols(0, kept));
     Ok(from_turned(
-        &(faer::Scale(mean) * (svd.U() * svd.V().transpose())),
+        &(faer::Scale(mean) * (left * right.transpose())),
     ))
 }
 
@@ -95,16 +96,34 @@ mod tests {
     }
 
     #[test]
-    fn equal_directions_are_pulled_apart() {
-        // Twice the same direction: the polar factor of [u, u] gives each 1/sqrt(2) on either side.
+    fn directions_are_pulled_apart_evenly() {
+        // At 0 and 45 degrees: the nearest right angle around their middle is -22.5 and 67.5.
+        let half = 0.5_f64.sqrt();
         let x = arr2(&[[2.0, 0.0], [0.0, 0.0]]);
-        let merged = tsv(&[x.clone(), x.clone()], &[1, 1], 1).unwrap();
-        assert!(merged[[0, 0]].is_finite() && merged[[0, 0]] <= 4.0);
+        let y = arr2(&[[0.0, 3.0 * half], [0.0, 3.0 * half]]);
+        let merged = tsv(&[x, y], &[1, 1], 1).unwrap();
+        let angle = 22.5_f64.to_radians();
+        let expected = arr2(&[
+            [2.0 * angle.cos(), 3.0 * angle.sin()],
+            [-2.0 * angle.sin(), 3.0 * angle.cos()],
+        ]);
+        close(&merged, &expected);
+    }
+
+    #[test]
+    fn what_is_the_same_stays_the_same() {
+        let x = arr2(&[[2.0, 1.0, 0.0], [0.0, 1.0, 3.0], [1.0, 0.0, 0.0]]);
+        close(&tsv(&[x.clone(), x.clone()], &[3, 3], 3).unwrap(), &x);
+        let zero = Array2::zeros((2, 2));
+        close(&tsv(std::slice::from_ref(&zero), &[1], 1).unwrap(), &zero);
+        close(&isotropic(&zero).unwrap(), &zero);
     }
 
     #[test]
     fn all_singular_values_become_their_mean() {
         let x = arr2(&[[0.0, 3.0], [-1.0, 0.0]]);
         close(&isotropic(&x).unwrap(), &arr2(&[[0.0, 2.0], [-2.0, 0.0]]));
+        let flat = arr2(&[[0.0, 3.0], [0.0, 0.0]]);
+        close(&isotropic(&flat).unwrap(), &flat);
     }
 }

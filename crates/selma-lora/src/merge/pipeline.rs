@@ -61,7 +61,7 @@ pub(super) enum Consensus {
     WeightedMean,
     DisjointMean,
     /// The sum without the minority sign, divided by the weights that agree: by default or not.
-    SignConsensus {
+    Elected {
         normalize: bool,
     },
     Slerp,
@@ -142,12 +142,12 @@ impl Pipeline {
             Method::PeftDareTiesSvd => peft_svd(by_density, C::DisjointMean),
             Method::PeftMagnitudePruneSvd => peft_svd(S::Magnitude(0), C::Sum),
             Method::MkTaskArithmetic => dense(S::All, C::WeightedMean),
-            Method::MkTies => dense(AT_LEAST_ONE, C::SignConsensus { normalize: true }),
+            Method::MkTies => dense(AT_LEAST_ONE, C::Elected { normalize: true }),
             Method::MkDareLinear => dense(by_magnitudes, C::WeightedMean),
-            Method::MkDareTies => dense(by_magnitudes, C::SignConsensus { normalize: false }),
+            Method::MkDareTies => dense(by_magnitudes, C::Elected { normalize: false }),
             Method::MkBreadcrumbs => dense(S::Outliers, C::WeightedMean),
-            Method::MkBreadcrumbsTies => dense(S::Outliers, C::SignConsensus { normalize: false }),
-            Method::MkDella => dense(S::Della, C::SignConsensus { normalize: true }),
+            Method::MkBreadcrumbsTies => dense(S::Outliers, C::Elected { normalize: false }),
+            Method::MkDella => dense(S::Della, C::Elected { normalize: true }),
             Method::MkDellaLinear => dense(S::Della, C::WeightedMean),
             Method::MkSlerp => dense(S::All, C::Slerp),
             Method::MkNuslerp => dense(S::All, C::Nuslerp),
@@ -210,7 +210,7 @@ impl Pipeline {
                         context.agree(consensus, &part)
                     })
                     .collect::<Result<Vec<_>, LoraError>>()?;
-                frame.leave(merged)
+                frame.leave(&merged)
             }
         };
         match merge.lambda_or_default() {
@@ -312,7 +312,7 @@ impl Context<'_> {
             // An adapter without the module counts as a model without a difference.
             Consensus::WeightedMean => weighted_mean(&tensors, weights, self.total_weight),
             Consensus::DisjointMean => disjoint_mean(&tensors, weights, majority),
-            Consensus::SignConsensus { normalize: default } => {
+            Consensus::Elected { normalize: default } => {
                 sign_consensus(&tensors, weights, majority, normalize(default))
             }
             Consensus::Slerp | Consensus::Nuslerp => match *tensors.as_slice() {

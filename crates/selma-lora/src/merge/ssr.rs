@@ -46,7 +46,7 @@ impl Statistics {
     /// # Errors
     /// [`LoraError::Calibration`] when `z` has another width, there is no such adapter, or a value is
     /// not finite.
-    pub fn add(&mut self, adapter: usize, z: ArrayView2<'_, f32>) -> Result<(), LoraError> {
+    pub fn add(&mut self, adapter: usize, z: &ArrayView2<'_, f32>) -> Result<(), LoraError> {
         let total = self.g.nrows();
         let wrong = |what, expected: String, found: String| LoraError::Calibration {
             what,
@@ -134,4 +134,42 @@ pub(super) fn ssr(
         b_turned = statistics.router(ridge).transpose() * b_turned;
     }
     Ok(Factors::balanced(b_turned, a_turned))
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::arr2;
+
+    use super::*;
+
+    #[test]
+    fn moments_are_summed_and_routed() {
+        let mut statistics = Statistics::new(&[1, 1]);
+        let z = arr2(&[[1.0, 0.0], [3.0, 0.0]]);
+        statistics.add(0, &z.view()).unwrap();
+        statistics.add(1, &arr2(&[[0.0, 2.0]]).view()).unwrap();
+        assert_eq!(statistics.g, arr2(&[[10.0, 0.0], [0.0, 4.0]]));
+        // Tasks whose inputs do not meet are not mixed.
+        assert_eq!(statistics.q, statistics.g);
+        let router = statistics.router(0.0);
+        assert!((router - Mat::<f64>::identity(2, 2)).norm_l2() < 1e-12);
+        // An input of the first task that also reaches the rank of the second is routed to the first.
+        let mut mixed = Statistics::new(&[1, 1]);
+        mixed.add(0, &arr2(&[[1.0, 1.0]]).view()).unwrap();
+        let router = mixed.router(1e-9);
+        assert!((router.get(0, 0) - 0.5).abs() < 1e-6 && router.get(1, 1).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let mut statistics = Statistics::new(&[1, 1]);
+        for (adapter, z) in [
+            (2, arr2(&[[1.0, 0.0]])),
+            (0, arr2(&[[1.0]])),
+            (0, arr2(&[[1.0, f32::NAN]])),
+        ] {
+            assert!(statistics.add(adapter, &z.view()).is_err());
+        }
+        assert_eq!(statistics, Statistics::new(&[1, 1]));
+    }
 }
