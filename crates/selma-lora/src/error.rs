@@ -273,6 +273,56 @@ pub enum LoraError {
         /// What it may be.
         expected: &'static str,
     },
+    /// An option of a merge has a value or a place that makes no sense.
+    #[error("option {option} of merge method {method} is {found}, expected {expected}")]
+    MergeOption {
+        /// The field of [`Merge`](crate::Merge).
+        option: &'static str,
+        /// The method's name.
+        method: crate::Method,
+        /// What was expected.
+        expected: String,
+        /// The value, or `missing`.
+        found: String,
+    },
+    /// A method is for another number of adapters.
+    #[error("merge method {method} takes {expected} adapters, found {found}")]
+    AdapterCount {
+        /// The method's name.
+        method: crate::Method,
+        /// How many it takes.
+        expected: &'static str,
+        /// How many there are.
+        found: usize,
+    },
+    /// A file of masks holds something else.
+    #[error("mask {key} is stored as {found}, expected BOOL or U8")]
+    MaskDtype {
+        /// The tensor's name in the file.
+        key: String,
+        /// The type found.
+        found: String,
+    },
+    /// The masks from outside do not fit the adapters.
+    #[error("mask {key}: expected {expected} entries, found {}", found.map_or_else(|| "no such mask".to_owned(), |n| n.to_string()))]
+    Mask {
+        /// `module.adapter.part`.
+        key: String,
+        /// Entries of the tensor to be masked.
+        expected: usize,
+        /// Entries of the mask; `None` when there is none.
+        found: Option<usize>,
+    },
+    /// Calibration statistics do not fit the adapters.
+    #[error("calibration statistics {what}: expected {expected}, found {found}")]
+    Calibration {
+        /// What does not fit.
+        what: &'static str,
+        /// What was expected.
+        expected: String,
+        /// What there is.
+        found: String,
+    },
     /// Two adapters are for weights of different shapes.
     #[error(
         "adapters were made for different weights: expected [out, in, kernel..] {expected:?}, found {found:?}"
@@ -283,7 +333,7 @@ pub enum LoraError {
         /// The other shape.
         found: Vec<usize>,
     },
-    /// The mean of factors needs equal ranks.
+    /// Methods that combine the factors themselves need equal ranks.
     #[error(
         "factors of rank {expected} and {found} cannot be averaged; merge by mean, sum or svd instead"
     )]

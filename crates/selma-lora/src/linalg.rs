@@ -4,7 +4,7 @@
 //! order of `faer` are `A` and `B` in the row-major order of files, so nothing is shuffled.
 
 use faer::{Mat, MatRef};
-use ndarray::{ArrayD, IxDyn};
+use ndarray::{Array2, ArrayD, IxDyn};
 
 use crate::{LoraError, LoraModule, module::row_major};
 
@@ -38,6 +38,66 @@ pub(crate) fn to_factor(turned: &Mat<f64>, shape: &[usize]) -> Result<ArrayD<f32
         expected: shape.to_vec(),
         found: vec![turned.ncols(), turned.nrows()],
     })
+}
+
+/// A turned matrix as it is, row by row.
+pub(crate) fn from_turned(turned: &Mat<f64>) -> Array2<f64> {
+    let (rows, columns) = (turned.ncols(), turned.nrows());
+    Array2::from_shape_fn((rows, columns), |(i, j)| turned.get(j, i).to_owned())
+}
+
+/// A matrix, turned.
+pub(crate) fn to_turned(matrix: &Array2<f64>) -> Mat<f64> {
+    let (rows, columns) = matrix.dim();
+    Mat::from_fn(columns, rows, |j, i| {
+        matrix.get((i, j)).copied().unwrap_or(0.0)
+    })
+}
+
+/// Singular values that are this much smaller than the largest are rounding: factors are `f32`.
+const NEGLIGIBLE: f64 = 1e-7;
+
+/// How many of these descending singular values are not negligible, at least one if there are any.
+pub(crate) fn support(values: &[f64]) -> usize {
+    let least = NEGLIGIBLE * values.first().copied().unwrap_or(0.0);
+    let kept = values.iter().filter(|&&value| value > least).count();
+    kept.max(1).min(values.len())
+}
+
+/// The left singular vectors of a matrix `[m, c]`, one per column; all, or only those of singular
+/// values that are not negligible.
+pub(crate) fn columns_basis(
+    matrix: MatRef<'_, f64>,
+    only_support: bool,
+) -> Result<Mat<f64>, LoraError> {
+    let tall = matrix.nrows() > matrix.ncols();
+    // Of a tall matrix only the small R is decomposed.
+    let qr = tall.then(|| matrix.qr());
+    let svd = match &qr {
+        Some(qr) => qr.thin_R().thin_svd(),
+        None => matrix.thin_svd(),
+    }
+    .map_err(|_| LoraError::NoConvergence)?;
+    let values: Vec<f64> = svd.S().column_vector().iter().copied().collect();
+    let kept = if only_support {
+        support(&values)
+    } else {
+        values.len()
+    };
+    let vectors = svd.U().subcols(0, kept);
+    Ok(match qr {
+        Some(qr) => qr.compute_thin_Q() * vectors,
+        None => vectors.to_owned(),
+    })
+}
+
+/// The nearest matrix with orthonormal columns (rows, if it is wide): `U V^T` of the singular value
+/// decomposition `U S V^T`, without the arbitrary vectors of negligible singular values.
+pub(crate) fn polar(matrix: MatRef<'_, f64>) -> Result<Mat<f64>, LoraError> {
+    let svd = matrix.thin_svd().map_err(|_| LoraError::NoConvergence)?;
+    let values: Vec<f64> = svd.S().column_vector().iter().copied().collect();
+    let kept = support(&values);
+    Ok(svd.U().subcols(0, kept) * svd.V().subcols(0, kept).transpose())
 }
 
 /// Frobenius norm of `B A`, given `B^T [r, m]` and `A^T [n, r]`.
@@ -92,6 +152,24 @@ pub(crate) fn truncate(
         let core = left.thin_R() * right.thin_R().transpose();
         (core, Some((left, right)))
     };
+    cut(core.as_ref(), k, |left, right| match bases {
+        Some((q_b, q_a)) => (q_b.compute_thin_Q() * left, q_a.compute_thin_Q() * right),
+        None => (left, right),
+    })
+}
+
+/// Truncated singular value decomposition of a dense `[m, n]` to rank `k`.
+pub(crate) fn truncate_dense(dense: MatRef<'_, f64>, k: usize) -> Result<Truncated, LoraError> {
+    cut(dense, k, |left, right| (left, right))
+}
+
+/// Decomposes a core and brings its leading singular vectors, times the roots of the singular values,
+/// into the space of the product.
+fn cut(
+    core: MatRef<'_, f64>,
+    k: usize,
+    out_of_core: impl FnOnce(Mat<f64>, Mat<f64>) -> (Mat<f64>, Mat<f64>),
+) -> Result<Truncated, LoraError> {
     let svd = core.thin_svd().map_err(|_| LoraError::NoConvergence)?;
     let values: Vec<f64> = svd.S().column_vector().iter().copied().collect();
     let scaled = |vectors: MatRef<'_, f64>| {
@@ -102,11 +180,7 @@ pub(crate) fn truncate(
         }
         kept
     };
-    let (mut left, mut right) = (scaled(svd.U()), scaled(svd.V()));
-    if let Some((q_b, q_a)) = bases {
-        left = q_b.compute_thin_Q() * left;
-        right = q_a.compute_thin_Q() * right;
-    }
+    let (left, right) = out_of_core(scaled(svd.U()), scaled(svd.V()));
     let total: f64 = values.iter().map(|x| x * x).sum();
     let lost: f64 = values.iter().skip(k).map(|x| x * x).sum();
     Ok(Truncated {
@@ -163,6 +237,26 @@ mod tests {
             assert!((cut.norm - product.norm_l2()).abs() < 1e-10 * cut.norm);
             assert!((cut.error * cut.norm - best).abs() < 1e-10 * cut.norm);
         }
+    }
+
+    #[test]
+    fn bases_span_what_is_there() {
+        // Tall, wide, and of rank 3 with 6 columns.
+        for (m, r, c) in [(20, 3, 6), (4, 3, 9), (20, 6, 6)] {
+            let matrix = numbers(m, r, 7) * numbers(r, c, 8);
+            let basis = columns_basis(matrix.as_ref(), true).unwrap();
+            assert_eq!(basis.ncols(), r.min(m));
+            let all = columns_basis(matrix.as_ref(), false).unwrap();
+            assert_eq!(all.ncols(), m.min(c));
+            for basis in [basis, all] {
+                let unit = Mat::<f64>::identity(basis.ncols(), basis.ncols());
+                assert!((basis.transpose() * &basis - unit).norm_l2() < 1e-12);
+                let inside = &basis * (basis.transpose() * &matrix);
+                assert!((inside - &matrix).norm_l2() < 1e-10);
+            }
+        }
+        assert_eq!(support(&[0.0, 0.0]), 1);
+        assert_eq!(support(&[]), 0);
     }
 
     #[test]

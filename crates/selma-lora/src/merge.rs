@@ -1,81 +1,66 @@
 //! Merging adapters into one.
 //!
+//! A method is a composition of stages, one module at a time:
+//!
+//! | stage | choices |
+//! |---|---|
+//! | space | the factors side by side; `A` and `B` apart; the dense `dW`; the shared output basis of KnOTS; Core Space |
+//! | [sparsifier](sparsify) | all, the largest, random (DARE), without the extremes (Breadcrumbs), random by rank (DELLA) |
+//! | [consensus] | sum, TIES of PEFT or mergekit, [on the sphere](spherical), [by agreement](agreement), [by directions](directions) |
+//! | scale | [`Merge::lambda`] |
+//! | output rank | [`Merge::rank`], by truncated singular value decomposition |
+//!
+//! The most used:
+//!
 //! | method | update of the merged adapter | rank | cost per module (`m x n` weight, ranks summing to `R`) |
 //! |---|---|---|---|
 //! | [`Method::Sum`] | `sum_i w_i dW_i`, exact | `R` | a copy of the factors |
 //! | [`Method::Mean`] | `1/N sum_i w_i dW_i`, exact | `R` | a copy of the factors |
 //! | [`Method::Svd`] | the mean, truncated to the best approximation of a chosen rank | chosen | `O((m + n) R^2 + R^3)` |
 //! | [`Method::FactorMean`] | `s (1/N sum_i w_i B_i) (1/N sum_i w_i A_i)` | that of the inputs | a pass over the factors |
+//! | `knots_*`, `core_*`, [`Method::Tsv`] | in a basis of the stacked factors | at most `R` | `O((m + n) R^2 + R^3)`, KnOTS `O(N R m n)` less |
+//! | `peft_*_svd`, `mk_*` | on the dense `dW` | chosen | `O(m n min(m, n))` |
 //!
 //! `dW_i = alpha_i / r_i * B_i A_i`; `N` is the number of adapters. A module that an adapter lacks
-//! counts as zero. Sums are formed in `f64` and rounded once; modules run in parallel, and the
-//! result does not depend on the number of threads.
+//! counts as zero. Sums are formed in `f64` and rounded once; modules run in parallel, each in memory
+//! of its own, and the result does not depend on the number of threads.
+//!
+//! A trainer that has no [`Adapter`] merges single modules with [`Merge::module`]; the stages on
+//! plain slices are public as well.
 
+pub mod agreement;
 mod check;
 mod combine;
+pub mod consensus;
+pub mod directions;
+mod lego;
+mod masks;
+mod method;
+mod pipeline;
+mod recipe;
 mod report;
+mod robust;
+mod space;
+pub mod sparsify;
+pub mod spherical;
+mod ssr;
+mod validate;
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::collections::BTreeSet;
 
 use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
 
+pub use combine::Term;
+pub use consensus::Majority;
+pub use masks::Masks;
+pub use method::Method;
+pub use recipe::{Merge, ModuleWeight};
 pub use report::{MergeInput, MergeReport, ModuleReport};
+pub use ssr::{Calibration, Statistics};
 
 use crate::{Adapter, LoraError, LoraModule};
-use combine::Term;
-
-/// How the updates of several adapters become one.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Method {
-    /// The mean of the weighted updates, exact, by putting the factors side by side. What SELMA's
-    /// released code does with its experts when every weight is 1.
-    #[default]
-    Mean,
-    /// The sum of the weighted updates, exact, by putting the factors side by side: what loading
-    /// all adapters at once with these weights does.
-    Sum,
-    /// The mean, truncated to [`Merge::rank`] (the largest rank of the inputs when there is none).
-    Svd,
-    /// The mean of the factors `A` and `B` themselves, as the SELMA paper writes it (section 3.4).
-    /// A weight multiplies both factors, and the product has cross terms `B_i A_j`: it is close to
-    /// the mean of the updates only if the adapters were trained from the same initial `A`. Needs
-    /// equal ranks.
-    FactorMean,
-}
-
-impl fmt::Display for Method {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Mean => "mean",
-            Self::Sum => "sum",
-            Self::Svd => "svd",
-            Self::FactorMean => "factor_mean",
-        })
-    }
-}
-
-impl FromStr for Method {
-    type Err = LoraError;
-
-    fn from_str(name: &str) -> Result<Self, LoraError> {
-        match name {
-            "mean" => Ok(Self::Mean),
-            "sum" => Ok(Self::Sum),
-            "svd" => Ok(Self::Svd),
-            "factor_mean" => Ok(Self::FactorMean),
-            _ => Err(LoraError::UnknownName {
-                what: "merge method",
-                found: name.to_owned(),
-                expected: "mean, sum, svd, factor_mean",
-            }),
-        }
-    }
-}
+use pipeline::{Context, Pipeline};
+use validate::{Rule, factor};
 
 /// An adapter and what its update is multiplied by.
 #[derive(Debug, Clone, Copy)]
@@ -95,100 +80,29 @@ impl<'a> From<&'a Adapter> for Weighted<'a> {
     }
 }
 
-/// A recipe for merging.
-///
-/// ```
-/// use selma_lora::{Adapter, init, merge::{Merge, Method, Weighted}};
-///
-/// let path = "unet.conv_in";
-/// let mut expert = Adapter::new([(path.into(), init::gaussian(path, &[8, 4, 3, 3], 2, 2.0, 0)?)]);
-/// expert.modules.get_mut(path).unwrap().b.fill(0.5);
-/// let (merged, report) = Merge::new(Method::Mean).run(&[
-///     Weighted { adapter: &expert, weight: 1.0 },
-///     Weighted { adapter: &expert, weight: 0.5 },
-/// ])?;
-/// assert_eq!(merged.modules[path].rank(), 4);
-/// assert!(report.modules[0].self_check < 1e-6);
-/// # Ok::<(), selma_lora::LoraError>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Merge {
-    /// The formula.
-    pub method: Method,
-    /// The largest rank of a merged module. Without one, [`Method::Svd`] takes the largest rank
-    /// of the inputs and the others keep all of theirs. A module whose rank is already that low is
-    /// left exact.
-    pub rank: Option<usize>,
-}
-
 impl Merge {
-    /// A merge without a rank of its own.
-    #[must_use]
-    pub fn new(method: Method) -> Self {
-        Self { method, rank: None }
-    }
-
-    /// Limits the rank of every merged module, by truncated singular value decomposition.
-    #[must_use]
-    pub fn with_rank(self, rank: usize) -> Self {
-        Self {
-            rank: Some(rank),
-            ..self
-        }
-    }
-
-    /// Merges. The metadata of the result holds the recipe (`selma_merge`: method, rank, weights,
-    /// and the SHA-256 of every input); the report says what it did to every module.
+    /// Merges. The metadata of the result holds the recipe (`selma_merge`: method, rank, options,
+    /// weights, and the SHA-256 of every input); the report says what it did to every module.
     ///
     /// # Errors
-    /// [`LoraError::NoAdapters`], [`LoraError::BadWeight`], [`LoraError::ZeroRank`]; around the
-    /// module concerned ([`LoraError::InModule`]): [`LoraError::WeightShapes`] when adapters were
-    /// made for different models, [`LoraError::Ranks`] for a mean of factors of unequal rank,
-    /// [`LoraError::SelfCheck`] when the result is not what the formula says, for example because
-    /// it does not fit `f32`.
+    /// [`LoraError::NoAdapters`], [`LoraError::BadWeight`], [`LoraError::ZeroRank`],
+    /// [`LoraError::AdapterCount`], [`LoraError::MergeOption`]; around the module concerned
+    /// ([`LoraError::InModule`]): [`LoraError::WeightShapes`] when adapters were made for different
+    /// models, [`LoraError::NonFinite`] for NaN in a factor, [`LoraError::Ranks`] for methods on factors of unequal rank, [`LoraError::Mask`],
+    /// [`LoraError::Calibration`], [`LoraError::NoConvergence`], and [`LoraError::SelfCheck`] when
+    /// the result is not what the formula says, for example because it does not fit `f32`.
     pub fn run(&self, inputs: &[Weighted<'_>]) -> Result<(Adapter, MergeReport), LoraError> {
-        if inputs.is_empty() {
-            return Err(LoraError::NoAdapters);
-        }
-        if let Some((index, input)) = inputs
-            .iter()
-            .enumerate()
-            .find(|(_, input)| !input.weight.is_finite())
-        {
-            return Err(LoraError::BadWeight {
-                index,
-                weight: input.weight,
-            });
-        }
-        if self.rank == Some(0) {
-            return Err(LoraError::ZeroRank);
-        }
-        let paths: BTreeSet<&String> = inputs
-            .iter()
-            .flat_map(|input| input.adapter.modules.keys())
-            .collect();
-        let merged = paths
-            .into_par_iter()
-            .map(|path| {
-                let terms: Vec<Option<Term<'_>>> = inputs
-                    .iter()
-                    .map(|input| {
-                        let module = input.adapter.modules.get(path)?;
-                        Some(Term {
-                            module,
-                            weight: input.weight,
-                        })
-                    })
-                    .collect();
-                let (module, report) = self
-                    .module(path, &terms)
-                    .map_err(|error| error.in_module(path))?;
-                Ok(((path.clone(), module), report))
-            })
+        let plan = self.plan(inputs)?;
+        let merged = plan
+            .paths
+            .par_iter()
+            .map(|path| plan.module(path))
             .collect::<Result<Vec<_>, LoraError>>()?;
-        let (modules, reports): (Vec<_>, Vec<_>) = merged.into_iter().unzip();
-        let report = MergeReport::new(*self, inputs, reports);
+        let (modules, reports): (Vec<_>, Vec<_>) = merged
+            .into_iter()
+            .map(|(module, report)| ((report.module.clone(), module), report))
+            .unzip();
+        let report = MergeReport::new(self.clone(), inputs, reports);
         let mut adapter = Adapter::new(modules);
         adapter
             .metadata
@@ -196,25 +110,90 @@ impl Merge {
         Ok((adapter, report))
     }
 
-    fn module(
+    /// Merges one module after the other, by path, on this thread: no more than one merged module is
+    /// in memory at a time. What [`run`](Self::run) does at once.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); the errors of a module are in its item.
+    pub fn modules<'a>(
+        &'a self,
+        inputs: &'a [Weighted<'a>],
+    ) -> Result<impl Iterator<Item = Result<(LoraModule, ModuleReport), LoraError>> + 'a, LoraError>
+    {
+        let plan = self.plan(inputs)?;
+        let paths = plan.paths.clone();
+        Ok(paths.into_iter().map(move |path| plan.module(path)))
+    }
+
+    /// Merges one module, of which every adapter has a term or not. The path keys random masks and
+    /// names masks and statistics; [`weights_by_module`](Self::weights_by_module) is for whole
+    /// adapters and not applied here.
+    ///
+    /// ```
+    /// use ndarray::Array;
+    /// use selma_lora::{LoraModule, merge::{Merge, Method, Term}};
+    ///
+    /// let module = LoraModule::new(Array::ones((2, 8)).into_dyn(), Array::ones((6, 2)).into_dyn(), 2.0)?;
+    /// let term = Term { module: &module, weight: 0.5 };
+    /// let (merged, report) = Merge::new(Method::Sum).module("unet.x", &[Some(term), Some(term)])?;
+    /// assert_eq!(merged.delta()?, module.delta()?);
+    /// assert_eq!(report.ranks, [Some(2), Some(2)]);
+    /// # Ok::<(), selma_lora::LoraError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), without the module around it.
+    pub fn module(
         &self,
         path: &str,
         terms: &[Option<Term<'_>>],
     ) -> Result<(LoraModule, ModuleReport), LoraError> {
+        self.validate(terms.iter().map(|term| term.map_or(0.0, |t| t.weight)))?;
+        let total_weight = terms.iter().flatten().map(|term| term.weight).sum();
+        self.merge_module(path, terms, total_weight)
+    }
+
+    fn plan<'a>(&'a self, inputs: &'a [Weighted<'a>]) -> Result<Plan<'a>, LoraError> {
+        self.validate(inputs.iter().map(|input| input.weight))?;
+        let paths: BTreeSet<&String> = inputs
+            .iter()
+            .flat_map(|input| input.adapter.modules.keys())
+            .collect();
+        let rules = self.rules(inputs.len(), &paths)?;
+        Ok(Plan {
+            merge: self,
+            inputs,
+            paths: paths.into_iter().collect(),
+            rules,
+        })
+    }
+
+    fn merge_module(
+        &self,
+        path: &str,
+        terms: &[Option<Term<'_>>],
+        total_weight: f64,
+    ) -> Result<(LoraModule, ModuleReport), LoraError> {
+        if terms.iter().all(Option::is_none) {
+            return Err(LoraError::NoAdapters);
+        }
         let weight_shape = combine::weight_shape(terms)?;
-        let combined = match self.method {
-            Method::Sum => combine::concatenate(terms, 1.0),
-            Method::Mean | Method::Svd => combine::concatenate(terms, 1.0 / terms.len() as f64),
-            Method::FactorMean => combine::mean_of_factors(terms)?,
+        let context = Context {
+            merge: self,
+            path,
+            terms,
+            total_weight,
         };
-        let largest = || terms.iter().flatten().map(|t| t.module.rank()).max();
-        let limit = match (self.rank, self.method) {
-            (None, Method::Svd) => largest(),
-            (rank, _) => rank,
+        let pipeline = Pipeline::of(self.method, terms.len());
+        let update = pipeline.run(context)?;
+        let probes = check::Probes::new(path, &update, pipeline, context);
+        let limit = match self.rank {
+            None if pipeline.is_dense() || self.method.truncates() => Some(context.rank()),
+            rank => rank,
         };
-        let merged = combined.limited(limit)?;
+        let merged = update.limited(limit)?;
         let module = merged.module(&weight_shape)?;
-        let self_check = check::against_formula(path, self.method, terms, &module);
+        let self_check = probes.distance(&module);
         // Probes see the truncation error give or take their own randomness, and rounding to f32.
         let limit = 1e-5 + 10.0 * merged.truncation_error;
         // Not `found > limit`: a NaN must not pass.
@@ -240,5 +219,39 @@ impl Merge {
     }
 }
 
+/// A checked merge of whole adapters.
+#[derive(Debug)]
+struct Plan<'a> {
+    merge: &'a Merge,
+    inputs: &'a [Weighted<'a>],
+    /// The modules that any adapter has, in order.
+    paths: Vec<&'a String>,
+    rules: Vec<Rule>,
+}
+
+impl Plan<'_> {
+    fn module(&self, path: &str) -> Result<(LoraModule, ModuleReport), LoraError> {
+        let weights = self
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(adapter, input)| input.weight * factor(&self.rules, path, adapter));
+        let terms: Vec<Option<Term<'_>>> = self
+            .inputs
+            .iter()
+            .zip(weights.clone())
+            .map(|(input, weight)| {
+                let module = input.adapter.modules.get(path)?;
+                Some(Term { module, weight })
+            })
+            .collect();
+        self.merge
+            .merge_module(path, &terms, weights.sum())
+            .map_err(|error| error.in_module(path))
+    }
+}
+
+#[cfg(test)]
+mod properties;
 #[cfg(test)]
 mod tests;

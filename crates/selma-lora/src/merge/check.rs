@@ -7,8 +7,8 @@ use rand_distr::{Distribution, StandardNormal};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Method,
-    combine::{Term, factor_weights},
+    combine::{Update, factor_weights},
+    pipeline::{Context, Pipeline, Stacked},
 };
 use crate::LoraModule;
 
@@ -16,58 +16,95 @@ use crate::LoraModule;
 /// all vectors would give, even for an update of rank 1.
 const PROBES: usize = 8;
 
-/// Applies the merged factors, as they will be stored, and the formula on the inputs to the same
-/// random vectors; the distance of the results relative to the size of the formula's terms.
-pub(super) fn against_formula(
-    path: &str,
-    method: Method,
-    terms: &[Option<Term<'_>>],
-    merged: &LoraModule,
-) -> f64 {
-    let probes = probes(path, merged.inputs());
-    let found = faer::Scale(merged.scale()) * by_b(merged, &by_a(merged, &probes));
-    let mut expected = Mat::zeros(merged.outputs(), PROBES);
-    // Relative to the terms and not to their sum, which may cancel.
-    let mut size = 0.0;
-    for term in by_formula(method, terms, &probes) {
-        size += term.norm_l2();
-        expected += term;
+/// Random vectors and what the formula makes of them.
+#[derive(Debug)]
+pub(super) struct Probes {
+    vectors: Mat<f64>,
+    expected: Mat<f64>,
+    /// Relative to the formula's terms and not to their sum, which may cancel.
+    size: f64,
+}
+
+impl Probes {
+    /// Applies the formula. Methods that are linear in the updates and the mean of factors are
+    /// computed anew from the inputs; the formula of the others is the update before truncation and
+    /// rounding.
+    pub(super) fn new(
+        path: &str,
+        update: &Update,
+        pipeline: Pipeline,
+        context: Context<'_>,
+    ) -> Self {
+        let inputs = context.terms.iter().flatten().map(|t| t.module.inputs());
+        let vectors = probes(path, inputs.max().unwrap_or(0));
+        let terms = by_formula(update, pipeline, context, &vectors);
+        let mut expected: Option<Mat<f64>> = None;
+        let mut size = 0.0;
+        for term in terms {
+            size += term.norm_l2();
+            expected = Some(match expected {
+                Some(sum) => sum + term,
+                None => term,
+            });
+        }
+        Self {
+            vectors,
+            expected: expected.unwrap_or_else(Mat::new),
+            size,
+        }
     }
-    let distance = (found - expected).norm_l2();
-    if distance == 0.0 {
-        0.0
-    } else {
-        distance / size
+
+    /// How far the factors, as they will be stored, are from the formula, relative to its size.
+    pub(super) fn distance(&self, merged: &LoraModule) -> f64 {
+        let found = faer::Scale(merged.scale()) * by_b(merged, &by_a(merged, &self.vectors));
+        let distance = (found - &self.expected).norm_l2();
+        if distance == 0.0 {
+            0.0
+        } else {
+            distance / self.size
+        }
     }
 }
 
 /// The terms of the formula, applied to the probes.
-fn by_formula(method: Method, terms: &[Option<Term<'_>>], probes: &Mat<f64>) -> Vec<Mat<f64>> {
+fn by_formula(
+    update: &Update,
+    pipeline: Pipeline,
+    context: Context<'_>,
+    probes: &Mat<f64>,
+) -> Vec<Mat<f64>> {
+    let Context { merge, terms, .. } = context;
     let present = || terms.iter().flatten();
-    let share = match method {
-        Method::Sum => 1.0,
-        Method::Mean | Method::Svd | Method::FactorMean => 1.0 / terms.len() as f64,
-    };
-    if method != Method::FactorMean {
+    let lambda = merge.lambda_or_default();
+    let share = 1.0 / terms.len() as f64;
+    if pipeline == Pipeline::Stacked(Stacked::FactorMean) {
+        let inner = present()
+            .map(|term| {
+                let (_, for_a) = factor_weights(term, terms.len(), false);
+                faer::Scale(for_a) * by_a(term.module, probes)
+            })
+            .reduce(|x, y| x + y)
+            .unwrap_or_else(Mat::new);
         return present()
             .map(|term| {
-                let module = term.module;
-                let inner = by_a(module, probes);
-                faer::Scale(share * term.weight * module.scale()) * by_b(module, &inner)
+                let (for_b, _) = factor_weights(term, terms.len(), false);
+                faer::Scale(lambda * for_b) * by_b(term.module, &inner)
             })
             .collect();
     }
-    let inner = present()
-        .map(|term| {
-            let (_, for_a) = factor_weights(term, terms.len(), false);
-            faer::Scale(for_a) * by_a(term.module, probes)
-        })
-        .reduce(|x, y| x + y)
-        .unwrap_or_else(Mat::new);
+    if !pipeline.is_linear() {
+        return vec![update.apply(probes)];
+    }
+    let share = if pipeline == Pipeline::Stacked(Stacked::Mean) {
+        lambda * share
+    } else {
+        lambda
+    };
     present()
         .map(|term| {
-            let (for_b, _) = factor_weights(term, terms.len(), false);
-            faer::Scale(for_b) * by_b(term.module, &inner)
+            let module = term.module;
+            let inner = by_a(module, probes);
+            faer::Scale(share * term.weight * module.scale()) * by_b(module, &inner)
         })
         .collect()
 }

@@ -4,31 +4,49 @@ use faer::Mat;
 
 use crate::{
     LoraError, LoraModule,
-    linalg::{product_norm, to_factor, truncate},
+    linalg::{Truncated, product_norm, to_factor, truncate, truncate_dense},
     matching::same_weight,
 };
 
 /// One adapter's share in a module.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Term<'a> {
-    pub(super) module: &'a LoraModule,
-    pub(super) weight: f64,
+pub struct Term<'a> {
+    /// The adapter's factors.
+    pub module: &'a LoraModule,
+    /// What its update is multiplied by.
+    pub weight: f64,
+}
+
+impl Term<'_> {
+    /// What `B A` is multiplied by: weight and scale.
+    pub(super) fn coefficient(&self) -> f64 {
+        self.weight * self.module.scale()
+    }
+}
+
+/// A merged update that is not yet rounded.
+#[derive(Debug)]
+pub(super) enum Update {
+    /// As a product.
+    Factors(Factors),
+    /// `dW^T [in * kh * kw, out]`
+    Dense(Mat<f64>),
 }
 
 /// `dW = scale * B A`, not yet rounded.
 #[derive(Debug)]
-pub(super) struct Combined {
+pub(super) struct Factors {
     /// `B^T [rank, out]`
-    b_turned: Mat<f64>,
+    pub(super) b_turned: Mat<f64>,
     /// `A^T [in * kh * kw, rank]`
-    a_turned: Mat<f64>,
-    scale: f64,
+    pub(super) a_turned: Mat<f64>,
+    pub(super) scale: f64,
 }
 
-/// [`Combined`] at its final rank.
+/// An update at its final rank.
 #[derive(Debug)]
 pub(super) struct Limited {
-    combined: Combined,
+    factors: Factors,
     /// Frobenius norm of `dW` before truncation.
     pub(super) norm: f64,
     /// Relative Frobenius norm of what truncation cut off.
@@ -36,11 +54,19 @@ pub(super) struct Limited {
 }
 
 /// The shape of the weight that all terms change, with the kernel of a 1x1 convolution if any of
-/// them has it.
+/// them has it. Checks the factors on the way.
 pub(super) fn weight_shape(terms: &[Option<Term<'_>>]) -> Result<Vec<usize>, LoraError> {
     let mut shape: Vec<usize> = Vec::new();
     for term in terms.iter().flatten() {
         term.module.check()?;
+        // A sum would show NaN in its self-check, but a sign election would quietly drop it.
+        for (key, factor) in [("A", &term.module.a), ("B", &term.module.b)] {
+            if factor.iter().any(|x| !x.is_finite()) {
+                return Err(LoraError::NonFinite {
+                    key: key.to_owned(),
+                });
+            }
+        }
         let found = term.module.weight_shape();
         if !shape.is_empty() && !same_weight(&shape, &found) {
             return Err(LoraError::WeightShapes {
@@ -57,7 +83,7 @@ pub(super) fn weight_shape(terms: &[Option<Term<'_>>]) -> Result<Vec<usize>, Lor
 
 /// `factor * sum_i w_i dW_i`: the factors side by side, each weighted by the square root of its
 /// coefficient, which keeps both in the range of 16-bit floats; the sign goes into `B`.
-pub(super) fn concatenate(terms: &[Option<Term<'_>>], factor: f64) -> Combined {
+pub(super) fn concatenate(terms: &[Option<Term<'_>>], factor: f64) -> Factors {
     let present = || terms.iter().flatten();
     let rank: usize = present().map(|t| t.module.rank()).sum();
     let rows = present().map(|t| t.module.outputs()).max().unwrap_or(0);
@@ -78,7 +104,7 @@ pub(super) fn concatenate(terms: &[Option<Term<'_>>], factor: f64) -> Combined {
             .copy_from(faer::Scale(signed) * term.module.b_turned());
         start += r;
     }
-    Combined {
+    Factors {
         b_turned,
         a_turned,
         scale: 1.0,
@@ -87,31 +113,38 @@ pub(super) fn concatenate(terms: &[Option<Term<'_>>], factor: f64) -> Combined {
 
 /// `(1/N sum_i w_i B_i) (1/N sum_i w_i A_i)`. When all scales are equal they stay outside, as the
 /// paper has it; otherwise the root of each goes into its own factors (and the sign into `B`).
-pub(super) fn mean_of_factors(terms: &[Option<Term<'_>>]) -> Result<Combined, LoraError> {
+pub(super) fn mean_of_factors(terms: &[Option<Term<'_>>]) -> Result<Factors, LoraError> {
     let present = || terms.iter().flatten();
     let Some(first) = present().next().map(|t| t.module) else {
         return Err(LoraError::NoAdapters);
     };
+    equal_ranks(terms)?;
     let mut b_turned = Mat::zeros(first.rank(), first.outputs());
     let mut a_turned = Mat::zeros(first.inputs(), first.rank());
     let common = present().all(|t| t.module.scale() == first.scale());
     for term in present() {
-        if term.module.rank() != first.rank() {
-            return Err(LoraError::Ranks {
-                expected: first.rank(),
-                found: term.module.rank(),
-            });
-        }
         let (for_b, for_a) = factor_weights(term, terms.len(), common);
         b_turned += faer::Scale(for_b) * term.module.b_turned();
         a_turned += faer::Scale(for_a) * term.module.a_turned();
     }
     let scale = if common { first.scale() } else { 1.0 };
-    Ok(Combined {
+    Ok(Factors {
         b_turned,
         a_turned,
         scale,
     })
+}
+
+/// Refuses terms of different ranks, whose factors have no common shape.
+pub(super) fn equal_ranks(terms: &[Option<Term<'_>>]) -> Result<(), LoraError> {
+    let mut ranks = terms.iter().flatten().map(|term| term.module.rank());
+    let Some(expected) = ranks.next() else {
+        return Err(LoraError::NoAdapters);
+    };
+    match ranks.find(|&found| found != expected) {
+        Some(found) => Err(LoraError::Ranks { expected, found }),
+        None => Ok(()),
+    }
 }
 
 /// What `B_i` and `A_i` are multiplied by in a mean of `count` factors.
@@ -125,41 +158,115 @@ pub(super) fn factor_weights(term: &Term<'_>, count: usize, common_scale: bool) 
     (share * root.copysign(scale), share * root)
 }
 
-impl Combined {
+impl Update {
+    /// Multiplies the update.
+    pub(super) fn scaled(self, by: f64) -> Self {
+        match self {
+            Self::Factors(factors) => Self::Factors(Factors {
+                scale: factors.scale * by,
+                ..factors
+            }),
+            Self::Dense(turned) => Self::Dense(faer::Scale(by) * turned),
+        }
+    }
+
+    /// `dW x` for every column of `x [in * kh * kw, ..]`.
+    pub(super) fn apply(&self, x: &Mat<f64>) -> Mat<f64> {
+        match self {
+            Self::Factors(factors) => {
+                let inner = factors.a_turned.transpose() * x;
+                faer::Scale(factors.scale) * (factors.b_turned.transpose() * inner)
+            }
+            Self::Dense(turned) => turned.transpose() * x,
+        }
+    }
+
     /// Cuts the rank down to `limit` (none: keeps it) or to what the shape allows.
     pub(super) fn limited(self, limit: Option<usize>) -> Result<Limited, LoraError> {
+        match self {
+            Self::Factors(factors) => factors.limited(limit),
+            Self::Dense(turned) => {
+                let size = turned.nrows().min(turned.ncols());
+                let kept = limit.map_or(size, |k| k.min(size));
+                if kept < size {
+                    let cut = truncate_dense(turned.transpose(), kept)?;
+                    return Ok(cut.into());
+                }
+                let norm = turned.norm_l2();
+                // The update itself is one factor, the other does nothing.
+                let (a_turned, b_turned) = if turned.ncols() <= turned.nrows() {
+                    let unit = Mat::identity(size, size);
+                    (turned, unit)
+                } else {
+                    (Mat::identity(size, size), turned)
+                };
+                Ok(Limited {
+                    factors: Factors::balanced(b_turned, a_turned),
+                    norm,
+                    truncation_error: 0.0,
+                })
+            }
+        }
+    }
+}
+
+impl Factors {
+    /// A product whose factors are brought to the same norm, which keeps both in the range of 16-bit
+    /// floats.
+    pub(super) fn balanced(b_turned: Mat<f64>, a_turned: Mat<f64>) -> Self {
+        let ratio = (a_turned.norm_l2() / b_turned.norm_l2()).sqrt();
+        if !ratio.is_finite() || ratio == 0.0 {
+            return Self {
+                b_turned,
+                a_turned,
+                scale: 1.0,
+            };
+        }
+        Self {
+            b_turned: faer::Scale(ratio) * b_turned,
+            a_turned: faer::Scale(1.0 / ratio) * a_turned,
+            scale: 1.0,
+        }
+    }
+
+    fn limited(self, limit: Option<usize>) -> Result<Limited, LoraError> {
         let rank = self.a_turned.ncols();
         let size = self.b_turned.ncols().min(self.a_turned.nrows());
         let kept = limit.map_or(rank, |k| k.min(size));
         if kept >= rank {
             return Ok(Limited {
                 norm: product_norm(&self.b_turned, &self.a_turned) * self.scale.abs(),
-                combined: self,
+                factors: self,
                 truncation_error: 0.0,
             });
         }
         let scaled = faer::Scale(self.scale) * &self.b_turned;
-        let cut = truncate(&scaled, &self.a_turned, kept)?;
-        Ok(Limited {
-            combined: Self {
+        Ok(truncate(&scaled, &self.a_turned, kept)?.into())
+    }
+}
+
+impl From<Truncated> for Limited {
+    fn from(cut: Truncated) -> Self {
+        Self {
+            factors: Factors {
                 b_turned: cut.b_turned,
                 a_turned: cut.a_turned,
                 scale: 1.0,
             },
             norm: cut.norm,
             truncation_error: cut.error,
-        })
+        }
     }
 }
 
 impl Limited {
     /// Rounds to the factors of a weight of this shape.
     pub(super) fn module(&self, weight_shape: &[usize]) -> Result<LoraModule, LoraError> {
-        let Combined {
+        let Factors {
             b_turned,
             a_turned,
             scale,
-        } = &self.combined;
+        } = &self.factors;
         let rank = a_turned.ncols();
         let kernel = weight_shape.get(2..).unwrap_or_default();
         let mut a_shape = vec![rank];

@@ -1,7 +1,7 @@
 //! What a merge did.
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Merge, Weighted};
 
@@ -85,11 +85,13 @@ impl MergeReport {
 
     /// The recipe as it is recorded in the merged file.
     pub(super) fn recipe(&self) -> String {
-        json!({
-            "method": self.merge.method,
-            "rank": self.merge.rank,
-            "inputs": self.inputs,
-        })
-        .to_string()
+        let mut recipe = json!(self.merge);
+        if let Value::Object(recipe) = &mut recipe {
+            if let Some(masks) = &self.merge.masks {
+                recipe.insert("masks".to_owned(), json!(masks.sha256()));
+            }
+            recipe.insert("inputs".to_owned(), json!(self.inputs));
+        }
+        recipe.to_string()
     }
 }

@@ -3,12 +3,18 @@ use ndarray::Array2;
 use super::*;
 use crate::init;
 
-const LINEAR: &str = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q";
-const CONV: &str = "unet.mid_block.resnets.0.conv1";
-const POINTWISE: &str = "unet.mid_block.attentions.0.proj_in";
+pub(super) const LINEAR: &str = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q";
+pub(super) const CONV: &str = "unet.mid_block.resnets.0.conv1";
+pub(super) const POINTWISE: &str = "unet.mid_block.attentions.0.proj_in";
 
 /// A trained-looking module: random `A` and `B`.
-fn module(path: &str, shape: &[usize], rank: usize, alpha: f64, seed: u64) -> LoraModule {
+pub(super) fn module(
+    path: &str,
+    shape: &[usize],
+    rank: usize,
+    alpha: f64,
+    seed: u64,
+) -> LoraModule {
     let mut module = init::gaussian(path, shape, rank, alpha, seed).unwrap();
     let b = init::gaussian_a(&format!("{path} B"), module.b.len(), 1, seed);
     let values = b.mapv(|x| x * module.b.len() as f32);
@@ -19,7 +25,7 @@ fn module(path: &str, shape: &[usize], rank: usize, alpha: f64, seed: u64) -> Lo
     module
 }
 
-fn adapter(rank: usize, alpha: f64, seed: u64) -> Adapter {
+pub(super) fn adapter(rank: usize, alpha: f64, seed: u64) -> Adapter {
     Adapter::new([
         (
             LINEAR.to_owned(),
@@ -36,7 +42,7 @@ fn adapter(rank: usize, alpha: f64, seed: u64) -> Adapter {
     ])
 }
 
-fn weighted<'a>(adapters: &'a [Adapter], weights: &[f64]) -> Vec<Weighted<'a>> {
+pub(super) fn weighted<'a>(adapters: &'a [Adapter], weights: &[f64]) -> Vec<Weighted<'a>> {
     adapters
         .iter()
         .zip(weights)
@@ -44,12 +50,12 @@ fn weighted<'a>(adapters: &'a [Adapter], weights: &[f64]) -> Vec<Weighted<'a>> {
         .collect()
 }
 
-fn delta(adapter: &Adapter, path: &str) -> Array2<f64> {
+pub(super) fn delta(adapter: &Adapter, path: &str) -> Array2<f64> {
     adapter.modules[path].delta_f64().unwrap()
 }
 
 /// `sum_i w_i dW_i`, densely.
-fn dense_sum(inputs: &[Weighted<'_>], path: &str) -> Array2<f64> {
+pub(super) fn dense_sum(inputs: &[Weighted<'_>], path: &str) -> Array2<f64> {
     inputs
         .iter()
         .filter(|input| input.adapter.modules.contains_key(path))
@@ -62,7 +68,7 @@ fn norm(x: &Array2<f64>) -> f64 {
     x.mapv(|x| x * x).sum().sqrt()
 }
 
-fn distance(x: &Array2<f64>, y: &Array2<f64>) -> f64 {
+pub(super) fn distance(x: &Array2<f64>, y: &Array2<f64>) -> f64 {
     norm(&(x - y)) / norm(y)
 }
 

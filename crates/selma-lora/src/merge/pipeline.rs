@@ -1,0 +1,364 @@
+//! Methods as compositions: (space) x (sparsifier) x (consensus) x (scale) x (output rank).
+
+use ndarray::Array2;
+
+use super::{
+    Merge, Method,
+    agreement::{model_stock, sce},
+    combine::{Term, Update, concatenate, mean_of_factors},
+    consensus::{disjoint_mean, sign_consensus, weighted_mean, weighted_sum},
+    directions::{isotropic, tsv},
+    lego::lego,
+    masks::Draw,
+    robust::robust,
+    space::{Part, Space, Split},
+    sparsify::{Rescale, della_probabilities, magnitude, masked, outliers},
+    spherical::{karcher, nuslerp, share, slerp},
+    ssr::{Calibration, ssr},
+};
+use crate::LoraError;
+
+/// How a method works.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Pipeline {
+    /// On the factors of all adapters side by side.
+    Stacked(Stacked),
+    /// On tensors of one shape for all adapters.
+    Aligned {
+        space: Space,
+        sparsifier: Sparsifier,
+        consensus: Consensus,
+    },
+}
+
+/// What becomes of stacked factors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stacked {
+    Sum,
+    Mean,
+    FactorMean,
+    Lego,
+    Robust,
+    Ssr,
+}
+
+/// What stays of the tensors of one adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sparsifier {
+    All,
+    /// The largest entries, at least this many.
+    Magnitude(usize),
+    Random(Rescale),
+    Outliers,
+    Della,
+}
+
+/// How the tensors of all adapters become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Consensus {
+    Sum,
+    /// The sum, divided by the weights if asked.
+    WeightedMean,
+    DisjointMean,
+    /// The sum without the minority sign, divided by the weights that agree: by default or not.
+    Elected {
+        normalize: bool,
+    },
+    Slerp,
+    Nuslerp,
+    ModelStock,
+    Sce,
+    Karcher,
+    /// Of how many components at most each adapter keeps its share.
+    Tsv {
+        of: Components,
+    },
+    Isotropic,
+}
+
+/// What is divided among the adapters of TSV-M.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Components {
+    /// The singular vectors of the weight.
+    Weight,
+    /// Those of the core.
+    Core,
+}
+
+/// One module on its way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) merge: &'a Merge,
+    pub(super) path: &'a str,
+    pub(super) terms: &'a [Option<Term<'a>>],
+    /// The weights of all adapters, also of those without the module.
+    pub(super) total_weight: f64,
+}
+
+impl Pipeline {
+    /// The composition of a method that merges `adapters` of them.
+    pub(super) fn of(method: Method, adapters: usize) -> Self {
+        use Consensus as C;
+        use Sparsifier as S;
+        const AT_LEAST_ONE: S = S::Magnitude(1);
+        let aligned = |space, sparsifier, consensus| Self::Aligned {
+            space,
+            sparsifier,
+            consensus,
+        };
+        let peft = |sparsifier, consensus| {
+            // PEFT's rule: "if there is only one adapter, we can only use linear merging".
+            if adapters == 1 {
+                aligned(Space::Factors(Split::Root), S::All, C::Sum)
+            } else {
+                aligned(Space::Factors(Split::Root), sparsifier, consensus)
+            }
+        };
+        let peft_svd = |sparsifier, consensus| {
+            if adapters == 1 {
+                aligned(Space::Factors(Split::Root), S::All, C::Sum)
+            } else {
+                aligned(Space::Dense, sparsifier, consensus)
+            }
+        };
+        let dense = |sparsifier, consensus| aligned(Space::Dense, sparsifier, consensus);
+        let (knots, core) = (Space::Knots, Space::Core);
+        let by_density = S::Random(Rescale::Density);
+        let by_magnitudes = S::Random(Rescale::Magnitudes);
+        match method {
+            Method::Sum | Method::PeftLinearSvd => Self::Stacked(Stacked::Sum),
+            Method::Mean | Method::Svd => Self::Stacked(Stacked::Mean),
+            Method::FactorMean => Self::Stacked(Stacked::FactorMean),
+            Method::Lego => Self::Stacked(Stacked::Lego),
+            Method::Robust => Self::Stacked(Stacked::Robust),
+            Method::Ssr => Self::Stacked(Stacked::Ssr),
+            Method::PeftLinear => peft(S::All, C::Sum),
+            Method::PeftTies => peft(S::Magnitude(0), C::DisjointMean),
+            Method::PeftDareLinear => peft(by_density, C::Sum),
+            Method::PeftDareTies => peft(by_density, C::DisjointMean),
+            Method::PeftMagnitudePrune => peft(S::Magnitude(0), C::Sum),
+            Method::PeftTiesSvd => peft_svd(S::Magnitude(0), C::DisjointMean),
+            Method::PeftDareLinearSvd => peft_svd(by_density, C::Sum),
+            Method::PeftDareTiesSvd => peft_svd(by_density, C::DisjointMean),
+            Method::PeftMagnitudePruneSvd => peft_svd(S::Magnitude(0), C::Sum),
+            Method::MkTaskArithmetic => dense(S::All, C::WeightedMean),
+            Method::MkTies => dense(AT_LEAST_ONE, C::Elected { normalize: true }),
+            Method::MkDareLinear => dense(by_magnitudes, C::WeightedMean),
+            Method::MkDareTies => dense(by_magnitudes, C::Elected { normalize: false }),
+            Method::MkBreadcrumbs => dense(S::Outliers, C::WeightedMean),
+            Method::MkBreadcrumbsTies => dense(S::Outliers, C::Elected { normalize: false }),
+            Method::MkDella => dense(S::Della, C::Elected { normalize: true }),
+            Method::MkDellaLinear => dense(S::Della, C::WeightedMean),
+            Method::MkSlerp => dense(S::All, C::Slerp),
+            Method::MkNuslerp => dense(S::All, C::Nuslerp),
+            Method::MkModelStock => dense(S::All, C::ModelStock),
+            Method::MkSce => dense(S::All, C::Sce),
+            Method::MkKarcher => dense(S::All, C::Karcher),
+            Method::Kohya => aligned(Space::Factors(Split::Kohya), S::All, C::Sum),
+            Method::KnotsTies => aligned(knots, AT_LEAST_ONE, C::DisjointMean),
+            Method::KnotsDare => aligned(knots, by_density, C::DisjointMean),
+            Method::KnotsSum => aligned(knots, S::All, C::Sum),
+            Method::CoreSum => aligned(core, S::All, C::Sum),
+            Method::CoreTies => aligned(core, AT_LEAST_ONE, C::DisjointMean),
+            Method::CoreDare => aligned(core, by_density, C::Sum),
+            Method::CoreTsv => aligned(
+                core,
+                S::All,
+                C::Tsv {
+                    of: Components::Core,
+                },
+            ),
+            Method::CoreIso => aligned(core, S::All, C::Isotropic),
+            Method::Tsv => aligned(
+                core,
+                S::All,
+                C::Tsv {
+                    of: Components::Weight,
+                },
+            ),
+        }
+    }
+
+    /// Merges one module, before its rank is limited.
+    pub(super) fn run(self, context: Context<'_>) -> Result<Update, LoraError> {
+        let Context {
+            merge, path, terms, ..
+        } = context;
+        let update = match self {
+            Self::Stacked(rule) => Update::Factors(match rule {
+                Stacked::Sum => concatenate(terms, 1.0),
+                Stacked::Mean => concatenate(terms, 1.0 / terms.len() as f64),
+                Stacked::FactorMean => mean_of_factors(terms)?,
+                Stacked::Lego => lego(terms, context.rank(), context.draw(0, "units")),
+                Stacked::Robust => robust(terms, merge.density_or_default())?,
+                Stacked::Ssr => {
+                    let none = Calibration::new();
+                    let statistics = merge.calibration.as_deref().unwrap_or(&none);
+                    ssr(path, terms, statistics, merge.ridge_or_default())?
+                }
+            }),
+            Self::Aligned {
+                space,
+                sparsifier,
+                consensus,
+            } => {
+                let (parts, frame) = space.enter(terms)?;
+                let merged = parts
+                    .into_iter()
+                    .map(|mut part| {
+                        context.sparsify(sparsifier, &mut part)?;
+                        context.agree(consensus, &part)
+                    })
+                    .collect::<Result<Vec<_>, LoraError>>()?;
+                frame.leave(&merged)
+            }
+        };
+        match merge.lambda_or_default() {
+            1.0 => Ok(update),
+            lambda => Ok(update.scaled(lambda)),
+        }
+    }
+
+    /// True when the result is a multiple of the weighted sum of the updates.
+    pub(super) fn is_linear(self) -> bool {
+        matches!(
+            self,
+            Self::Stacked(Stacked::Sum | Stacked::Mean)
+                | Self::Aligned {
+                    space: Space::Dense | Space::Knots | Space::Core,
+                    sparsifier: Sparsifier::All,
+                    consensus: Consensus::Sum,
+                }
+        )
+    }
+
+    /// True when the update has no low rank of its own.
+    pub(super) fn is_dense(self) -> bool {
+        matches!(
+            self,
+            Self::Aligned {
+                space: Space::Dense,
+                ..
+            }
+        )
+    }
+}
+
+impl Context<'_> {
+    /// The rank asked for, or the largest of the inputs.
+    pub(super) fn rank(&self) -> usize {
+        let ranks = self.terms.iter().flatten().map(|t| t.module.rank());
+        self.merge.rank.or_else(|| ranks.max()).unwrap_or(1)
+    }
+
+    fn draw<'b>(&'b self, adapter: usize, part: &'b str) -> Draw<'b> {
+        Draw {
+            masks: self.merge.masks.as_deref(),
+            seed: self.merge.seed,
+            module: self.path,
+            adapter,
+            part,
+        }
+    }
+
+    fn sparsify(&self, sparsifier: Sparsifier, part: &mut Part) -> Result<(), LoraError> {
+        let density = self.merge.density_or_default();
+        // Everything stays, whatever the masks say: mergekit and PEFT draw none here.
+        if sparsifier == Sparsifier::All || density >= 1.0 {
+            return Ok(());
+        }
+        let adapters = self.terms.iter().enumerate();
+        let present = adapters.filter(|(_, term)| term.is_some());
+        for ((adapter, _), tensor) in present.zip(&mut part.tensors) {
+            let columns = tensor.ncols();
+            let draw = self.draw(adapter, part.name);
+            let Some(values) = tensor.as_slice_mut() else {
+                continue;
+            };
+            match sparsifier {
+                Sparsifier::All => {}
+                Sparsifier::Magnitude(least) => magnitude(values, density, least),
+                Sparsifier::Outliers => outliers(values, density, self.merge.gamma_or_default()),
+                Sparsifier::Random(rescale) => {
+                    let mask = draw.bernoulli(std::iter::repeat_n(density, values.len()))?;
+                    masked(values, &mask, density, rescale);
+                }
+                Sparsifier::Della => {
+                    let epsilon = self.merge.epsilon_or_default();
+                    let rows = values.chunks(columns.max(1));
+                    let probabilities: Vec<f64> = rows
+                        .flat_map(|row| della_probabilities(row, density, epsilon))
+                        .collect();
+                    let mask = draw.bernoulli(probabilities.into_iter())?;
+                    masked(values, &mask, density, Rescale::Magnitudes);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn agree(&self, consensus: Consensus, part: &Part) -> Result<Array2<f64>, LoraError> {
+        let weighted = || -> Vec<Array2<f64>> {
+            let tensors = part.tensors.iter().zip(&part.weights);
+            tensors.map(|(tensor, &weight)| tensor * weight).collect()
+        };
+        let weights = &part.weights;
+        let majority = self.merge.majority;
+        let normalize = |default| self.merge.normalize.unwrap_or(default);
+        let tensors = slices(&part.tensors);
+        let values = match consensus {
+            Consensus::Sum => weighted_sum(&tensors, weights),
+            Consensus::WeightedMean if !normalize(false) => weighted_sum(&tensors, weights),
+            // An adapter without the module counts as a model without a difference.
+            Consensus::WeightedMean => weighted_mean(&tensors, weights, self.total_weight),
+            Consensus::DisjointMean => disjoint_mean(&tensors, weights, majority),
+            Consensus::Elected { normalize: default } => {
+                sign_consensus(&tensors, weights, majority, normalize(default))
+            }
+            Consensus::Slerp | Consensus::Nuslerp => match *tensors.as_slice() {
+                [x, y] if consensus == Consensus::Slerp => slerp(x, y, share(weights)),
+                [x, y] => nuslerp(x, y, share(weights)),
+                // mergekit passes on what only one model has.
+                _ => tensors.iter().flat_map(|x| x.iter().copied()).collect(),
+            },
+            Consensus::ModelStock => model_stock(&slices(&weighted())),
+            Consensus::Sce => sce(&slices(&weighted()), self.merge.density_or_default()),
+            Consensus::Karcher => karcher(&slices(&weighted())),
+            Consensus::Tsv { of } => return self.separated(part, of),
+            Consensus::Isotropic => {
+                let sum = shaped(part, weighted_sum(&tensors, weights))?;
+                return isotropic(&sum);
+            }
+        };
+        shaped(part, values)
+    }
+
+    fn separated(&self, part: &Part, of: Components) -> Result<Array2<f64>, LoraError> {
+        let present = || self.terms.iter().flatten().map(|term| term.module);
+        let ranks: Vec<usize> = present().map(|module| module.rank()).collect();
+        let components = match of {
+            Components::Core => part
+                .tensors
+                .first()
+                .map(|core| core.nrows().min(core.ncols())),
+            Components::Weight => present().next().map(|m| m.outputs().min(m.inputs())),
+        };
+        // The published code takes an equal share each, at least one here.
+        let limit = components.unwrap_or(0) / ranks.len().max(1);
+        tsv(&part.tensors, &ranks, limit.max(1))
+    }
+}
+
+fn slices(tensors: &[Array2<f64>]) -> Vec<&[f64]> {
+    tensors.iter().filter_map(|x| x.as_slice()).collect()
+}
+
+/// The values in the shape of the tensors they come from.
+fn shaped(part: &Part, values: Vec<f64>) -> Result<Array2<f64>, LoraError> {
+    let (rows, columns) = part.tensors.first().map_or((0, 0), Array2::dim);
+    let found = vec![values.len()];
+    Array2::from_shape_vec((rows, columns), values).map_err(|_| LoraError::WeightShapes {
+        expected: vec![rows, columns],
+        found,
+    })
+}
