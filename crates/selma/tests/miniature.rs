@@ -137,7 +137,7 @@ fn the_model_draws_most_of_what_it_is_told_and_more_with_guidance() {
         result.overall.mean
     };
     let (unguided, guided) = (score(1.0), score(4.0));
-    assert!(guided > 0.5, "{guided}");
+    assert!(guided > 0.6, "{guided}");
     assert!(
         guided > unguided,
         "{guided} with guidance, {unguided} without"

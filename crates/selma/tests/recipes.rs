@@ -5,7 +5,8 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use selma::pretrain::PretrainRecipe;
+use selma::diffusion::Checkpoint;
+use selma::pretrain::{PretrainRecipe, PretrainStage};
 use selma::{Recipe, Run};
 
 fn recipes() -> PathBuf {
@@ -43,7 +44,14 @@ fn names_that_collide_are_refused() {
     assert!(!folder.exists());
 }
 
-/// The recipe of the bundled model, for two steps from that model.
+#[test]
+fn the_bundled_model_is_made_by_the_recipe_that_comes_along() {
+    let recipe = PretrainRecipe::load(&recipes().join("mini-further-pretrain.toml")).unwrap();
+    let made = fs::read(recipes().join("../models/mini/pretrain.json")).unwrap();
+    assert_eq!(recipe, serde_json::from_slice(&made).unwrap());
+}
+
+/// Two steps from the bundled model.
 fn further() -> PretrainRecipe {
     let mut recipe = PretrainRecipe::load(&recipes().join("mini-pretrain.toml")).unwrap();
     recipe.start_from = Some(recipes().join("../models/mini"));

@@ -2,9 +2,12 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use anyhow::Context;
 use indicatif::{HumanBytes, HumanCount};
 use selma_durable::to_json;
+use selma_lora::merge::{Majority, Masks, ModuleWeight};
 use selma_lora::{Adapter, Dtype, Format, Merge, MergeReport, Method, Weighted};
 
 use super::values::{WeightedFile, named, weighted_file};
@@ -15,19 +18,49 @@ use crate::terminal::say;
 ///
 /// Every adapter adds an update dW = alpha / rank * B A to the layers of a model. "mean" and "sum" merge these updates
 /// exactly, at a rank that is the sum of the ranks; "svd" is the best approximation of the mean at a smaller rank;
-/// "factor_mean" averages the factors A and B themselves, as the paper writes it.
+/// "factor_mean" averages the factors A and B themselves, as the paper writes it. Names that begin with peft_ and mk_ give what PEFT and
+/// mergekit give, "kohya" what kohya's script gives; the others are those of papers. docs/merging.md says which to take when. An option that
+/// a method does not know is refused.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   selma merge --method mean --out merged.safetensors coco.safetensors whoops.safetensors
-  selma merge --method svd --rank 16 --dtype f16 --out merged.safetensors coco.safetensors whoops.safetensors=0.5")]
+  selma merge --method svd --rank 16 --dtype f16 --out merged.safetensors coco.safetensors whoops.safetensors=0.5
+  selma merge --method core_ties --density 0.3 --out merged.safetensors coco.safetensors whoops.safetensors")]
 pub struct Args {
     /// How the updates become one.
-    #[arg(long, value_name = "NAME", value_parser = named::<Method>(["mean", "sum", "svd", "factor_mean"]))]
+    #[arg(long, value_name = "NAME", value_parser = named::<Method>(Method::ALL.map(Method::name)))]
     method: Method,
-    /// Largest rank of the result; "svd" takes the largest rank of the inputs without it, the others keep all.
+    /// Largest rank of the result. Without it "svd" and the methods on dense updates take the largest rank of the inputs, and the others keep all.
     #[arg(long, value_name = "R")]
     rank: Option<NonZeroUsize>,
+    /// The share of entries that stay, above 0 and up to 1.
+    #[arg(long, value_name = "D")]
+    density: Option<f64>,
+    /// What the merged update is multiplied by.
+    #[arg(long, value_name = "L")]
+    lambda: Option<f64>,
+    /// DELLA: how far the probability of staying varies around the density.
+    #[arg(long, value_name = "E")]
+    epsilon: Option<f64>,
+    /// Breadcrumbs: the share of the largest entries that are dropped.
+    #[arg(long, value_name = "G")]
+    gamma: Option<f64>,
+    /// TIES: what decides the sign of an entry, the sum of the values (total) or the number of adapters (frequency).
+    #[arg(long, value_name = "NAME", default_value = "total", value_parser = ["total", "frequency"])]
+    majority: String,
+    /// mergekit: whether the result is divided by the weights.
+    #[arg(long, value_name = "true|false")]
+    normalize: Option<bool>,
+    /// Seed of random masks.
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+    /// Masks to be used instead of random ones: a safetensors file.
+    #[arg(long, value_name = "FILE")]
+    masks: Option<PathBuf>,
+    /// Factors on the weights in parts of the model, as JSON: [{"module": REGEX, "adapter": NUMBER or left out, "weight": FACTOR}, ...].
+    #[arg(long, value_name = "FILE.json")]
+    weights_by_module: Option<PathBuf>,
     /// Names of the tensors in the file: kohya is read by most programs, diffusers by PEFT and diffusers.
     #[arg(long, value_name = "NAME", default_value = "kohya", value_parser = named::<Format>(["kohya", "diffusers"]))]
     format: Format,
@@ -64,10 +97,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             weight: *weight,
         })
         .collect();
-    let merge = Merge {
-        method: args.method,
-        rank: args.rank.map(NonZeroUsize::get),
-    };
+    let merge = args.recipe()?;
     let (merged, report) = merge.run(&inputs)?;
     let bytes = merged.to_bytes(args.format, args.dtype)?;
     out.write(&bytes)?;
@@ -92,6 +122,34 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 }
 
 impl Args {
+    fn recipe(&self) -> anyhow::Result<Merge> {
+        let weights_by_module = match &self.weights_by_module {
+            None => Vec::new(),
+            Some(path) => {
+                let text = std::fs::read(path)
+                    .with_context(|| format!("cannot read {}", path.display()))?;
+                serde_json::from_slice::<Vec<ModuleWeight>>(&text)
+                    .with_context(|| format!("{} is not valid", path.display()))?
+            }
+        };
+        Ok(Merge {
+            rank: self.rank.map(NonZeroUsize::get),
+            density: self.density,
+            lambda: self.lambda,
+            epsilon: self.epsilon,
+            gamma: self.gamma,
+            majority: match self.majority.as_str() {
+                "frequency" => Majority::Frequency,
+                _ => Majority::Total,
+            },
+            normalize: self.normalize,
+            seed: self.seed,
+            weights_by_module,
+            masks: self.masks.as_ref().map(Masks::load).transpose()?.map(Arc::new),
+            ..Merge::new(self.method)
+        })
+    }
+
     fn dtype_name(&self) -> &'static str {
         match self.dtype {
             Dtype::F32 => "f32",

@@ -8,15 +8,16 @@ use selma_diffusion::device;
 use crate::interrupt;
 use crate::progress::Progress;
 
-/// Train the miniature model from nothing, on rendered scenes alone.
+/// Train the miniature model on rendered scenes alone, from nothing or from where another model is.
 ///
 /// Makes a small Stable Diffusion (tokenizer, VAE, text encoder, UNet) in diffusers' folder layout. The model that comes
-/// with this repository was made like this. It takes the better part of an hour on two cores. Stopped at any time, the same
+/// with this repository was made like this, in two halves. Each takes about an hour on two cores. Stopped at any time, the same
 /// command goes on.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
-  selma pretrain recipes/mini-pretrain.toml --out models/my-mini")]
+  selma pretrain recipes/mini-pretrain.toml --out models/mini-1
+  selma pretrain recipes/mini-further-pretrain.toml --out models/my-mini")]
 pub struct Args {
     /// What to train, as a TOML file.
     #[arg(value_name = "RECIPE.toml")]
