@@ -219,11 +219,11 @@ impl Parts {
             if let Some(whole) = self.take(whole) {
                 return Ok::<_, LoraError>(Matrix::Whole(whole));
             }
-            Ok(Matrix::Product(Side {
+            Ok(Matrix::Product(Box::new(Side {
                 core: core.and_then(|core| self.take(core)),
                 a: self.need(a, module, &found)?,
                 b: self.need(b, module, &found)?,
-            }))
+            })))
         };
         let first = matrix(Part::LokrW1, None, Part::LokrW1A, Part::LokrW1B)?;
         let core = Some(Part::LokrT2);
