@@ -244,6 +244,18 @@ mod tests {
     }
 
     #[test]
+    fn values_that_are_not_finite_are_reported() {
+        let mut adapter = adapter(&[("unet.a", &[4, 3]), ("unet.b", &[4, 3])]);
+        adapter.modules.get_mut("unet.b").unwrap().a[[1, 2]] = f32::INFINITY;
+        let model = model(&[("unet.a", &[4, 3]), ("unet.b", &[4, 3])]);
+        let report = adapter.match_modules(&model).unwrap();
+        assert_eq!(report.matched.len(), 2);
+        assert_eq!(report.non_finite, ["unet.b"]);
+        let error = report.strict().unwrap_err();
+        assert!(matches!(error, LoraError::NonFinite { key } if key == "unet.b"));
+    }
+
+    #[test]
     fn nothing_matched_is_an_error_that_shows_both_sides() {
         let adapter = adapter(&[("unet.a", &[4, 3])]);
         let error = adapter

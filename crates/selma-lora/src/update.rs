@@ -29,7 +29,8 @@ pub enum Kind {
     Loha,
     /// The Kronecker product of two matrices (LyCORIS).
     Lokr,
-    /// The whole difference.
+    /// The whole difference. An alpha beside it has no meaning and is left out of account, as
+    /// LyCORIS does.
     Full,
 }
 
