@@ -1,5 +1,7 @@
 //! Choosing a rank: resizing adapters, and LoRAs from dense differences.
 
+use std::{fmt, str::FromStr};
+
 use faer::Mat;
 use ndarray::Array2;
 use rayon::prelude::*;
@@ -13,6 +15,8 @@ use crate::{
 
 /// How the rank of a truncated singular value decomposition is chosen. At least one singular value
 /// is always kept, so that a module never disappears.
+///
+/// As text: `16`, `energy:0.95`, `threshold:0.01`, `ratio:0.02`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -112,6 +116,38 @@ impl RankRule {
             }
         };
         chosen.clamp(1, values.len().max(1))
+    }
+}
+
+impl fmt::Display for RankRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Energy(share) => write!(f, "energy:{share}"),
+            Self::Threshold(limit) => write!(f, "threshold:{limit}"),
+            Self::Ratio(share) => write!(f, "ratio:{share}"),
+        }
+    }
+}
+
+impl FromStr for RankRule {
+    type Err = LoraError;
+
+    fn from_str(text: &str) -> Result<Self, LoraError> {
+        let parsed = match text.split_once(':') {
+            None => text.parse().ok().map(Self::Number),
+            Some(("energy", share)) => share.parse().ok().map(Self::Energy),
+            Some(("threshold", limit)) => limit.parse().ok().map(Self::Threshold),
+            Some(("ratio", share)) => share.parse().ok().map(Self::Ratio),
+            Some(_) => None,
+        };
+        let rule = parsed.ok_or_else(|| LoraError::UnknownName {
+            what: "rule for ranks",
+            found: text.to_owned(),
+            expected: "a number, energy:SHARE, threshold:SIZE, ratio:SHARE",
+        })?;
+        rule.check()?;
+        Ok(rule)
     }
 }
 

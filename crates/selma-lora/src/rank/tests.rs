@@ -138,3 +138,22 @@ fn an_adapter_is_resized_module_by_module() {
     let error = adapter.resize(RankRule::Number(1)).unwrap_err();
     assert!(error.to_string().contains("unet.b"));
 }
+
+#[test]
+fn rules_are_read_back_from_text() {
+    for rule in [
+        RankRule::Number(16),
+        RankRule::Energy(0.95),
+        RankRule::Threshold(0.01),
+        RankRule::Ratio(0.02),
+    ] {
+        assert_eq!(rule.to_string().parse::<RankRule>().unwrap(), rule);
+    }
+    for text in ["", "-1", "1.5", "energy", "energy:", "energy:x", "size:1"] {
+        let error = text.parse::<RankRule>().unwrap_err();
+        assert!(matches!(error, LoraError::UnknownName { .. }), "{text}");
+    }
+    assert!(matches!("0".parse::<RankRule>(), Err(LoraError::ZeroRank)));
+    let nan = "energy:nan".parse::<RankRule>();
+    assert!(matches!(nan, Err(LoraError::BadRankRule { .. })));
+}
