@@ -211,7 +211,7 @@ def check():
         with tempfile.TemporaryDirectory() as folder:
             target = pathlib.Path(folder) / "converted.safetensors"
             subprocess.run(
-                ["cargo", "run", "-q", "-p", "selma-lora", "--example", "convert", "--",
+                ["cargo", "run", "-q", "--release", "-p", "selma-lora", "--example", "convert", "--",
                  source, target, format], check=True, cwd=ROOT,
             )
             expected, found = applied(source), applied(target)

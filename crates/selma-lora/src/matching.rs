@@ -82,7 +82,7 @@ impl Adapter {
             self.modules.iter().map(|(path, module)| Candidate {
                 path,
                 shape: module.weight_shape(),
-                fits: Box::new(|weight| same_weight(weight, &module.weight_shape())),
+                flat: false,
                 zero: module.is_zero(),
                 finite: module.is_finite(),
             }),
@@ -105,7 +105,7 @@ impl AdapterFile {
             self.updates.iter().map(|(path, update)| Candidate {
                 path,
                 shape: update.weight_shape(),
-                fits: Box::new(|weight| update.fits(weight)),
+                flat: update.may_be_flat(),
                 zero: update.is_zero(),
                 finite: update.is_finite(),
             }),
@@ -117,7 +117,7 @@ impl AdapterFile {
 struct Candidate<'a> {
     path: &'a String,
     shape: Vec<usize>,
-    fits: Box<dyn Fn(&[usize]) -> bool + 'a>,
+    flat: bool,
     zero: bool,
     finite: bool,
 }
@@ -137,7 +137,7 @@ fn report<'a, 'b>(
         missing.remove(path.as_str());
         match weights.get(path.as_str()) {
             None => report.unmatched.push(path.clone()),
-            Some(expected) if (candidate.fits)(expected) => {
+            Some(expected) if fits(expected, &candidate.shape, candidate.flat) => {
                 report.matched.push(path.clone());
                 if candidate.zero {
                     report.zero.push(path.clone());
@@ -168,6 +168,16 @@ fn report<'a, 'b>(
             .map(|path| (*path).to_owned())
             .collect(),
     })
+}
+
+/// An update of the shape `found` can be added to `weight`; `flat` if its kernel may be multiplied
+/// into its inputs.
+pub(crate) fn fits(weight: &[usize], found: &[usize], flat: bool) -> bool {
+    let flattened = match weight {
+        [outputs, rest @ ..] => [*outputs, rest.iter().product()],
+        [] => return false,
+    };
+    same_weight(weight, found) || (flat && found == flattened)
 }
 
 /// Equal, once the kernel of a 1x1 convolution is left out.
@@ -231,6 +241,18 @@ mod tests {
             error.contains("unet.x") && error.contains("unet.c"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn values_that_are_not_finite_are_reported() {
+        let mut adapter = adapter(&[("unet.a", &[4, 3]), ("unet.b", &[4, 3])]);
+        adapter.modules.get_mut("unet.b").unwrap().a[[1, 2]] = f32::INFINITY;
+        let model = model(&[("unet.a", &[4, 3]), ("unet.b", &[4, 3])]);
+        let report = adapter.match_modules(&model).unwrap();
+        assert_eq!(report.matched.len(), 2);
+        assert_eq!(report.non_finite, ["unet.b"]);
+        let error = report.strict().unwrap_err();
+        assert!(matches!(error, LoraError::NonFinite { key } if key == "unet.b"));
     }
 
     #[test]

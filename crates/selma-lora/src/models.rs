@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr, sync::LazyLock};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Adapter, LoraError, ModuleNames};
+use crate::{Adapter, LoraError, LoraModule, ModuleNames, matching::same_weight};
 
 /// A published model whose layers are known: every linear layer and convolution of its UNet and text
 /// encoders, by diffusers path, with the shape of its weight. The tables were made from the published
@@ -40,7 +40,7 @@ impl Model {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Sd1, Self::Sd2, Self::Sdxl];
 
-    /// Path and weight shape, `[out, in]` or `[out, in, kh, kw]`, of every layer: what
+    /// Path and weight shape, `[out, in]` or `[out, in, kh, kw]`, of every layer, in order: what
     /// [`Adapter::match_modules`] takes.
     #[must_use]
     pub fn modules(self) -> &'static [(String, Vec<usize>)] {
@@ -63,9 +63,18 @@ impl Model {
     /// when there is none. An adapter of few modules may fit more than one.
     #[must_use]
     pub fn of(adapter: &Adapter) -> Option<Self> {
-        Self::ALL.into_iter().find(|model| {
-            let report = adapter.match_modules(model.modules());
-            report.and_then(crate::LoadReport::strict).is_ok()
+        let fits = |model: Self, path: &String, module: &LoraModule| {
+            let modules = model.modules();
+            let index = modules.binary_search_by(|(name, _)| name.cmp(path)).ok();
+            let weight = index.and_then(|index| modules.get(index));
+            weight.is_some_and(|(_, weight)| same_weight(weight, &module.weight_shape()))
+        };
+        let mut candidates = Self::ALL
+            .into_iter()
+            .filter(|_| !adapter.modules.is_empty());
+        candidates.find(|&model| {
+            let mut modules = adapter.modules.iter();
+            modules.all(|(path, module)| fits(model, path, module))
         })
     }
 }

@@ -130,7 +130,8 @@ impl LoraModule {
     /// True when every number is finite.
     #[must_use]
     pub fn is_finite(&self) -> bool {
-        self.alpha.is_finite() && self.a.iter().chain(&self.b).all(|x| x.is_finite())
+        let finite = |factor| row_major(factor).iter().all(|x| x.is_finite());
+        self.alpha.is_finite() && finite(&self.a) && finite(&self.b)
     }
 }
 

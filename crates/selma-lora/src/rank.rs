@@ -1,7 +1,9 @@
 //! Choosing a rank: resizing adapters, and LoRAs from dense differences.
 
+use std::{fmt, str::FromStr};
+
 use faer::Mat;
-use ndarray::{Array2, ArrayViewD};
+use ndarray::Array2;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -13,6 +15,8 @@ use crate::{
 
 /// How the rank of a truncated singular value decomposition is chosen. At least one singular value
 /// is always kept, so that a module never disappears.
+///
+/// As text: `16`, `energy:0.95`, `threshold:0.01`, `ratio:0.02`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -115,6 +119,38 @@ impl RankRule {
     }
 }
 
+impl fmt::Display for RankRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Energy(share) => write!(f, "energy:{share}"),
+            Self::Threshold(limit) => write!(f, "threshold:{limit}"),
+            Self::Ratio(share) => write!(f, "ratio:{share}"),
+        }
+    }
+}
+
+impl FromStr for RankRule {
+    type Err = LoraError;
+
+    fn from_str(text: &str) -> Result<Self, LoraError> {
+        let parsed = match text.split_once(':') {
+            None => text.parse().ok().map(Self::Number),
+            Some(("energy", share)) => share.parse().ok().map(Self::Energy),
+            Some(("threshold", limit)) => limit.parse().ok().map(Self::Threshold),
+            Some(("ratio", share)) => share.parse().ok().map(Self::Ratio),
+            Some(_) => None,
+        };
+        let rule = parsed.ok_or_else(|| LoraError::UnknownName {
+            what: "rule for ranks",
+            found: text.to_owned(),
+            expected: "a number, energy:SHARE, threshold:SIZE, ratio:SHARE",
+        })?;
+        rule.check()?;
+        Ok(rule)
+    }
+}
+
 impl Cut {
     /// Nothing cut off.
     pub(crate) fn none(module: &LoraModule) -> Self {
@@ -194,46 +230,6 @@ impl LoraModule {
         } else {
             cut(&turned, &Mat::identity(columns, columns), weight, rule)
         }
-    }
-
-    /// A LoRA from a layer before and after training: the best approximation of `tuned - base`, both
-    /// `[out, in]` or `[out, in, kh, kw]`. The difference is formed in `f64`.
-    ///
-    /// # Errors
-    /// [`LoraError::WeightShapes`] when the two shapes differ, and as [`from_delta`](Self::from_delta).
-    ///
-    /// ```
-    /// use ndarray::{ArrayD, IxDyn};
-    /// use selma_lora::{LoraModule, RankRule};
-    ///
-    /// let base = ArrayD::<f32>::zeros(IxDyn(&[6, 4]));
-    /// let tuned = ArrayD::<f32>::ones(IxDyn(&[6, 4]));
-    /// let (module, cut) = LoraModule::from_difference(&base.view(), &tuned.view(), RankRule::Number(1))?;
-    /// assert_eq!(module.weight_shape(), [6, 4]);
-    /// assert!(cut.error < 1e-6);
-    /// # Ok::<(), selma_lora::LoraError>(())
-    /// ```
-    pub fn from_difference(
-        base: &ArrayViewD<'_, f32>,
-        tuned: &ArrayViewD<'_, f32>,
-        rule: RankRule,
-    ) -> Result<(Self, Cut), LoraError> {
-        let shape = base.shape();
-        if shape != tuned.shape() {
-            return Err(LoraError::WeightShapes {
-                expected: shape.to_vec(),
-                found: tuned.shape().to_vec(),
-            });
-        }
-        let rows = shape.first().copied().unwrap_or(0);
-        let columns = shape.iter().skip(1).product();
-        let mut pairs = base.iter().zip(tuned);
-        let delta = Array2::from_shape_simple_fn((rows, columns), || {
-            pairs
-                .next()
-                .map_or(0.0, |(&x, &y)| f64::from(y) - f64::from(x))
-        });
-        Self::from_delta(&delta, shape, rule)
     }
 }
 

@@ -16,7 +16,7 @@ pub use loha::Loha;
 pub use lokr::Lokr;
 pub(crate) use side::{Matrix, Side, contract, flattened};
 
-use crate::{Cut, LoraError, LoraModule, RankRule, matching::same_weight, module::row_major};
+use crate::{Cut, LoraError, LoraModule, RankRule, matching::fits, module::row_major};
 
 /// The kinds of update that can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -29,7 +29,8 @@ pub enum Kind {
     Loha,
     /// The Kronecker product of two matrices (LyCORIS).
     Lokr,
-    /// The whole difference.
+    /// The whole difference. An alpha beside it has no meaning and is left out of account, as
+    /// LyCORIS does.
     Full,
 }
 
@@ -106,16 +107,12 @@ impl Update {
     /// True when the update can be added to a weight of this shape.
     #[must_use]
     pub fn fits(&self, weight: &[usize]) -> bool {
-        let found = self.weight_shape();
-        if same_weight(weight, &found) {
-            return true;
-        }
-        // The kernel may be multiplied into the inputs, for kinds that keep it so.
-        let flat = match weight {
-            [outputs, rest @ ..] => [*outputs, rest.iter().product()],
-            [] => return false,
-        };
-        matches!(self, Self::Loha(_) | Self::Lokr(_)) && found == flat
+        fits(weight, &self.weight_shape(), self.may_be_flat())
+    }
+
+    /// True for the kinds that may keep the kernel of a convolution multiplied into its inputs.
+    pub(crate) fn may_be_flat(&self) -> bool {
+        matches!(self, Self::Loha(_) | Self::Lokr(_))
     }
 
     /// The dense update `dW [out, in * kh * kw]`.

@@ -251,7 +251,7 @@ fn hostile_headers_are_refused() {
             ),
             24,
         ),
-        (good.clone(), 16),
+        (good, 16),
         (
             format!(
                 "{{{},{}}}",

@@ -86,7 +86,7 @@ fn worst(x: &Adapter, y: &Adapter) -> f64 {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_format_keeps_every_update(adapter in adapters()) {

@@ -63,7 +63,9 @@ pub(crate) fn load(
         && let Some(parent) = path.parent()
         && parent.join(CONFIG_FILE).is_file()
     {
-        return folder(parent, names, kinds);
+        // A bare file name has an empty parent.
+        let here = parent.as_os_str().is_empty();
+        return folder(if here { Path::new(".") } else { parent }, names, kinds);
     }
     let bytes = read_file(path)?;
     let mut content = from_bytes(&bytes, names, kinds).map_err(|e| e.in_file(path))?;

@@ -219,11 +219,11 @@ impl Parts {
             if let Some(whole) = self.take(whole) {
                 return Ok::<_, LoraError>(Matrix::Whole(whole));
             }
-            Ok(Matrix::Product(Side {
+            Ok(Matrix::Product(Box::new(Side {
                 core: core.and_then(|core| self.take(core)),
                 a: self.need(a, module, &found)?,
                 b: self.need(b, module, &found)?,
-            }))
+            })))
         };
         let first = matrix(Part::LokrW1, None, Part::LokrW1A, Part::LokrW1B)?;
         let core = Some(Part::LokrT2);
@@ -275,4 +275,40 @@ fn two_factors(
         .map_err(|_| misfit())?;
     // Alpha is meant for the rank of `down`.
     LoraModule::new(a, up, alpha * *m as f64 / *n as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::IxDyn;
+
+    use super::*;
+
+    fn tensor(shape: &[usize]) -> ArrayD<f32> {
+        let mut next = 0.0;
+        ArrayD::from_shape_simple_fn(IxDyn(shape), || {
+            next += 1.0;
+            next % 7.0 - 3.0
+        })
+    }
+
+    #[test]
+    fn a_middle_factor_may_be_wider_than_the_first() {
+        // As einsum("m n h w, o m, n i -> o i h w", mid, up, down) with alpha / n.
+        let (down, up, mid) = (
+            tensor(&[2, 4, 1, 1]),
+            tensor(&[5, 3, 1, 1]),
+            tensor(&[3, 2, 3, 3]),
+        );
+        let module = two_factors(&down, up.clone(), &mid, 4.0).unwrap();
+        assert_eq!((module.rank(), module.scale()), (3, 2.0));
+        assert_eq!(module.weight_shape(), [5, 4, 3, 3]);
+        let delta = module.delta().unwrap();
+        for (o, i, h, w) in [(0, 0, 0, 0), (4, 3, 2, 1), (2, 1, 0, 2)] {
+            let terms = (0..3).flat_map(|m| (0..2).map(move |n| (m, n)));
+            let expected: f32 = terms
+                .map(|(m, n)| mid[[m, n, h, w]] * up[[o, m, 0, 0]] * down[[n, i, 0, 0]])
+                .sum();
+            assert_eq!(delta[[o, i * 9 + h * 3 + w]], 2.0 * expected);
+        }
+    }
 }

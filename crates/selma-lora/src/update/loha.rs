@@ -9,8 +9,8 @@ use crate::LoraError;
 /// (LyCORIS `functional/loha.py`; PEFT `tuners/loha/layer.py`).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Loha {
-    first: Side,
-    second: Side,
+    first: Box<Side>,
+    second: Box<Side>,
     alpha: f64,
 }
 
@@ -32,8 +32,8 @@ impl Loha {
             });
         }
         Ok(Self {
-            first,
-            second,
+            first: Box::new(first),
+            second: Box::new(second),
             alpha,
         })
     }

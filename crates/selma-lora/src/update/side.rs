@@ -78,7 +78,7 @@ impl Side {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Matrix {
     Whole(ArrayD<f32>),
-    Product(Side),
+    Product(Box<Side>),
 }
 
 impl Matrix {
