@@ -125,7 +125,7 @@ impl Merge {
         Ok(paths.into_iter().map(move |path| plan.module(path)))
     }
 
-    /// Merges one module, of which every adapter has a term or not. The path keys random masks and
+    /// Merges one module, of which every adapter has a term or not (and then no weight). The path keys random masks and
     /// names masks and statistics; [`weights_by_module`](Self::weights_by_module) is for whole
     /// adapters and not applied here.
     ///
