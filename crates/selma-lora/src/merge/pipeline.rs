@@ -104,21 +104,17 @@ impl Pipeline {
             sparsifier,
             consensus,
         };
-        let peft = |sparsifier, consensus| {
-            // PEFT's rule: "if there is only one adapter, we can only use linear merging".
+        let factors = Space::Factors(Split::Root);
+        // PEFT's rule: "if there is only one adapter, we can only use linear merging".
+        let unless_alone = |space, sparsifier, consensus| {
             if adapters == 1 {
-                aligned(Space::Factors(Split::Root), S::All, C::Sum)
+                aligned(factors, S::All, C::Sum)
             } else {
-                aligned(Space::Factors(Split::Root), sparsifier, consensus)
+                aligned(space, sparsifier, consensus)
             }
         };
-        let peft_svd = |sparsifier, consensus| {
-            if adapters == 1 {
-                aligned(Space::Factors(Split::Root), S::All, C::Sum)
-            } else {
-                aligned(Space::Dense, sparsifier, consensus)
-            }
-        };
+        let peft = |sparsifier, consensus| unless_alone(factors, sparsifier, consensus);
+        let peft_svd = |sparsifier, consensus| unless_alone(Space::Dense, sparsifier, consensus);
         let dense = |sparsifier, consensus| aligned(Space::Dense, sparsifier, consensus);
         let (knots, core) = (Space::Knots, Space::Core);
         let by_density = S::Random(Rescale::Density);
