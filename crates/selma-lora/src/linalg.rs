@@ -54,6 +54,15 @@ pub(crate) fn to_turned(matrix: &Array2<f64>) -> Mat<f64> {
     })
 }
 
+/// One column per vector.
+pub(crate) fn side_by_side(vectors: &[Vec<f64>]) -> Mat<f64> {
+    let rows = vectors.first().map_or(0, Vec::len);
+    Mat::from_fn(rows, vectors.len(), |i, j| {
+        let entry = vectors.get(j).and_then(|vector| vector.get(i));
+        entry.copied().unwrap_or(0.0)
+    })
+}
+
 /// Singular values that are this much smaller than the largest are rounding: factors are `f32`.
 const NEGLIGIBLE: f64 = 1e-7;
 
@@ -94,10 +103,17 @@ pub(crate) fn columns_basis(
 /// The nearest matrix with orthonormal columns (rows, if it is wide): `U V^T` of the singular value
 /// decomposition `U S V^T`, without the arbitrary vectors of negligible singular values.
 pub(crate) fn polar(matrix: MatRef<'_, f64>) -> Result<Mat<f64>, LoraError> {
-    let svd = matrix.thin_svd().map_err(|_| LoraError::NoConvergence)?;
+    // Of a tall matrix only the small R is decomposed.
+    let qr = (matrix.nrows() > matrix.ncols()).then(|| matrix.qr());
+    let core = qr.as_ref().map_or(matrix, |qr| qr.thin_R());
+    let svd = core.thin_svd().map_err(|_| LoraError::NoConvergence)?;
     let values: Vec<f64> = svd.S().column_vector().iter().copied().collect();
     let kept = support(&values);
-    Ok(svd.U().subcols(0, kept) * svd.V().subcols(0, kept).transpose())
+    let near = svd.U().subcols(0, kept) * svd.V().subcols(0, kept).transpose();
+    Ok(match &qr {
+        Some(qr) => qr.compute_thin_Q() * near,
+        None => near,
+    })
 }
 
 /// Frobenius norm of `B A`, given `B^T [r, m]` and `A^T [n, r]`.

@@ -125,7 +125,7 @@ impl Merge {
         Ok(paths.into_iter().map(move |path| plan.module(path)))
     }
 
-    /// Merges one module, of which every adapter has a term or not. The path keys random masks and
+    /// Merges one module, of which every adapter has a term or not (and then no weight). The path keys random masks and
     /// names masks and statistics; [`weights_by_module`](Self::weights_by_module) is for whole
     /// adapters and not applied here.
     ///
@@ -134,9 +134,9 @@ impl Merge {
     /// use selma_lora::{LoraModule, merge::{Merge, Method, Term}};
     ///
     /// let module = LoraModule::new(Array::ones((2, 8)).into_dyn(), Array::ones((6, 2)).into_dyn(), 2.0)?;
-    /// let term = Term { module: &module, weight: 0.5 };
+    /// let term = Term { module: &module, weight: 1.0 };
     /// let (merged, report) = Merge::new(Method::Sum).module("unet.x", &[Some(term), Some(term)])?;
-    /// assert_eq!(merged.delta()?, module.delta()?);
+    /// assert_eq!(merged.delta()?, module.delta()? * 2.0);
     /// assert_eq!(report.ranks, [Some(2), Some(2)]);
     /// # Ok::<(), selma_lora::LoraError>(())
     /// ```

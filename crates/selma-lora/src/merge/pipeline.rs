@@ -37,6 +37,8 @@ pub(super) enum Stacked {
     Sum,
     Mean,
     FactorMean,
+    /// Of how many components each adapter keeps its share.
+    Tsv(Components),
     Lego,
     Robust,
     Ssr,
@@ -69,10 +71,6 @@ pub(super) enum Consensus {
     ModelStock,
     Sce,
     Karcher,
-    /// Of how many components at most each adapter keeps its share.
-    Tsv {
-        of: Components,
-    },
     Isotropic,
 }
 
@@ -106,21 +104,17 @@ impl Pipeline {
             sparsifier,
             consensus,
         };
-        let peft = |sparsifier, consensus| {
-            // PEFT's rule: "if there is only one adapter, we can only use linear merging".
+        let factors = Space::Factors(Split::Root);
+        // PEFT's rule: "if there is only one adapter, we can only use linear merging".
+        let unless_alone = |space, sparsifier, consensus| {
             if adapters == 1 {
-                aligned(Space::Factors(Split::Root), S::All, C::Sum)
+                aligned(factors, S::All, C::Sum)
             } else {
-                aligned(Space::Factors(Split::Root), sparsifier, consensus)
+                aligned(space, sparsifier, consensus)
             }
         };
-        let peft_svd = |sparsifier, consensus| {
-            if adapters == 1 {
-                aligned(Space::Factors(Split::Root), S::All, C::Sum)
-            } else {
-                aligned(Space::Dense, sparsifier, consensus)
-            }
-        };
+        let peft = |sparsifier, consensus| unless_alone(factors, sparsifier, consensus);
+        let peft_svd = |sparsifier, consensus| unless_alone(Space::Dense, sparsifier, consensus);
         let dense = |sparsifier, consensus| aligned(Space::Dense, sparsifier, consensus);
         let (knots, core) = (Space::Knots, Space::Core);
         let by_density = S::Random(Rescale::Density);
@@ -161,21 +155,9 @@ impl Pipeline {
             Method::CoreSum => aligned(core, S::All, C::Sum),
             Method::CoreTies => aligned(core, AT_LEAST_ONE, C::DisjointMean),
             Method::CoreDare => aligned(core, by_density, C::Sum),
-            Method::CoreTsv => aligned(
-                core,
-                S::All,
-                C::Tsv {
-                    of: Components::Core,
-                },
-            ),
+            Method::CoreTsv => Self::Stacked(Stacked::Tsv(Components::Core)),
             Method::CoreIso => aligned(core, S::All, C::Isotropic),
-            Method::Tsv => aligned(
-                core,
-                S::All,
-                C::Tsv {
-                    of: Components::Weight,
-                },
-            ),
+            Method::Tsv => Self::Stacked(Stacked::Tsv(Components::Weight)),
         }
     }
 
@@ -189,6 +171,7 @@ impl Pipeline {
                 Stacked::Sum => concatenate(terms, 1.0),
                 Stacked::Mean => concatenate(terms, 1.0 / terms.len() as f64),
                 Stacked::FactorMean => mean_of_factors(terms)?,
+                Stacked::Tsv(of) => tsv(terms, context.share_of(of))?,
                 Stacked::Lego => lego(terms, context.rank(), context.draw(0, "units")),
                 Stacked::Robust => robust(terms, merge.density_or_default())?,
                 Stacked::Ssr => {
@@ -324,7 +307,6 @@ impl Context<'_> {
             Consensus::ModelStock => model_stock(&slices(&weighted())),
             Consensus::Sce => sce(&slices(&weighted()), self.merge.density_or_default()),
             Consensus::Karcher => karcher(&slices(&weighted())),
-            Consensus::Tsv { of } => return self.separated(part, of),
             Consensus::Isotropic => {
                 let sum = shaped(part, weighted_sum(&tensors, weights))?;
                 return isotropic(&sum);
@@ -333,19 +315,17 @@ impl Context<'_> {
         shaped(part, values)
     }
 
-    fn separated(&self, part: &Part, of: Components) -> Result<Array2<f64>, LoraError> {
+    /// How many components each adapter keeps: the published code takes an equal share each, at least
+    /// one here.
+    fn share_of(&self, components: Components) -> usize {
         let present = || self.terms.iter().flatten().map(|term| term.module);
-        let ranks: Vec<usize> = present().map(|module| module.rank()).collect();
-        let components = match of {
-            Components::Core => part
-                .tensors
-                .first()
-                .map(|core| core.nrows().min(core.ncols())),
-            Components::Weight => present().next().map(|m| m.outputs().min(m.inputs())),
+        let size = present().next().map(|m| m.outputs().min(m.inputs()));
+        let total: usize = present().map(|module| module.rank()).sum();
+        let all = match components {
+            Components::Weight => size.unwrap_or(0),
+            Components::Core => size.unwrap_or(0).min(total),
         };
-        // The published code takes an equal share each, at least one here.
-        let limit = components.unwrap_or(0) / ranks.len().max(1);
-        tsv(&part.tensors, &ranks, limit.max(1))
+        (all / present().count().max(1)).max(1)
     }
 }
 

@@ -108,6 +108,10 @@ impl Merge {
         if knows.density && self.density.is_none() && !self.keeps_all_by_default() {
             return Err(self.wrong("density", "above 0 and at most 1", "missing"));
         }
+        if self.masks.is_some() && self.density_or_default() >= 1.0 {
+            let found = self.density_or_default();
+            return Err(self.wrong("density", "below 1 where masks are given", found));
+        }
         if self.method == Method::Ssr && self.calibration.is_none() {
             return Err(self.wrong("calibration", "statistics of the modules", "missing"));
         }
@@ -360,6 +364,12 @@ mod tests {
             let error = refused(&merge);
             assert!(error.contains(&format!("option {field} ")), "{error}");
         }
+        // Masks are drawn for a density, which is what the rest is divided by.
+        let masks = Merge {
+            masks: Some(Arc::default()),
+            ..Merge::new(Method::MkDareTies)
+        };
+        assert!(refused(&masks).contains("option density "));
         // mergekit keeps everything without a density.
         let merge = Merge::new(Method::MkTies);
         merge.validate([1.0].into_iter()).unwrap();
