@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 
 use common::{Selma, expert};
+use selma_lora::merge::{Majority, ModuleWeight};
 use selma_lora::{Adapter, Dtype, Format, Merge, Method, Weighted};
 use serde_json::Value;
 
@@ -76,6 +77,53 @@ fn format_type_rank_and_report_are_chosen() {
 }
 
 #[test]
+fn options_of_a_method_are_those_of_the_library() {
+    let selma = Selma::new();
+    let (a, b) = (expert('a'), expert('b'));
+    selma.write(
+        "weights.json",
+        r#"[{"module": "down_blocks", "adapter": 1, "weight": 0.5}]"#,
+    );
+    let command = "merge --method core_ties --density 0.5 --lambda 0.8 --majority frequency \
+        --weights-by-module weights.json --out m.safetensors";
+    selma.run_with(command, &[&a, &b]).ok();
+    let merge = Merge {
+        density: Some(0.5),
+        lambda: Some(0.8),
+        majority: Majority::Frequency,
+        weights_by_module: vec![ModuleWeight {
+            module: "down_blocks".to_owned(),
+            adapter: Some(1),
+            weight: 0.5,
+        }],
+        ..Merge::new(Method::CoreTies)
+    };
+    let loaded = [&a, &b].map(|path| Adapter::load(path).unwrap());
+    let (expected, _) = merge
+        .run(&[Weighted::from(&loaded[0]), Weighted::from(&loaded[1])])
+        .unwrap();
+    assert_eq!(
+        selma.read("m.safetensors"),
+        expected.to_bytes(Format::Kohya, Dtype::F32).unwrap()
+    );
+
+    let before = selma.names();
+    selma.write("weights.json", r#"[{"modul": "x", "weight": 1.0}]"#);
+    for (options, cause) in [
+        ("peft_ties", "density"),
+        ("mean --density 0.5", "does not know it"),
+        ("core_ties --density 1.5", "1.5"),
+        ("mk_dare_ties --density 0.5 --masks no", "no"),
+        ("mean --weights-by-module weights.json", "weights.json"),
+    ] {
+        selma
+            .run_with(&format!("merge --out n --method {options}"), &[&a, &b])
+            .failed(&[cause]);
+    }
+    assert_eq!(selma.names(), before);
+}
+
+#[test]
 fn a_name_may_hold_an_equals_sign() {
     let selma = Selma::new();
     fs::copy(expert('a'), selma.path("rank=8.safetensors")).unwrap();
@@ -103,7 +151,7 @@ fn what_cannot_be_merged_is_named_and_nothing_is_written() {
         ("torn.safetensors", "not a readable safetensors file"),
         ("text.safetensors", "not a readable safetensors file"),
         ("no.safetensors", "No such file"),
-        (".", "directory"),
+        (".", "adapter_config.json"),
     ] {
         selma
             .run_with(merge, &[&expert('a'), file])

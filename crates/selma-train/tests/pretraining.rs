@@ -168,6 +168,7 @@ fn an_interrupted_denoiser_makes_the_same_bytes() {
         vae: &vae,
         scaling_factor: 1.0,
         tokenizer: &tokenizer,
+        start: None,
     };
     compare(config.denoiser_training.steps, |checkpoints, observer| {
         let (text_encoder, unet) = pretrain_denoiser(

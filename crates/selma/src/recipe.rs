@@ -6,7 +6,7 @@ use selma_diffusion::schedulers::SchedulerKind;
 use selma_eval::Bootstrap;
 use selma_eval::dsg::Aggregation;
 use selma_llm::{OpenAiConfig, PromptConfig};
-use selma_lora::merge::Method;
+use selma_lora::merge::{Merge, Method};
 use selma_train::TrainConfig;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -203,6 +203,8 @@ impl Recipe {
             if methods.iter().skip(index + 1).any(|other| other == method) {
                 return wrong("merge.methods", "each once", format!("{method} twice"));
             }
+            let weights = self.prompts.skills.iter().map(|_| 1.0);
+            Merge::new(*method).validate(weights)?;
         }
         for (field, value) in [
             ("images.steps", self.images.steps),

@@ -8,6 +8,7 @@ use burn::tensor::Device;
 use selma::diffusion::Checkpoint;
 use selma::pretrain::{PretrainRecipe, PretrainStage};
 use selma::{Recipe, Run};
+use selma_lora::Method;
 
 fn recipes() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes")
@@ -41,6 +42,10 @@ fn names_that_collide_are_refused() {
     twice.merge.methods.push(recipe.merge.methods[0]);
     let error = Run::open(twice, &folder, &Device::flex()).unwrap_err();
     assert!(error.to_string().contains("mean twice"), "{error}");
+    let mut unset = recipe;
+    unset.merge.methods.push(Method::PeftTies);
+    let error = Run::open(unset, &folder, &Device::flex()).unwrap_err();
+    assert!(error.to_string().contains("density"), "{error}");
     assert!(!folder.exists());
 }
 

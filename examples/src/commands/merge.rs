@@ -145,7 +145,12 @@ impl Args {
             normalize: self.normalize,
             seed: self.seed,
             weights_by_module,
-            masks: self.masks.as_ref().map(Masks::load).transpose()?.map(Arc::new),
+            masks: self
+                .masks
+                .as_ref()
+                .map(Masks::load)
+                .transpose()?
+                .map(Arc::new),
             ..Merge::new(self.method)
         })
     }

@@ -11,11 +11,12 @@ use super::{
 use crate::LoraError;
 
 impl Merge {
-    /// Checks the options against each other, the method and the number of adapters.
-    pub(super) fn validate(
-        &self,
-        weights: impl ExactSizeIterator<Item = f64>,
-    ) -> Result<(), LoraError> {
+    /// Checks the options against each other, the method and the number of adapters, of which there is a weight each. [`Merge::run`] does so first.
+    ///
+    /// # Errors
+    /// [`LoraError::NoAdapters`], [`LoraError::BadWeight`], [`LoraError::ZeroRank`], [`LoraError::AdapterCount`], and
+    /// [`LoraError::MergeOption`] for an option that is missing, without meaning, or not known by the method.
+    pub fn validate(&self, weights: impl ExactSizeIterator<Item = f64>) -> Result<(), LoraError> {
         let adapters = weights.len();
         if adapters == 0 {
             return Err(LoraError::NoAdapters);
