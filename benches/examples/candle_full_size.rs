@@ -6,6 +6,8 @@
 //!
 //! `tools/full_size.py` runs it. The line of JSON that is printed has the same fields.
 
+#![allow(clippy::print_stdout, reason = "what it prints is its result")]
+
 use std::collections::HashMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! Recipes that come along, and folders and names that cannot be used.
 
+#![allow(clippy::unwrap_used, reason = "the helpers of tests fail by panicking")]
+
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
