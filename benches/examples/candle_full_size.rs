@@ -1,4 +1,4 @@
-//! What `full_size` of selma-diffusion does, by candle: loads one network of Stable Diffusion 1.5, runs it on stored inputs, and says what that took.
+//! What `full_size` of selma-diffusion does, by candle: loads the UNet or the VAE of Stable Diffusion 1.5, runs it on stored inputs, and says what that took.
 //!
 //! ```sh
 //! cargo run --release --package selma-benches --example candle_full_size -- FOLDER PART INPUTS.safetensors OUTPUTS.safetensors [REPEATS]
@@ -10,19 +10,15 @@
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use candle_core::{DType, Device, IndexOp, Tensor, safetensors};
-use candle_transformers::models::stable_diffusion::clip::ClipTextTransformer;
+use candle_transformers::models::stable_diffusion::StableDiffusionConfig;
 use candle_transformers::models::stable_diffusion::unet_2d::UNet2DConditionModel;
 use candle_transformers::models::stable_diffusion::vae::AutoEncoderKL;
-use candle_transformers::models::stable_diffusion::{
-    StableDiffusionConfig, build_clip_transformer,
-};
 
 enum Network {
-    TextEncoder(Box<ClipTextTransformer>),
     UNet(Box<UNet2DConditionModel>),
     Vae(Box<AutoEncoderKL>),
 }
@@ -57,23 +53,14 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn load(folder: &Path, part: &str) -> Result<Network, Box<dyn Error>> {
     let config = StableDiffusionConfig::v1_5(None, None, None);
-    let weights = |name: &str| -> PathBuf { folder.join(format!("{name}.safetensors")) };
+    let weights = folder.join("diffusion_pytorch_model.safetensors");
     let (device, dtype) = (Device::Cpu, DType::F32);
-    let (model, diffusion) = ("model", "diffusion_pytorch_model");
     Ok(match part {
-        "text_encoder" => {
-            let encoder = build_clip_transformer(&config.clip, weights(model), &device, dtype)?;
-            Network::TextEncoder(Box::new(encoder))
-        }
         "unet" => {
-            let unet = config.build_unet(weights(diffusion), &device, 4, false, dtype)?;
+            let unet = config.build_unet(weights, &device, 4, false, dtype)?;
             Network::UNet(Box::new(unet))
         }
-        "vae" => Network::Vae(Box::new(config.build_vae(
-            weights(diffusion),
-            &device,
-            dtype,
-        )?)),
+        "vae" => Network::Vae(Box::new(config.build_vae(weights, &device, dtype)?)),
         other => return Err(format!("no part is called {other}").into()),
     })
 }
@@ -85,11 +72,6 @@ impl Network {
     ) -> Result<HashMap<String, Tensor>, Box<dyn Error>> {
         let input = |name: &str| inputs.get(name).ok_or(format!("the inputs have no {name}"));
         let (name, output) = match self {
-            Self::TextEncoder(model) => {
-                let ids = input("input_ids")?.to_dtype(DType::U32)?;
-                let hidden = candle_core::Module::forward(&**model, &ids)?;
-                ("last_hidden_state", hidden)
-            }
             Self::UNet(model) => {
                 // candle takes one timestep for all samples.
                 let timestep = f64::from(input("timesteps")?.i(0)?.to_scalar::<f32>()?);
