@@ -5,9 +5,12 @@
     reason = "the helpers of tests fail by panicking"
 )]
 
+mod common;
+
 use burn::tensor::module::attention as burn_attention;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Device, Distribution, FloatDType, Tensor, TensorData, Tolerance};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData, Tolerance};
+use common::{assert_same, random};
 use selma_kernels::attention;
 
 type Operands = [Tensor<4>; 3];
@@ -15,22 +18,6 @@ type Operands = [Tensor<4>; 3];
 fn plain(query: Tensor<4>, key: Tensor<4>, value: Tensor<4>) -> Tensor<4> {
     let options = AttentionModuleOptions::default();
     burn_attention(query, key, value, None, None, options)
-}
-
-fn random(shape: [usize; 4], device: &Device) -> Tensor<4> {
-    Tensor::random(shape, Distribution::Normal(0.1, 1.0), device)
-}
-
-fn assert_same(what: &str, got: &TensorData, expected: &TensorData) {
-    assert_eq!(got.shape(), expected.shape(), "{what}");
-    let (got, expected): (Vec<f32>, Vec<f32>) = (
-        got.clone().try_to_vec().unwrap(),
-        expected.clone().try_to_vec().unwrap(),
-    );
-    let scale = expected.iter().fold(1.0_f32, |m, v| m.max(v.abs()));
-    for (i, (g, e)) in got.iter().zip(&expected).enumerate() {
-        assert!((g - e).abs() <= 1e-5 * scale, "{what}[{i}]: {g} and {e}");
-    }
 }
 
 /// `[batch, heads, queries, width]`, the number of keys, and the width of the values.

@@ -1,29 +1,16 @@
 //! The convolution against burn's own: sizes across every boundary, layouts, gradients, tracking, threads.
 #![allow(clippy::unwrap_used, reason = "the helpers of tests fail by panicking")]
 
+mod common;
+
 use burn::tensor::module::conv2d as plain;
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::{Device, Distribution, FloatDType, Tensor, TensorData, Tolerance};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData, Tolerance};
+use common::{assert_same, random};
 use selma_kernels::conv2d;
-
-fn random<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
-    Tensor::random(shape, Distribution::Normal(0.1, 1.0), device)
-}
 
 fn options(stride: usize, padding: usize) -> ConvOptions<2> {
     ConvOptions::new([stride, stride], [padding, padding], [1, 1], 1)
-}
-
-fn assert_same(what: &str, got: &TensorData, expected: &TensorData) {
-    assert_eq!(got.shape(), expected.shape(), "{what}");
-    let (got, expected): (Vec<f32>, Vec<f32>) = (
-        got.clone().try_to_vec().unwrap(),
-        expected.clone().try_to_vec().unwrap(),
-    );
-    let scale = expected.iter().fold(1.0_f32, |m, v| m.max(v.abs()));
-    for (i, (g, e)) in got.iter().zip(&expected).enumerate() {
-        assert!((g - e).abs() <= 1e-5 * scale, "{what}[{i}]: {g} and {e}");
-    }
 }
 
 /// A convolution: `[batch, inputs, height, width]`, `[outputs, kernel height, kernel width]`, stride and padding.

@@ -91,24 +91,35 @@ impl Activation for Gelu {
 }
 
 /// `exp(x)` within 2 units in the last place: 0 below -104, infinite above 88.73, NaN for NaN.
-///
-/// The polynomial is that of Cephes' `expf`.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    // Adding it rounds to an integer, which then stands in the low bits of the sum.
-    const ROUND: f32 = 12_582_912.0;
-    const LN_2_HIGH: f32 = 0.693_359_4;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
-
     // Comparisons rather than `clamp`, because they let NaN through and become single instructions.
     let x = if x > 89.0 { 89.0 } else { x };
     let x = if x < -104.0 { -104.0 } else { x };
 
-    let shifted = x * core::f32::consts::LOG2_E + ROUND;
+    let (p, shifted) = reduced_exp(x);
     let exponent = shifted
         .to_bits()
         .wrapping_sub(ROUND.to_bits())
         .cast_signed();
+
+    // Two factors, because 2^128 and 2^-150 have no f32 of their own.
+    let half = exponent >> 1;
+    p * power_of_two(half) * power_of_two(exponent.wrapping_sub(half))
+}
+
+/// Adding it rounds to an integer, which then stands in the low bits of the sum.
+const ROUND: f32 = 12_582_912.0;
+
+/// `exp(x) / 2^n` for the integer `n` that is nearest to `x log2(e)`, and `n + ROUND`. `x` must be of less than 2^21.
+///
+/// The polynomial is that of Cephes' `expf`.
+#[inline(always)]
+pub(crate) fn reduced_exp(x: f32) -> (f32, f32) {
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+
+    let shifted = x * core::f32::consts::LOG2_E + ROUND;
     let whole = shifted - ROUND;
     let r = x - whole * LN_2_HIGH - whole * LN_2_LOW;
 
@@ -118,11 +129,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     p = p * r + 4.166_579_6e-2;
     p = p * r + 1.666_666_5e-1;
     p = p * r + 0.5;
-    let p = p * (r * r) + r + 1.0;
-
-    // Two factors, because 2^128 and 2^-150 have no f32 of their own.
-    let half = exponent >> 1;
-    p * power_of_two(half) * power_of_two(exponent.wrapping_sub(half))
+    (p * (r * r) + r + 1.0, shifted)
 }
 
 /// `2^n` for `n` in -126..=127.

@@ -5,6 +5,7 @@
 )]
 
 use super::pack::LANES;
+use crate::flex::math::reduced_exp;
 
 /// Queries of a strip at most.
 pub(super) const STRIP: usize = 48;
@@ -79,22 +80,8 @@ impl Softmax {
 /// As [`exp`](crate::flex::math::exp), with a single factor for the power of two.
 #[inline(always)]
 pub(super) fn exp_below(x: f32) -> f32 {
-    // Adding it rounds to an integer, which then stands in the low bits of the sum.
-    const ROUND: f32 = 12_582_912.0;
-    const LN_2_HIGH: f32 = 0.693_359_4;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
-
     let x = if x < -87.0 { -87.0 } else { x };
-    let shifted = x * core::f32::consts::LOG2_E + ROUND;
-    let whole = shifted - ROUND;
-    let r = x - whole * LN_2_HIGH - whole * LN_2_LOW;
-    let mut p = 1.987_569_1e-4;
-    p = p * r + 1.398_199_9e-3;
-    p = p * r + 8.333_452e-3;
-    p = p * r + 4.166_579_6e-2;
-    p = p * r + 1.666_666_5e-1;
-    p = p * r + 0.5;
-    let p = p * (r * r) + r + 1.0;
+    let (p, shifted) = reduced_exp(x);
     // The exponent begins at bit 23.
     f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
