@@ -7,6 +7,7 @@ mod dtype;
 mod error;
 mod extract;
 mod format;
+mod gram;
 pub mod init;
 mod inspect;
 mod linalg;

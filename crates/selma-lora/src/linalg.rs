@@ -3,10 +3,10 @@
 //! Factors are held turned: `A^T [in * kh * kw, rank]` and `B^T [rank, out]` in the column-major
 //! order of `faer` are `A` and `B` in the row-major order of files, so nothing is shuffled.
 
-use faer::{Mat, MatRef};
+use faer::{Mat, MatRef, unzip, zip};
 use ndarray::{Array2, ArrayD, IxDyn};
 
-use crate::{LoraError, LoraModule, module::row_major};
+use crate::{LoraError, LoraModule, gram, module::row_major};
 
 impl LoraModule {
     /// `A^T [in * kh * kw, rank]`.
@@ -24,8 +24,9 @@ impl LoraModule {
 fn turned(factor: &ArrayD<f32>) -> Mat<f64> {
     let columns = factor.shape().first().copied().unwrap_or(0);
     let rows = factor.shape().iter().skip(1).product();
-    let values: Vec<f64> = row_major(factor).iter().map(|&x| f64::from(x)).collect();
-    MatRef::from_column_major_slice(&values, rows, columns).to_owned()
+    let values = row_major(factor);
+    let stored = MatRef::from_column_major_slice(&values, rows, columns);
+    zip!(stored).map(|unzip!(x)| f64::from(*x))
 }
 
 /// A turned factor rounded to `f32`; `shape` must hold as many numbers.
@@ -64,7 +65,7 @@ pub(crate) fn side_by_side(vectors: &[Vec<f64>]) -> Mat<f64> {
 }
 
 /// Singular values that are this much smaller than the largest are rounding: factors are `f32`.
-const NEGLIGIBLE: f64 = 1e-7;
+pub(crate) const NEGLIGIBLE: f64 = 1e-7;
 
 /// How many of these descending singular values are not negligible, at least one if there are any.
 pub(crate) fn support(values: &[f64]) -> usize {
@@ -122,14 +123,17 @@ pub(crate) fn product_norm(b_turned: &Mat<f64>, a_turned: &Mat<f64>) -> f64 {
     if m * n <= (m + n) * r {
         return (a_turned * b_turned).norm_l2();
     }
-    // ||BA||^2 = <B^T B, A A^T> needs no dense product.
-    let left = b_turned * b_turned.transpose();
-    let right = a_turned.transpose() * a_turned;
-    let squared: f64 = left
-        .col_iter()
-        .zip(right.col_iter())
-        .map(|(x, y)| x.iter().zip(y.iter()).map(|(x, y)| x * y).sum::<f64>())
-        .sum();
+    // ||BA||^2 = <B^T B, A A^T> needs no dense product, and of both only the lower halves: what is
+    // below the diagonal counts twice.
+    let left = gram::gram(b_turned.transpose());
+    let right = gram::gram(a_turned.as_ref());
+    let (mut twice, mut once) = (0.0, 0.0);
+    for (j, (x, y)) in left.col_iter().zip(right.col_iter()).enumerate() {
+        let mut products = x.iter().zip(y.iter()).skip(j).map(|(x, y)| x * y);
+        once += products.next().unwrap_or(0.0);
+        twice += products.sum::<f64>();
+    }
+    let squared: f64 = once + 2.0 * twice;
     // Rounding can leave a tiny negative number where the product is zero.
     squared.max(0.0).sqrt()
 }
@@ -150,9 +154,10 @@ pub(crate) struct Truncated {
 /// Truncated singular value decomposition of `B A` to rank `k <= min(m, n, r)`, given `B^T [r, m]`
 /// and `A^T [n, r]`.
 ///
-/// While the rank is clearly below the size of the product, the product is never formed: with
-/// `B = Q_b R_b` and `A^T = Q_a R_a`, the decomposition of the small `R_b R_a^T = U S V^T` gives
-/// that of the product as `(Q_b U) S (Q_a V)^T`.
+/// While the rank is clearly below the size of the product, the product is never formed; see
+/// [`crate::gram`] for large products that are truncated, and for the others: with `B = Q_b R_b` and
+/// `A^T = Q_a R_a`, the decomposition of the small `R_b R_a^T = U S V^T` gives that of the product as
+/// `(Q_b U) S (Q_a V)^T`.
 pub(crate) fn truncate(
     b_turned: &Mat<f64>,
     a_turned: &Mat<f64>,
@@ -160,22 +165,28 @@ pub(crate) fn truncate(
 ) -> Result<Truncated, LoraError> {
     let (m, n, r) = (b_turned.ncols(), a_turned.nrows(), a_turned.ncols());
     // Measured with faer 0.24 on 320x320 and 640x640: the routes meet at 0.75 to 0.8 of the size.
-    let dense = 4 * r >= 3 * m.min(n);
-    let (core, bases) = if dense {
-        ((a_turned * b_turned).transpose().to_owned(), None)
-    } else {
-        let (left, right) = (b_turned.transpose().qr(), a_turned.qr());
-        let core = left.thin_R() * right.thin_R().transpose();
-        (core, Some((left, right)))
-    };
-    cut(core.as_ref(), k, |left, right| match bases {
-        Some((q_b, q_a)) => (q_b.compute_thin_Q() * left, q_a.compute_thin_Q() * right),
-        None => (left, right),
+    if 4 * r >= 3 * m.min(n) {
+        return truncate_dense((a_turned * b_turned).transpose(), k);
+    }
+    if gram::pays(r, k)
+        && let Some(cut) = gram::truncate_product(b_turned.transpose(), a_turned.as_ref(), k)
+    {
+        return Ok(cut);
+    }
+    let (left, right) = (b_turned.transpose().qr(), a_turned.qr());
+    let core = left.thin_R() * right.thin_R().transpose();
+    cut(core.as_ref(), k, |u, v| {
+        (left.compute_thin_Q() * u, right.compute_thin_Q() * v)
     })
 }
 
 /// Truncated singular value decomposition of a dense `[m, n]` to rank `k`.
 pub(crate) fn truncate_dense(dense: MatRef<'_, f64>, k: usize) -> Result<Truncated, LoraError> {
+    if gram::pays(dense.nrows().min(dense.ncols()), k)
+        && let Some(cut) = gram::truncate_dense(dense, k)
+    {
+        return Ok(cut);
+    }
     cut(dense, k, |left, right| (left, right))
 }
 
@@ -197,30 +208,40 @@ fn cut(
         kept
     };
     let (left, right) = out_of_core(scaled(svd.U()), scaled(svd.V()));
-    let total: f64 = values.iter().map(|x| x * x).sum();
-    let lost: f64 = values.iter().skip(k).map(|x| x * x).sum();
-    Ok(Truncated {
-        b_turned: left.transpose().to_owned(),
-        a_turned: right,
-        norm: total.sqrt(),
-        error: if total > 0.0 {
-            (lost / total).sqrt()
-        } else {
-            0.0
-        },
-    })
+    let squares: Vec<f64> = values.iter().map(|x| x * x).collect();
+    Ok(Truncated::new(left, right, &squares))
+}
+
+impl Truncated {
+    /// From `B [m, k]`, `A^T [n, k]` and the squares of all singular values, the largest first.
+    pub(crate) fn new(b: Mat<f64>, a_turned: Mat<f64>, squares: &[f64]) -> Self {
+        let total: f64 = squares.iter().sum();
+        let lost: f64 = squares.iter().skip(a_turned.ncols()).sum();
+        Self {
+            b_turned: b.transpose().to_owned(),
+            a_turned,
+            norm: total.sqrt(),
+            error: if total > 0.0 {
+                (lost / total).sqrt()
+            } else {
+                0.0
+            },
+        }
+    }
+}
+
+/// Random numbers for tests.
+#[cfg(test)]
+pub(crate) fn test_numbers(rows: usize, columns: usize, seed: u64) -> Mat<f64> {
+    use rand::SeedableRng;
+    use rand_distr::{Distribution, StandardNormal};
+    let mut generator = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    Mat::from_fn(rows, columns, |_, _| StandardNormal.sample(&mut generator))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-
-    fn numbers(rows: usize, columns: usize, seed: u64) -> Mat<f64> {
-        use rand::SeedableRng;
-        use rand_distr::{Distribution, StandardNormal};
-        let mut generator = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
-        Mat::from_fn(rows, columns, |_, _| StandardNormal.sample(&mut generator))
-    }
+    use super::{test_numbers as numbers, *};
 
     #[test]
     fn norms_do_not_depend_on_the_route() {
