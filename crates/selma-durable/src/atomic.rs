@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
@@ -119,6 +119,19 @@ impl Write for AtomicFile {
     }
 }
 
+/// What has been written can be read back and written over before the file appears.
+impl Seek for AtomicFile {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.file.as_file_mut().seek(to)
+    }
+}
+
+impl Read for AtomicFile {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        self.file.as_file_mut().read(bytes)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -148,6 +161,22 @@ mod tests {
         drop(file);
         assert_eq!(fs::read(&path).unwrap(), b"old");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_was_written_can_be_read_and_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write_all(b"to be known later").unwrap();
+        file.seek(SeekFrom::Start(6)).unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "known later");
+        file.rewind().unwrap();
+        file.write_all(b"IS").unwrap();
+        file.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"IS be known later");
     }
 
     #[cfg(unix)]

@@ -62,29 +62,52 @@ impl Dtype {
 
     /// Numbers to little-endian bytes, rounded to the nearest; `Err` is a value out of range.
     pub(crate) fn encode(self, values: &[f32]) -> Result<Vec<u8>, f32> {
-        let mut bytes = Vec::with_capacity(values.len() * self.size());
-        let fits = match self {
+        // Whole slices, for which `half` has the processor's own conversion.
+        let (bytes, misfit) = match self {
             Self::F32 => {
-                bytes.extend(values.iter().flat_map(|x| x.to_le_bytes()));
-                values.iter().map(|x| x.is_finite()).collect()
+                let misfit = first_odd(values, |x| x.is_finite());
+                (bytes_of(values, |x| x.to_le_bytes()), misfit)
             }
-            // Whole slices, for which `half` has the processor's own conversion.
             Self::F16 => {
                 let stored = Vec::<f16>::from_f32_slice(values);
-                bytes.extend(stored.iter().flat_map(|x| x.to_le_bytes()));
-                stored.iter().map(|x| x.is_finite()).collect::<Vec<_>>()
+                let misfit = first_odd(&stored, |x| x.is_finite());
+                (bytes_of(&stored, |x| x.to_le_bytes()), misfit)
             }
             Self::BF16 => {
                 let stored = Vec::<bf16>::from_f32_slice(values);
-                bytes.extend(stored.iter().flat_map(|x| x.to_le_bytes()));
-                stored.iter().map(|x| x.is_finite()).collect()
+                let misfit = first_odd(&stored, |x| x.is_finite());
+                (bytes_of(&stored, |x| x.to_le_bytes()), misfit)
             }
         };
-        match fits.iter().zip(values).find(|(fits, _)| !**fits) {
-            Some((_, &value)) => Err(value),
+        match misfit.and_then(|index| values.get(index)) {
+            Some(&value) => Err(value),
             None => Ok(bytes),
         }
     }
+}
+
+fn bytes_of<T: Copy, const N: usize>(numbers: &[T], bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    let mut all = vec![0; numbers.len() * N];
+    let (chunks, _) = all.as_chunks_mut::<N>();
+    for (chunk, &number) in chunks.iter_mut().zip(numbers) {
+        *chunk = bytes(number);
+    }
+    all
+}
+
+/// The position of the first number that is not finite.
+fn first_odd<T: Copy>(numbers: &[T], finite: impl Fn(T) -> bool) -> Option<usize> {
+    // Without a way out inside a block, which is what makes the compiler take many numbers at once.
+    const BLOCK: usize = 1024;
+    let odd = |block: &[T]| !block.iter().fold(true, |all, &x| all & finite(x));
+    let start = BLOCK * numbers.chunks(BLOCK).position(odd)?;
+    let block = numbers.get(start..)?;
+    Some(start + block.iter().position(|&x| !finite(x))?)
+}
+
+/// True when all numbers are finite.
+pub(crate) fn are_finite(numbers: &[f32]) -> bool {
+    first_odd(numbers, f32::is_finite).is_none()
 }
 
 fn numbers<T, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec<T> {

@@ -2,12 +2,14 @@
 
 mod config;
 mod keys;
+mod lazy;
 mod load;
 mod names;
 mod parts;
 mod peft;
 mod read;
 mod sgm;
+mod stream;
 mod tensors;
 mod write;
 
@@ -15,9 +17,11 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use lazy::{LazyFile, open as open_lazy};
 pub(crate) use load::{Content, Kinds, from_bytes, load};
 pub use names::ModuleNames;
 pub(crate) use peft::save;
+pub(crate) use stream::{Expected, FileWriter};
 pub(crate) use write::write;
 
 use crate::LoraError;

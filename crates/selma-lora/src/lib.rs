@@ -18,6 +18,7 @@ mod module;
 #[cfg(feature = "burn")]
 pub mod nn;
 mod rank;
+mod reader;
 mod update;
 
 pub use adapter::{Adapter, Source};
@@ -29,8 +30,9 @@ pub use extract::{ExtractReport, ExtractedModule, WeightPair};
 pub use format::{Format, ModuleNames};
 pub use inspect::{ModuleSummary, Summary};
 pub use matching::{LoadReport, MisShaped};
-pub use merge::{Merge, MergeReport, Method, Weighted};
+pub use merge::{Merge, MergeReport, Method, Weighted, WeightedFile};
 pub use models::Model;
 pub use module::LoraModule;
 pub use rank::{Cut, RankRule, ResizeReport, ResizedModule};
+pub use reader::AdapterReader;
 pub use update::{Kind, Loha, Lokr, Update};

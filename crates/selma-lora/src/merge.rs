@@ -33,6 +33,9 @@ mod check;
 mod combine;
 pub mod consensus;
 pub mod directions;
+mod exact;
+mod files;
+mod in_order;
 mod lego;
 mod masks;
 mod method;
@@ -46,20 +49,22 @@ pub mod spherical;
 mod ssr;
 mod validate;
 
-use std::collections::BTreeSet;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use rayon::prelude::*;
 
 pub use combine::Term;
 pub use consensus::Majority;
+pub use files::WeightedFile;
 pub use masks::Masks;
 pub use method::Method;
 pub use recipe::{Merge, ModuleWeight};
 pub use report::{MergeInput, MergeReport, ModuleReport};
 pub use ssr::{Calibration, Statistics};
 
-use crate::{Adapter, LoraError, LoraModule};
-use pipeline::{Context, Pipeline};
+use crate::{Adapter, AdapterReader, LoraError, LoraModule};
+use exact::{ExactSum, exact_sum};
+use pipeline::{Context, Pipeline, Stacked};
 use validate::{Rule, factor};
 
 /// An adapter and what its update is multiplied by.
@@ -92,21 +97,11 @@ impl Merge {
     /// [`LoraError::Calibration`], [`LoraError::NoConvergence`], and [`LoraError::SelfCheck`] when
     /// the result is not what the formula says, for example because it does not fit `f32`.
     pub fn run(&self, inputs: &[Weighted<'_>]) -> Result<(Adapter, MergeReport), LoraError> {
-        let plan = self.plan(inputs)?;
-        let merged = plan
-            .paths
-            .par_iter()
-            .map(|path| plan.module(path))
-            .collect::<Result<Vec<_>, LoraError>>()?;
-        let (modules, reports): (Vec<_>, Vec<_>) = merged
-            .into_iter()
-            .map(|(module, report)| ((report.module.clone(), module), report))
-            .unzip();
+        let (mut adapter, reports) = self.plan(sources(inputs))?.all()?;
+        let inputs = inputs.iter().map(MergeInput::from).collect();
         let report = MergeReport::new(self.clone(), inputs, reports);
-        let mut adapter = Adapter::new(modules);
-        adapter
-            .metadata
-            .insert("selma_merge".to_owned(), report.recipe());
+        let recipe = report::recipe(self, &report.inputs);
+        adapter.metadata.insert("selma_merge".to_owned(), recipe);
         Ok((adapter, report))
     }
 
@@ -120,7 +115,7 @@ impl Merge {
         inputs: &'a [Weighted<'a>],
     ) -> Result<impl Iterator<Item = Result<(LoraModule, ModuleReport), LoraError>> + 'a, LoraError>
     {
-        let plan = self.plan(inputs)?;
+        let plan = self.plan(sources(inputs))?;
         let paths = plan.paths.clone();
         Ok(paths.into_iter().map(move |path| plan.module(path)))
     }
@@ -153,12 +148,9 @@ impl Merge {
         self.merge_module(path, terms, total_weight)
     }
 
-    fn plan<'a>(&'a self, inputs: &'a [Weighted<'a>]) -> Result<Plan<'a>, LoraError> {
-        self.validate(inputs.iter().map(|input| input.weight))?;
-        let paths: BTreeSet<&String> = inputs
-            .iter()
-            .flat_map(|input| input.adapter.modules.keys())
-            .collect();
+    fn plan<'a, M: Modules>(&'a self, inputs: Vec<(&'a M, f64)>) -> Result<Plan<'a, M>, LoraError> {
+        self.validate(inputs.iter().map(|(_, weight)| *weight))?;
+        let paths: BTreeSet<&String> = inputs.iter().flat_map(|(input, _)| input.paths()).collect();
         let rules = self.rules(inputs.len(), &paths)?;
         Ok(Plan {
             merge: self,
@@ -185,6 +177,39 @@ impl Merge {
             total_weight,
         };
         let pipeline = Pipeline::of(self.method, terms.len());
+        let report = |module: &LoraModule| ModuleReport {
+            module: path.to_owned(),
+            weight: weight_shape.clone(),
+            ranks: terms
+                .iter()
+                .map(|term| term.as_ref().map(|t| t.module.rank()))
+                .collect(),
+            rank: module.rank(),
+            norm: 0.0,
+            truncation_error: 0.0,
+            self_check: 0.0,
+        };
+        let whole = self.rank.is_none() && !self.method.truncates();
+        let share = match pipeline {
+            Pipeline::Stacked(Stacked::Sum) if whole => Some(1.0),
+            Pipeline::Stacked(Stacked::Mean) if whole => Some(1.0 / terms.len() as f64),
+            _ => None,
+        };
+        if let Some(share) = share {
+            let lambda = self.lambda_or_default();
+            let ExactSum {
+                module,
+                norm,
+                self_check,
+            } = exact_sum(path, terms, share, lambda, &weight_shape)?;
+            check::accept(self_check, 0.0)?;
+            let report = ModuleReport {
+                norm,
+                self_check,
+                ..report(&module)
+            };
+            return Ok((module, report));
+        }
         let update = pipeline.run(context)?;
         let probes = check::Probes::new(path, &update, pipeline, context);
         let limit = match self.rank {
@@ -194,60 +219,97 @@ impl Merge {
         let merged = update.limited(limit)?;
         let module = merged.module(&weight_shape)?;
         let self_check = probes.distance(&module);
-        // Probes see the truncation error give or take their own randomness, and rounding to f32.
-        let limit = 1e-5 + 10.0 * merged.truncation_error;
-        // Not `found > limit`: a NaN must not pass.
-        if !matches!(self_check.partial_cmp(&limit), Some(order) if order.is_le()) {
-            return Err(LoraError::SelfCheck {
-                found: self_check,
-                limit,
-            });
-        }
+        check::accept(self_check, merged.truncation_error)?;
         let report = ModuleReport {
-            module: path.to_owned(),
-            weight: weight_shape,
-            ranks: terms
-                .iter()
-                .map(|term| term.as_ref().map(|t| t.module.rank()))
-                .collect(),
-            rank: module.rank(),
             norm: merged.norm,
             truncation_error: merged.truncation_error,
             self_check,
+            ..report(&module)
         };
         Ok((module, report))
     }
 }
 
+/// Where the modules of an adapter come from.
+trait Modules: Sync {
+    /// The paths of all modules.
+    fn paths(&self) -> impl Iterator<Item = &String>;
+
+    /// One of them.
+    fn module(&self, path: &str) -> Result<Option<Cow<'_, LoraModule>>, LoraError>;
+}
+
+impl Modules for Adapter {
+    fn paths(&self) -> impl Iterator<Item = &String> {
+        self.modules.keys()
+    }
+
+    fn module(&self, path: &str) -> Result<Option<Cow<'_, LoraModule>>, LoraError> {
+        Ok(self.modules.get(path).map(Cow::Borrowed))
+    }
+}
+
+impl Modules for AdapterReader {
+    fn paths(&self) -> impl Iterator<Item = &String> {
+        self.paths()
+    }
+
+    fn module(&self, path: &str) -> Result<Option<Cow<'_, LoraModule>>, LoraError> {
+        Ok(self.module(path)?.map(Cow::Owned))
+    }
+}
+
+fn sources<'a>(inputs: &'a [Weighted<'a>]) -> Vec<(&'a Adapter, f64)> {
+    let inputs = inputs.iter();
+    inputs.map(|input| (input.adapter, input.weight)).collect()
+}
+
 /// A checked merge of whole adapters.
 #[derive(Debug)]
-struct Plan<'a> {
+struct Plan<'a, M> {
     merge: &'a Merge,
-    inputs: &'a [Weighted<'a>],
+    inputs: Vec<(&'a M, f64)>,
     /// The modules that any adapter has, in order.
     paths: Vec<&'a String>,
     rules: Vec<Rule>,
 }
 
-impl Plan<'_> {
+impl<M: Modules> Plan<'_, M> {
     fn module(&self, path: &str) -> Result<(LoraModule, ModuleReport), LoraError> {
+        let inputs = self.inputs.iter();
+        let modules = inputs
+            .map(|(input, _)| input.module(path))
+            .collect::<Result<Vec<_>, LoraError>>()?;
         let weights = self
             .inputs
             .iter()
             .enumerate()
-            .map(|(adapter, input)| input.weight * factor(&self.rules, path, adapter));
-        let terms: Vec<Option<Term<'_>>> = self
-            .inputs
+            .map(|(adapter, (_, weight))| weight * factor(&self.rules, path, adapter));
+        let terms: Vec<Option<Term<'_>>> = modules
             .iter()
             .zip(weights.clone())
-            .map(|(input, weight)| {
-                let module = input.adapter.modules.get(path)?;
+            .map(|(module, weight)| {
+                let module = module.as_deref()?;
                 Some(Term { module, weight })
             })
             .collect();
         self.merge
             .merge_module(path, &terms, weights.sum())
             .map_err(|error| error.in_module(path))
+    }
+
+    /// All modules in parallel.
+    fn all(&self) -> Result<(Adapter, Vec<ModuleReport>), LoraError> {
+        let merged = self
+            .paths
+            .par_iter()
+            .map(|path| self.module(path))
+            .collect::<Result<Vec<_>, LoraError>>()?;
+        let (modules, reports): (Vec<_>, Vec<_>) = merged
+            .into_iter()
+            .map(|(module, report)| ((report.module.clone(), module), report))
+            .unzip();
+        Ok((Adapter::new(modules), reports))
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use ndarray::{Array2, ArrayD};
 
-use crate::LoraError;
+use crate::{LoraError, dtype::are_finite};
 
 /// One low-rank update of a weight `W [out, in, kernel..]`: `dW = alpha / rank * B A`.
 ///
@@ -130,7 +130,7 @@ impl LoraModule {
     /// True when every number is finite.
     #[must_use]
     pub fn is_finite(&self) -> bool {
-        let finite = |factor| row_major(factor).iter().all(|x| x.is_finite());
+        let finite = |factor| are_finite(&row_major(factor));
         self.alpha.is_finite() && finite(&self.a) && finite(&self.b)
     }
 }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
-use crate::{LoraError, LoraModule};
+use crate::LoraError;
 
 pub(super) const METADATA_KEY: &str = "lora_adapter_metadata";
 
@@ -209,15 +209,15 @@ fn first_match(patterns: &[(Regex, f64)], path: &str) -> Option<f64> {
 }
 
 /// The metadata of modules whose alpha is their rank, which is how the diffusers formats are written.
-pub(super) fn describe(modules: &BTreeMap<String, LoraModule>) -> String {
+pub(super) fn describe<'a>(ranks: impl Iterator<Item = (&'a String, usize)>) -> String {
     let mut components: BTreeMap<&str, Vec<Described<'_>>> = BTreeMap::new();
-    for (module, pair) in modules {
+    for (module, rank) in ranks {
         if let Some((component, path)) = module.split_once('.') {
             let entry = components.entry(component).or_default();
             entry.push(Described {
                 path: short(path),
-                rank: pair.rank(),
-                alpha: pair.rank() as f64,
+                rank,
+                alpha: rank as f64,
             });
         }
     }

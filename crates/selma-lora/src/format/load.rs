@@ -55,8 +55,19 @@ pub(crate) fn load(
     names: Option<&ModuleNames>,
     kinds: Kinds,
 ) -> Result<Content, LoraError> {
-    if path.is_dir() {
+    if let Some(path) = peft_folder(path) {
         return folder(path, names, kinds);
+    }
+    let bytes = read_file(path)?;
+    let mut content = from_bytes(&bytes, names, kinds).map_err(|e| e.in_file(path))?;
+    content.source.path = path.to_path_buf();
+    Ok(content)
+}
+
+/// The folder of PEFT that is at `path` or that the file there belongs to.
+pub(super) fn peft_folder(path: &Path) -> Option<&Path> {
+    if path.is_dir() {
+        return Some(path);
     }
     // Without its configuration the file would be read with another alpha than it was trained with.
     if path.file_name().is_some_and(|name| name == WEIGHTS_FILE)
@@ -65,43 +76,44 @@ pub(crate) fn load(
     {
         // A bare file name has an empty parent.
         let here = parent.as_os_str().is_empty();
-        return folder(if here { Path::new(".") } else { parent }, names, kinds);
+        return Some(if here { Path::new(".") } else { parent });
     }
-    let bytes = read_file(path)?;
-    let mut content = from_bytes(&bytes, names, kinds).map_err(|e| e.in_file(path))?;
-    content.source.path = path.to_path_buf();
-    Ok(content)
+    None
 }
 
-/// A folder that PEFT wrote, or one with such a folder for each component.
-fn folder(path: &Path, names: Option<&ModuleNames>, kinds: Kinds) -> Result<Content, LoraError> {
-    let parts: Vec<(PathBuf, Option<&str>)> = COMPONENTS
+/// A folder that PEFT wrote, with its component where that is known from the folder's name.
+type PeftPart = (PathBuf, Option<&'static str>);
+
+/// The folders of all components, or the one that there is.
+pub(super) fn peft_parts(path: &Path) -> Result<Vec<PeftPart>, LoraError> {
+    let parts: Vec<PeftPart> = COMPONENTS
         .into_iter()
         .map(|component| (path.join(component), Some(component)))
         .filter(|(folder, _)| folder.join(CONFIG_FILE).is_file())
         .collect();
     let own = path.join(CONFIG_FILE).is_file();
-    let parts = match (own, parts.is_empty()) {
+    match (own, parts.is_empty()) {
         // The name of the folder is the only thing that tells apart the two text encoders of SDXL.
         (true, true) => {
             let name = path.file_name();
             let named = COMPONENTS
                 .into_iter()
                 .find(|component| name.is_some_and(|name| name == *component));
-            vec![(path.to_path_buf(), named)]
+            Ok(vec![(path.to_path_buf(), named)])
         }
-        (false, false) => parts,
-        (own, _) => {
-            return Err(LoraError::PeftFolder {
-                path: path.to_path_buf(),
-                reason: if own {
-                    "has adapter_config.json itself and also in folders for components"
-                } else {
-                    "has no adapter_config.json, nor have its folders unet, text_encoder and text_encoder_2"
-                },
-            });
-        }
-    };
+        (false, false) => Ok(parts),
+        (own, _) => Err(LoraError::PeftFolder {
+            path: path.to_path_buf(),
+            reason: if own {
+                "has adapter_config.json itself and also in folders for components"
+            } else {
+                "has no adapter_config.json, nor have its folders unet, text_encoder and text_encoder_2"
+            },
+        }),
+    }
+}
+
+fn folder(path: &Path, names: Option<&ModuleNames>, kinds: Kinds) -> Result<Content, LoraError> {
     let mut hash = Sha256::new();
     let mut all = Tensors {
         updates: BTreeMap::new(),
@@ -109,7 +121,7 @@ fn folder(path: &Path, names: Option<&ModuleNames>, kinds: Kinds) -> Result<Cont
         format: Format::Peft,
         dtypes: BTreeSet::new(),
     };
-    for (folder, component) in parts {
+    for (folder, component) in peft_parts(path)? {
         let file = folder.join(CONFIG_FILE);
         let config = read_file(&file)?;
         let parsed = AdapterConfig::parse_peft(&config).map_err(|e| e.in_file(&file))?;
@@ -121,7 +133,7 @@ fn folder(path: &Path, names: Option<&ModuleNames>, kinds: Kinds) -> Result<Cont
             names,
             kinds,
             component,
-            config: Some(parsed),
+            config: Some(&parsed),
         };
         let tensors = read(&weights, &hints).map_err(|e| e.in_file(&file))?;
         if tensors
@@ -155,7 +167,7 @@ fn content(tensors: Tensors, path: PathBuf, sha256: String) -> Content {
     }
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, LoraError> {
+pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, LoraError> {
     std::fs::read(path).map_err(|source| LoraError::Io {
         action: "read",
         path: path.to_path_buf(),

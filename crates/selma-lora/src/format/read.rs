@@ -12,7 +12,7 @@ use super::{
     load::Kinds,
     parts::{Part, Parts},
 };
-use crate::{Dtype, Kind, LoraError, Update};
+use crate::{Dtype, Kind, LoraError, Update, dtype::are_finite};
 
 /// What is known about a file from outside.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Hints<'a> {
     /// Where paths without a component belong.
     pub(super) component: Option<&'a str>,
     /// Ranks and alphas from a file beside it.
-    pub(super) config: Option<AdapterConfig>,
+    pub(super) config: Option<&'a AdapterConfig>,
 }
 
 /// What a file holds.
@@ -50,7 +50,7 @@ pub(super) fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Tensors, LoraError
         Some(text) => AdapterConfig::parse(&text)?,
         None => AdapterConfig::default(),
     };
-    let config = hints.config.as_ref().unwrap_or(&in_metadata);
+    let config = hints.config.unwrap_or(&in_metadata);
     // "pt" in files written by Python; it says nothing about the adapter.
     metadata.remove("format");
 
@@ -72,22 +72,7 @@ pub(super) fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Tensors, LoraError
                 kind: kind.name(),
             });
         }
-        match (scheme, parsed.format) {
-            (None, Some(format)) => scheme = Some((format, key)),
-            // The training scripts of diffusers leave convolutions and parts of text encoders
-            // under the new names.
-            (Some((Format::Diffusers, first)), Some(Format::DiffusersScript)) => {
-                scheme = Some((Format::DiffusersScript, first));
-            }
-            (Some((Format::DiffusersScript, _)), Some(Format::Diffusers)) => {}
-            (Some((first, first_key)), Some(format)) if first != format => {
-                return Err(LoraError::MixedFormats {
-                    first: first_key.to_owned(),
-                    second: (*key).to_owned(),
-                });
-            }
-            _ => {}
-        }
+        scheme = with_key(scheme, key, parsed.format)?;
         let parts = found.entry(parsed.module.clone()).or_default();
         let earlier = match parsed.part {
             Part::Alpha => parts.set_alpha(key, scalar(key, tensor)?),
@@ -121,6 +106,30 @@ pub(super) fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Tensors, LoraError
     }
 }
 
+/// The naming scheme of a file, with a key of it that shows it, once one more key has been seen.
+pub(super) fn with_key<'a>(
+    scheme: Option<(Format, &'a str)>,
+    key: &'a str,
+    format: Option<Format>,
+) -> Result<Option<(Format, &'a str)>, LoraError> {
+    match (scheme, format) {
+        (None, Some(format)) => Ok(Some((format, key))),
+        // The training scripts of diffusers leave convolutions and parts of text encoders under the
+        // new names.
+        (Some((Format::Diffusers, first)), Some(Format::DiffusersScript)) => {
+            Ok(Some((Format::DiffusersScript, first)))
+        }
+        (Some((Format::DiffusersScript, _)), Some(Format::Diffusers)) => Ok(scheme),
+        (Some((first, first_key)), Some(format)) if first != format => {
+            Err(LoraError::MixedFormats {
+                first: first_key.to_owned(),
+                second: key.to_owned(),
+            })
+        }
+        _ => Ok(scheme),
+    }
+}
+
 fn factor(
     key: &str,
     tensor: &TensorView<'_>,
@@ -129,7 +138,7 @@ fn factor(
     let dtype = Dtype::from_safetensors(tensor.dtype()).ok_or_else(|| wrong_dtype(key, tensor))?;
     dtypes.insert(dtype);
     let values = dtype.decode(tensor.data());
-    if !values.iter().all(|x| x.is_finite()) {
+    if !are_finite(&values) {
         return Err(LoraError::NonFinite {
             key: key.to_owned(),
         });

@@ -16,9 +16,13 @@ use super::{
 use crate::{Adapter, Dtype, LoraError, LoraModule, module::row_major};
 
 pub(crate) fn write(adapter: &Adapter, format: Format, dtype: Dtype) -> Result<Vec<u8>, LoraError> {
+    write_with(adapter, format, dtype, |module| keeps_alpha(module, format))
+}
+
+/// True when the file says the alpha of the module.
+pub(super) fn keeps_alpha(module: &LoraModule, format: Format) -> bool {
     // An alpha of 0 would be read as the rank.
-    let keeps = |module: &LoraModule| format == Format::Kohya && module.alpha != 0.0;
-    write_with(adapter, format, dtype, keeps)
+    format == Format::Kohya && module.alpha != 0.0
 }
 
 /// Multiplies the scale into the factors of the modules whose alpha the file does not keep.
@@ -32,32 +36,55 @@ pub(super) fn write_with(
         return Err(LoraError::Empty);
     }
     let mut tensors = Vec::with_capacity(adapter.modules.len() * 3);
-    for (path, name) in file_names(adapter, format)? {
-        let Some(module) = adapter.modules.get(path) else {
-            continue;
-        };
-        module.check().map_err(|error| error.in_module(path))?;
-        let module = if keeps_alpha(module) || module.scale() == 1.0 {
-            Cow::Borrowed(module)
-        } else {
-            Cow::Owned(module.baked())
-        };
-        let (a_suffix, b_suffix) = suffixes(format, path);
-        for (suffix, factor) in [(a_suffix, &module.a), (b_suffix, &module.b)] {
-            let name = format!("{name}.{suffix}");
-            tensors.push(tensor(name, dtype, factor.shape(), &row_major(factor))?);
-        }
-        if format == Format::Kohya {
-            // Always f32: bf16 holds integers only up to 256 exactly.
-            let alpha = [module.alpha as f32];
-            tensors.push(tensor(format!("{name}.alpha"), Dtype::F32, &[], &alpha)?);
+    for (path, name) in file_names(adapter.modules.keys(), format)? {
+        if let Some(module) = adapter.modules.get(path) {
+            tensors.extend(module_tensors(
+                path,
+                &name,
+                module,
+                format,
+                dtype,
+                &keeps_alpha,
+            )?);
         }
     }
-    Ok(serialize(tensors, &metadata(adapter, format)))
+    let modules = adapter.modules.iter();
+    let outlines = modules.map(|(path, module)| (path, (module.rank(), module.alpha)));
+    let metadata = metadata(&adapter.metadata, &outlines.collect(), format);
+    Ok(serialize(tensors, &metadata))
+}
+
+/// The tensors of one module, which is called `name` in the file.
+pub(super) fn module_tensors(
+    path: &str,
+    name: &str,
+    module: &LoraModule,
+    format: Format,
+    dtype: Dtype,
+    keeps_alpha: impl Fn(&LoraModule) -> bool,
+) -> Result<Vec<Tensor>, LoraError> {
+    module.check().map_err(|error| error.in_module(path))?;
+    let module = if keeps_alpha(module) || module.scale() == 1.0 {
+        Cow::Borrowed(module)
+    } else {
+        Cow::Owned(module.baked())
+    };
+    let mut tensors = Vec::with_capacity(3);
+    let (a_suffix, b_suffix) = suffixes(format, path);
+    for (suffix, factor) in [(a_suffix, &module.a), (b_suffix, &module.b)] {
+        let name = format!("{name}.{suffix}");
+        tensors.push(tensor(name, dtype, factor.shape(), &row_major(factor))?);
+    }
+    if format == Format::Kohya {
+        // Always f32: bf16 holds integers only up to 256 exactly.
+        let alpha = [module.alpha as f32];
+        tensors.push(tensor(format!("{name}.alpha"), Dtype::F32, &[], &alpha)?);
+    }
+    Ok(tensors)
 }
 
 /// What `A` and `B` are called.
-fn suffixes(format: Format, path: &str) -> (&'static str, &'static str) {
+pub(super) fn suffixes(format: Format, path: &str) -> (&'static str, &'static str) {
     match format {
         Format::Kohya => ("lora_down.weight", "lora_up.weight"),
         Format::Diffusers | Format::Peft => ("lora_A.weight", "lora_B.weight"),
@@ -74,16 +101,16 @@ fn suffixes(format: Format, path: &str) -> (&'static str, &'static str) {
 }
 
 /// The path of every module and what it is called in the file.
-fn file_names(adapter: &Adapter, format: Format) -> Result<Vec<(&String, String)>, LoraError> {
-    let two_text_encoders = adapter
-        .modules
-        .keys()
+pub(super) fn file_names<'a>(
+    paths: impl Iterator<Item = &'a String> + Clone,
+    format: Format,
+) -> Result<Vec<(&'a String, String)>, LoraError> {
+    let two_text_encoders = paths
+        .clone()
         .any(|path| path.starts_with("text_encoder_2."));
     let mut owners: BTreeMap<String, &String> = BTreeMap::new();
     let mut component: Option<&str> = None;
-    adapter
-        .modules
-        .keys()
+    paths
         .map(|path| {
             let unknown = || LoraError::UnknownComponent {
                 module: path.clone(),
@@ -137,8 +164,13 @@ fn tensor(
     }
 }
 
-fn metadata(adapter: &Adapter, format: Format) -> BTreeMap<String, String> {
-    let mut metadata = adapter.metadata.clone();
+/// The metadata of a file, given those of the adapter and the rank and alpha of every module.
+pub(super) fn metadata(
+    own: &BTreeMap<String, String>,
+    modules: &BTreeMap<&String, (usize, f64)>,
+    format: Format,
+) -> BTreeMap<String, String> {
+    let mut metadata = own.clone();
     metadata.insert("format".to_owned(), "pt".to_owned());
     metadata.remove(METADATA_KEY);
     match format {
@@ -148,9 +180,9 @@ fn metadata(adapter: &Adapter, format: Format) -> BTreeMap<String, String> {
                 Some(only) if values.len() == 1 => only.clone(),
                 _ => "Dynamic".to_owned(),
             };
-            let modules = || adapter.modules.values();
-            let ranks = modules().map(|m| m.rank().to_string()).collect();
-            let alphas = modules().map(|m| m.alpha.to_string()).collect();
+            let ranks = modules.values().map(|(rank, _)| rank.to_string()).collect();
+            let alphas = modules.values().map(|(_, alpha)| alpha.to_string());
+            let alphas = alphas.collect();
             metadata.insert("ss_network_dim".to_owned(), one_or_dynamic(ranks));
             metadata.insert("ss_network_alpha".to_owned(), one_or_dynamic(alphas));
             metadata
@@ -160,7 +192,10 @@ fn metadata(adapter: &Adapter, format: Format) -> BTreeMap<String, String> {
         // The configuration beside it says the same.
         Format::Peft => {}
         Format::Diffusers | Format::DiffusersScript => {
-            metadata.insert(METADATA_KEY.to_owned(), config::describe(&adapter.modules));
+            metadata.insert(METADATA_KEY.to_owned(), {
+                let ranks = modules.iter().map(|(path, &(rank, _))| (*path, rank));
+                config::describe(ranks)
+            });
         }
     }
     metadata

@@ -10,7 +10,7 @@ use super::{
     combine::{Update, factor_weights},
     pipeline::{Context, Pipeline, Stacked},
 };
-use crate::LoraModule;
+use crate::{LoraError, LoraModule};
 
 /// Random vectors per module: enough that the mean over them is within a factor of a few of what
 /// all vectors would give, even for an update of rank 1.
@@ -66,6 +66,17 @@ impl Probes {
     }
 }
 
+/// Refuses a module that is further from its formula than this much truncation explains.
+pub(super) fn accept(found: f64, truncation_error: f64) -> Result<(), LoraError> {
+    // Probes see the truncation error give or take their own randomness, and rounding to f32.
+    let limit = 1e-5 + 10.0 * truncation_error;
+    // Not `found > limit`: a NaN must not pass.
+    if matches!(found.partial_cmp(&limit), Some(order) if order.is_le()) {
+        return Ok(());
+    }
+    Err(LoraError::SelfCheck { found, limit })
+}
+
 /// The terms of the formula, applied to the probes.
 fn by_formula(
     update: &Update,
@@ -119,7 +130,8 @@ fn by_b(module: &LoraModule, x: &Mat<f64>) -> Mat<f64> {
     module.b_turned().transpose() * x
 }
 
-fn probes(path: &str, inputs: usize) -> Mat<f64> {
+/// Normal numbers `[inputs, PROBES]`, the same for a module on every run.
+pub(super) fn probes(path: &str, inputs: usize) -> Mat<f64> {
     let key = Sha256::digest(path.as_bytes());
     let mut generator = ChaCha8Rng::from_seed(key.into());
     Mat::from_fn(inputs, PROBES, |_, _| StandardNormal.sample(&mut generator))

@@ -4,8 +4,10 @@ use faer::Mat;
 
 use crate::{
     LoraError, LoraModule,
+    dtype::are_finite,
     linalg::{Truncated, product_norm, to_factor, truncate, truncate_dense},
     matching::same_weight,
+    module::row_major,
 };
 
 /// One adapter's share in a module.
@@ -61,7 +63,7 @@ pub(super) fn weight_shape(terms: &[Option<Term<'_>>]) -> Result<Vec<usize>, Lor
         term.module.check()?;
         // A sum would show NaN in its self-check, but a sign election would quietly drop it.
         for (key, factor) in [("A", &term.module.a), ("B", &term.module.b)] {
-            if factor.iter().any(|x| !x.is_finite()) {
+            if !are_finite(&row_major(factor)) {
                 return Err(LoraError::NonFinite {
                     key: key.to_owned(),
                 });

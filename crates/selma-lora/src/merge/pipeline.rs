@@ -215,6 +215,18 @@ impl Pipeline {
         )
     }
 
+    /// True when the result has the rank of the inputs, whatever their number.
+    pub(super) fn keeps_rank(self) -> bool {
+        matches!(
+            self,
+            Self::Stacked(Stacked::FactorMean)
+                | Self::Aligned {
+                    space: Space::Factors(_),
+                    ..
+                }
+        )
+    }
+
     /// True when the update has no low rank of its own.
     pub(super) fn is_dense(self) -> bool {
         matches!(
