@@ -14,7 +14,7 @@ convolutions in the transformers of the UNet (192 in SD 1.5, 722 in SDXL). Every
   which ours includes (`mk_ties`, `mk_task_arithmetic`).
 - A plain copy of the factors of all five, in memory, beside `mean` of adapters in memory.
 
-Memory is VmHWM. With one thread for every program: `--threads 1` (torch's threads wait for each other where others keep the cores busy).
+Processor seconds are those of all threads and say more where other programs keep the cores busy. Memory is VmHWM. With one thread for every program: `--threads 1` (torch's threads wait for each other where others keep the cores busy).
 """
 
 import argparse
@@ -36,6 +36,15 @@ def peak():
     # Not `getrusage`, which counts the process that this one was forked from.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(status["VmHWM"].removesuffix("kB"))
+
+
+def clocks():
+    """By the clock, and of the processors."""
+    return [time.perf_counter(), time.process_time()]
+
+
+def since(start):
+    return [now - then for now, then in zip(clocks(), start)]
 
 
 def random_factors(shape, generator):
@@ -82,9 +91,9 @@ def run_peft(method, layers):
     model = peft_model(layers)
     options = {"cat": {}, "svd": {"svd_rank": RANK}, "ties_svd": {"svd_rank": RANK, "density": DENSITY}}[method]
     with torch.no_grad():
-        start = time.perf_counter()
+        start = clocks()
         model.add_weighted_adapter([f"a{i}" for i in range(ADAPTERS)], [1.0] * ADAPTERS, "merged", combination_type=method, **options)
-        return time.perf_counter() - start
+        return since(start)
 
 
 def run_mergekit(method, layers):
@@ -95,18 +104,18 @@ def run_mergekit(method, layers):
     merge = registry.get(method)
     generator = torch.Generator().manual_seed(0)
     per = lambda value: {i + 1: value for i in range(ADAPTERS)}
-    seconds = 0
+    took = [0.0, 0.0]
     for shape in layers:
         factors = [random_factors(shape, generator) for _ in range(ADAPTERS)]
-        start = time.perf_counter()
+        start = clocks()
         deltas = [b.flatten(1) @ a.flatten(1) for a, b in factors]
         group = TensorGroup.from_tensors([torch.zeros_like(deltas[0]), *deltas], base_index=0)
         density = DENSITY if method == "ties" else 1.0
         merge.merge_group(
             group, weight=per(1.0), density=per(density), int8_mask=False, normalize=merge.default_normalize, rescale=merge.default_rescale, **{"lambda": 1.0}
         )
-        seconds += time.perf_counter() - start
-    return seconds
+        took = [x + y for x, y in zip(took, since(start))]
+    return took
 
 
 def run_here(kind, method, layers):
@@ -119,7 +128,8 @@ def run_here(kind, method, layers):
     run = {"peft": run_peft, "mergekit": run_mergekit}[kind]
     # What is set up at the first call is not counted.
     run(method, [(2 * RANK, 2 * RANK)])
-    print(json.dumps({"seconds": run(method, layers), "peak_bytes": peak()}))
+    seconds, processor_seconds = run(method, layers)
+    print(json.dumps({"seconds": seconds, "processor_seconds": processor_seconds, "peak_bytes": peak()}))
 
 
 def child(command):
@@ -135,14 +145,14 @@ def by_shape(kind, method, shapes):
     """One layer of every shape, multiplied by the number of layers."""
     results = [(count, peer(kind, method, [shape])) for shape, count in shapes.items()]
     return {
-        "seconds": sum(count * result["seconds"] for count, result in results),
+        **{key: sum(count * result[key] for count, result in results) for key in ["seconds", "processor_seconds"]},
         "peak_bytes": max(result["peak_bytes"] for _, result in results),
-        "layers": {str(list(shape)): result["seconds"] for shape, (_, result) in zip(shapes, results)},
+        "layers": {str(list(shape)): round(result["processor_seconds"], 3) for shape, (_, result) in zip(shapes, results)},
     }
 
 
 def median(results):
-    return {key: statistics.median(result[key] for result in results) for key in ["seconds", "peak_bytes"]}
+    return {key: statistics.median(result[key] for result in results) for key in ["seconds", "processor_seconds", "peak_bytes"]}
 
 
 def recipe(method, **options):
@@ -169,7 +179,7 @@ def main():
         os.environ["OMP_NUM_THREADS"] = os.environ["RAYON_NUM_THREADS"] = str(arguments.threads)
     arguments.scratch.mkdir(parents=True, exist_ok=True)
     program = arguments.program
-    print("| model | merge | by | seconds | GB at most |\n|---|---|---|---|---|", flush=True)
+    print("| model | merge | by | seconds | processor seconds | GB at most |\n|---|---|---|---|---|---|", flush=True)
     for model in arguments.models:
         layers = [tuple(shape) for _, shape in child([program, "layers", model])]
         shapes = Counter(layers)
@@ -211,16 +221,16 @@ def main():
                         results[name].append(run())
             for name, found in results.items():
                 took = median(found)
-                print(f"| {model} | {row} | {name} | {took['seconds']:.2f} | {took['peak_bytes'] / 1e9:.2f} |", flush=True)
+                print(f"| {model} | {row} | {name} | {took['seconds']:.2f} | {took['processor_seconds']:.2f} | {took['peak_bytes'] / 1e9:.2f} |", flush=True)
                 if "layers" in found[0]:
-                    print(f"<!-- seconds a layer: {json.dumps(found[0]['layers'])} -->", flush=True)
+                    print(f"<!-- processor seconds a layer: {json.dumps(found[0]['layers'])} -->", flush=True)
         if arguments.only and "copy" not in arguments.only:
             continue
         in_memory = child([program, "memory", recipe("mean"), 2 * arguments.repeats + 1, *inputs])
-        copy, merge = (statistics.median(in_memory[key]) for key in ["copy_seconds", "merge_seconds"])
-        rate = lambda seconds: 2 * in_memory["bytes"] / seconds / 1e9
-        print(f"| {model} | in memory | a copy | {copy:.2f} ({rate(copy):.1f} GB/s read and written) | |")
-        print(f"| {model} | in memory | selma `mean` | {merge:.2f} ({rate(merge):.1f} GB/s) | {in_memory['peak_bytes'] / 1e9:.2f} |", flush=True)
+        for name, key in [("a plain copy", "copy"), ("selma `mean`", "merge")]:
+            seconds, processor = (statistics.median(in_memory[f"{key}_{unit}"]) for unit in ["seconds", "processor_seconds"])
+            rate = 2 * in_memory["bytes"] / seconds / 1e9
+            print(f"| {model} | in memory | {name} | {seconds:.3f} ({rate:.1f} GB/s read and written) | {processor:.3f} | {in_memory['peak_bytes'] / 1e9:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@
 //! `layers` lists the layers that sd-scripts adapts by default: all linear layers and 1x1 convolutions in the transformers of the UNet. `make` writes an adapter
 //! of random numbers for them. `files` merges from files to a file, by a recipe in JSON (`{"method": "svd", "rank": 128}`); `memory` merges adapters that are loaded
 //! already, and makes plain copies of their factors in turn. `tools/merge_full_size.py` runs all of this and the peers.
-//! One line of JSON is printed: seconds, and the most memory that was held, in bytes.
+//! One line of JSON is printed: seconds by the clock and of the processors, and the most memory that was held, in bytes.
 
 #![allow(clippy::print_stdout, reason = "what it prints is its result")]
 
@@ -101,6 +101,7 @@ fn files(
     let report = merge.run_files(&weighted, output, Format::Kohya, dtype)?;
     Ok(json!({
         "seconds": start.elapsed().as_secs_f64(),
+        "processor_seconds": processor_seconds()?,
         "peak_bytes": peak_bytes()?,
         "truncation_error": report.truncation_error,
         "self_check": report.self_check,
@@ -114,21 +115,36 @@ fn memory(merge: &Merge, repeats: usize, inputs: &[&str]) -> Result<Value, Box<d
         .collect::<Result<Vec<_>, _>>()?;
     let weighted: Vec<Weighted<'_>> = adapters.iter().map(Weighted::from).collect();
     let (mut copies, mut merges) = (Vec::new(), Vec::new());
+    let (mut copying, mut merging) = (Vec::new(), Vec::new());
     for _ in 0..repeats {
-        let start = Instant::now();
+        let (start, before) = (Instant::now(), processor_seconds()?);
         black_box(adapters.clone());
         copies.push(start.elapsed().as_secs_f64());
-        let start = Instant::now();
+        copying.push(processor_seconds()? - before);
+        let (start, before) = (Instant::now(), processor_seconds()?);
         black_box(merge.run(&weighted)?);
         merges.push(start.elapsed().as_secs_f64());
+        merging.push(processor_seconds()? - before);
     }
     let numbers: usize = adapters.iter().map(Adapter::parameters).sum();
     Ok(json!({
         "copy_seconds": copies,
         "merge_seconds": merges,
+        "copy_processor_seconds": copying,
+        "merge_processor_seconds": merging,
         "bytes": 4 * numbers,
         "peak_bytes": peak_bytes()?,
     }))
+}
+
+/// Processor time of all threads so far, in the program and in the system for it.
+fn processor_seconds() -> Result<f64, Box<dyn Error>> {
+    let stat = std::fs::read_to_string("/proc/self/stat")?;
+    // The name in parentheses may contain spaces.
+    let (_, fields) = stat.rsplit_once(')').ok_or("no name in /proc/self/stat")?;
+    let ticks: Vec<&str> = fields.split_whitespace().skip(11).take(2).collect();
+    let ticks = ticks.iter().map(|ticks| ticks.parse::<f64>());
+    Ok(ticks.sum::<Result<f64, _>>()? / 100.0)
 }
 
 /// The most memory that this process has held so far, as Linux counts it.

@@ -3,7 +3,7 @@
 //! Factors are held turned: `A^T [in * kh * kw, rank]` and `B^T [rank, out]` in the column-major
 //! order of `faer` are `A` and `B` in the row-major order of files, so nothing is shuffled.
 
-use faer::{Mat, MatRef, unzip, zip};
+use faer::{Mat, MatMut, MatRef, unzip, zip};
 use ndarray::{Array2, ArrayD, IxDyn};
 
 use crate::{LoraError, LoraModule, gram, module::row_major};
@@ -18,15 +18,32 @@ impl LoraModule {
     pub(crate) fn b_turned(&self) -> Mat<f64> {
         turned(&self.b)
     }
+
+    /// `by * A^T`, into a matrix of its size.
+    pub(crate) fn write_a(&self, target: MatMut<'_, f64>, by: f64) {
+        write(target, &self.a, by);
+    }
+
+    /// `by * B^T`, into a matrix of its size.
+    pub(crate) fn write_b(&self, target: MatMut<'_, f64>, by: f64) {
+        write(target, &self.b, by);
+    }
 }
 
 /// The first dimension becomes the columns, the others are multiplied together to the rows.
 fn turned(factor: &ArrayD<f32>) -> Mat<f64> {
     let columns = factor.shape().first().copied().unwrap_or(0);
     let rows = factor.shape().iter().skip(1).product();
+    let mut turned = Mat::zeros(rows, columns);
+    write(turned.as_mut(), factor, 1.0);
+    turned
+}
+
+/// [Turned](turned) and multiplied, into a matrix of its size.
+fn write(target: MatMut<'_, f64>, factor: &ArrayD<f32>, by: f64) {
     let values = row_major(factor);
-    let stored = MatRef::from_column_major_slice(&values, rows, columns);
-    zip!(stored).map(|unzip!(x)| f64::from(*x))
+    let stored = MatRef::from_column_major_slice(&values, target.nrows(), target.ncols());
+    zip!(target, stored).for_each(|unzip!(target, &x)| *target = by * f64::from(x));
 }
 
 /// A turned factor rounded to `f32`; `shape` must hold as many numbers.

@@ -34,7 +34,7 @@ struct Placed {
     shape: Vec<usize>,
 }
 
-/// Writes the bytes that [`write`](super::write) would give for the whole adapter.
+/// Writes the bytes that [`write`](fn@super::write) would give for the whole adapter.
 ///
 /// The header comes first in a file and is complete last. Room is left for one that says what is
 /// expected; only where a rank turns out otherwise and the room does not fit are the values copied once.

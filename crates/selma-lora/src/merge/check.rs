@@ -36,7 +36,7 @@ impl Probes {
         context: Context<'_>,
     ) -> Self {
         let inputs = context.terms.iter().flatten().map(|t| t.module.inputs());
-        let vectors = probes(path, inputs.max().unwrap_or(0));
+        let vectors = probes(path, inputs.max().unwrap_or(0), PROBES);
         let terms = by_formula(update, pipeline, context, &vectors);
         let mut expected: Option<Mat<f64>> = None;
         let mut size = 0.0;
@@ -130,9 +130,9 @@ fn by_b(module: &LoraModule, x: &Mat<f64>) -> Mat<f64> {
     module.b_turned().transpose() * x
 }
 
-/// Normal numbers `[inputs, PROBES]`, the same for a module on every run.
-pub(super) fn probes(path: &str, inputs: usize) -> Mat<f64> {
+/// Normal numbers `[inputs, count]`, the same for a module on every run.
+pub(super) fn probes(path: &str, inputs: usize, count: usize) -> Mat<f64> {
     let key = Sha256::digest(path.as_bytes());
     let mut generator = ChaCha8Rng::from_seed(key.into());
-    Mat::from_fn(inputs, PROBES, |_, _| StandardNormal.sample(&mut generator))
+    Mat::from_fn(inputs, count, |_, _| StandardNormal.sample(&mut generator))
 }

@@ -98,12 +98,8 @@ pub(super) fn concatenate(terms: &[Option<Term<'_>>], factor: f64) -> Factors {
         let coefficient = factor * term.weight * term.module.scale();
         let root = coefficient.abs().sqrt();
         let signed = root.copysign(coefficient);
-        a_turned
-            .subcols_mut(start, r)
-            .copy_from(faer::Scale(root) * term.module.a_turned());
-        b_turned
-            .subrows_mut(start, r)
-            .copy_from(faer::Scale(signed) * term.module.b_turned());
+        term.module.write_a(a_turned.subcols_mut(start, r), root);
+        term.module.write_b(b_turned.subrows_mut(start, r), signed);
         start += r;
     }
     Factors {
@@ -242,8 +238,11 @@ impl Factors {
                 truncation_error: 0.0,
             });
         }
-        let scaled = faer::Scale(self.scale) * &self.b_turned;
-        Ok(truncate(&scaled, &self.a_turned, kept)?.into())
+        let mut b_turned = self.b_turned;
+        if self.scale != 1.0 {
+            b_turned *= faer::Scale(self.scale);
+        }
+        Ok(truncate(&b_turned, &self.a_turned, kept)?.into())
     }
 }
 

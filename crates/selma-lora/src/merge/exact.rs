@@ -6,6 +6,9 @@ use super::{check::probes, combine::Term};
 use crate::{LoraError, LoraModule, module::row_major};
 use ndarray::{ArrayD, IxDyn};
 
+/// Random vectors per module: where nothing is truncated, what is wrong is wrong for all of them.
+const PROBES: usize = 4;
+
 /// A sum, and what was seen of it on the way.
 #[derive(Debug)]
 pub(super) struct ExactSum {
@@ -44,7 +47,8 @@ pub(super) fn exact_sum(
         let r = term.module.rank();
         let values = row_major(&term.module.b);
         for (row, values) in b.chunks_exact_mut(rank).zip(values.chunks_exact(r)) {
-            for (target, &x) in row.iter_mut().skip(start).zip(values) {
+            let row = row.get_mut(start..start + r).unwrap_or_default();
+            for (target, &x) in row.iter_mut().zip(values) {
                 *target = (f64::from(x) * signed) as f32;
             }
         }
@@ -75,11 +79,8 @@ pub(super) fn exact_sum(
 /// The norm and the distance from the formula, on random vectors and in `f32`, in which the factors
 /// are: rounding is a few times 1e-7.
 fn check(path: &str, terms: &[Option<Term<'_>>], share: f64, merged: &LoraModule) -> (f64, f64) {
-    let vectors = probes(path, merged.inputs());
-    let count = vectors.ncols() as f64;
-    let vectors = Mat::from_fn(vectors.nrows(), vectors.ncols(), |i, j| {
-        vectors.get(i, j).to_owned() as f32
-    });
+    let vectors = probes(path, merged.inputs(), PROBES);
+    let vectors = Mat::from_fn(vectors.nrows(), PROBES, |i, j| *vectors.get(i, j) as f32);
     let mut expected = Mat::zeros(merged.outputs(), vectors.ncols());
     let mut size = 0.0;
     for term in terms.iter().flatten() {
@@ -91,7 +92,7 @@ fn check(path: &str, terms: &[Option<Term<'_>>], share: f64, merged: &LoraModule
     let found = faer::Scale(merged.scale()) * apply(merged, &vectors);
     let distance = (found - &expected).norm_l2();
     // The expected square of the length of M x, for x of independent normal numbers, is ||M||^2.
-    let norm = expected.norm_l2() / count.sqrt();
+    let norm = expected.norm_l2() / (PROBES as f64).sqrt();
     (
         norm,
         if distance == 0.0 {

@@ -106,7 +106,7 @@ fn sum_and_mean_are_exact_for_mixed_ranks_alphas_and_signs() {
         assert_eq!(sum.modules[path].scale(), 1.0);
         let line = report.modules.iter().find(|m| m.module == path).unwrap();
         assert_eq!(line.ranks, [Some(4), Some(2), Some(7)]);
-        // From eight random vectors.
+        // From four random vectors.
         assert!((line.norm / norm(&expected) - 1.0).abs() < 0.5);
         assert_eq!(line.truncation_error, 0.0);
         assert!(line.self_check < 1e-6);
