@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Makes the DoRA fixtures of crates/selma-lora from PEFT and LyCORIS.
+"""Makes the DoRA fixtures of crates/selma-lora from PEFT, diffusers and LyCORIS.
 
     python tools/make_dora_fixtures.py     # writes crates/selma-lora/tests/fixtures
 
-PEFT puts DoRA (rsLoRA, ranks and alphas by pattern) on a tiny UNet and saves its folder; LyCORIS decomposes LoCon,
-LoHa and LoKr, with lengths of outputs and of inputs. Recorded are the weights before, and how far the tools move
-them when they merge in double precision.
+PEFT puts DoRA (rsLoRA, ranks and alphas by pattern) on a tiny UNet and saves its folder, diffusers saves it as a
+file; LyCORIS decomposes LoCon, LoHa and LoKr, with lengths of outputs and of inputs. Recorded are the weights
+before, and how far the tools move them when they merge in double precision.
 
 Needs torch, diffusers, transformers, peft, safetensors, lycoris-lora.
 """
@@ -13,7 +13,7 @@ Needs torch, diffusers, transformers, peft, safetensors, lycoris-lora.
 import peft
 import torch
 from lycoris.modules import LoConModule, LohaModule, LokrModule
-from make_lora_fixtures import CONV, CROSS, FIXTURES, LINEAR, POINTWISE, unet
+from make_lora_fixtures import CONV, CROSS, FIXTURES, LINEAR, POINTWISE, save_adapter, unet
 from make_lora_kinds_fixtures import LAYERS, kohya_name, randomise, save
 from peft import LoraConfig
 from peft.tuners.tuners_utils import BaseTunerLayer
@@ -43,6 +43,23 @@ def of_peft(golden):
         parameter.data = parameter.data.float().double()
     before = {name: parameter.detach().clone() for name, parameter in base.named_parameters()}
     model = peft.get_peft_model(base, CONFIG)
+    draw(model)
+    targets = [name.removeprefix("base_model.model.") for name, layer in model.named_modules()
+               if isinstance(layer, BaseTunerLayer)]
+    save_single(model, FIXTURES / "peft_dora")
+    after = dict(model.merge_and_unload().named_parameters())
+    for target in targets:
+        record(golden, f"peft.unet.{target}", before[f"{target}.weight"], after[f"{target}.weight"].detach())
+
+
+    # The same adapter as diffusers saves it.
+    model = unet().double()
+    model.add_adapter(CONFIG, "default")
+    draw(model)
+    save_adapter(model, "default", FIXTURES / "named_dora.safetensors")
+
+
+def draw(model):
     generator = torch.Generator().manual_seed(40)
     for name, parameter in sorted(model.named_parameters()):
         if "lora_" in name:
@@ -50,12 +67,6 @@ def of_peft(golden):
             # Lengths near those of the weights, some shorter and some longer.
             new = parameter.detach() * (1 + values * 0.3) if "magnitude" in name else values * 0.3
             parameter.data.copy_(new.float())
-    targets = [name.removeprefix("base_model.model.") for name, layer in model.named_modules()
-               if isinstance(layer, BaseTunerLayer)]
-    save_single(model, FIXTURES / "peft_dora")
-    after = dict(model.merge_and_unload().named_parameters())
-    for target in targets:
-        record(golden, f"peft.unet.{target}", before[f"{target}.weight"], after[f"{target}.weight"].detach())
 
 
 def save_single(model, folder):

@@ -64,11 +64,11 @@ pub enum LoraError {
         /// The type found.
         found: String,
     },
-    /// A tensor has no numbers and dimensions that no array can have.
-    #[error("tensor {key} has the shape {shape:?}, which is too large")]
-    TensorShape {
-        /// The tensor's name in the file.
-        key: String,
+    /// A file of few bytes stands for more numbers than any layer has.
+    #[error("{what} has the shape {shape:?}, which is too large")]
+    TooLarge {
+        /// A tensor, or what is made of several.
+        what: String,
         /// Its shape.
         shape: Vec<usize>,
     },

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use ndarray::{Array2, ArrayD};
+use ndarray::{Array2, ArrayD, ArrayView, Dimension};
 
 use crate::LoraError;
 
@@ -31,6 +31,30 @@ impl LoraModule {
         let module = Self { a, b, alpha };
         module.check()?;
         Ok(module)
+    }
+
+    /// Puts two factors together that belong to somebody else, for example to a trainer; they are copied.
+    /// A linear layer has two-dimensional factors, a convolution four-dimensional ones.
+    ///
+    /// ```
+    /// use ndarray::{Array2, s};
+    /// use selma_lora::LoraModule;
+    ///
+    /// // All of a trainer's down projections in one array, of which this module has four rows.
+    /// let (downs, up) = (Array2::<f32>::ones((32, 320)), Array2::<f32>::zeros((640, 4)));
+    /// let module = LoraModule::from_views(downs.slice(s![8..12, ..]), up.view(), 4.0)?;
+    /// assert_eq!((module.rank(), module.weight_shape()), (4, vec![640, 320]));
+    /// # Ok::<(), selma_lora::LoraError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn from_views<D: Dimension, E: Dimension>(
+        a: ArrayView<'_, f32, D>,
+        b: ArrayView<'_, f32, E>,
+        alpha: f64,
+    ) -> Result<Self, LoraError> {
+        Self::new(a.to_owned().into_dyn(), b.to_owned().into_dyn(), alpha)
     }
 
     /// Checks what [`new`](Self::new) checks; the fields are public and may have been changed.

@@ -75,6 +75,21 @@ pub enum Update {
     Dora(Dora),
 }
 
+/// The most numbers that a dense update may have, 8 GiB of them.
+const MAX_DELTA: usize = 1 << 30;
+
+/// Refuses shapes of more than `limit` numbers.
+pub(crate) fn check_size(what: &str, shape: &[usize], limit: usize) -> Result<(), LoraError> {
+    let mut lengths = shape.iter();
+    match lengths.try_fold(1, |n: usize, &length| n.checked_mul(length)) {
+        Some(numbers) if numbers <= limit => Ok(()),
+        _ => Err(LoraError::TooLarge {
+            what: what.to_owned(),
+            shape: shape.to_vec(),
+        }),
+    }
+}
+
 impl Update {
     /// A full difference.
     ///
@@ -133,8 +148,10 @@ impl Update {
     ///
     /// # Errors
     /// [`LoraError::FactorShapes`] when the factors of a LoRA do not fit each other,
-    /// [`LoraError::BaseNeeded`] for DoRA, which [`delta_on`](Self::delta_on) is for.
+    /// [`LoraError::BaseNeeded`] for DoRA, which [`delta_on`](Self::delta_on) is for,
+    /// [`LoraError::TooLarge`] for more than 2^30 numbers, which a few bytes of factors can stand for.
     pub fn delta(&self) -> Result<Array2<f64>, LoraError> {
+        check_size("the dense update", &self.weight_shape(), MAX_DELTA)?;
         match self {
             Self::Lora(lora) => lora.delta_f64(),
             Self::Loha(loha) => Ok(loha.delta()),

@@ -116,6 +116,15 @@ fn doras_become_loras_where_the_weights_are_given() {
 }
 
 #[test]
+fn diffusers_saves_the_same_dora() {
+    let diffusers = load("named_dora.safetensors");
+    assert_eq!(diffusers.source.format, Format::Diffusers);
+    assert_eq!(diffusers.updates, load("peft_dora").updates);
+    let error = Adapter::load(fixture("named_dora.safetensors")).unwrap_err();
+    assert!(error.to_string().contains("DoRA"), "{error}");
+}
+
+#[test]
 fn without_the_weights_doras_are_refused_by_name() {
     for (_, file) in CASES {
         let error = Adapter::load(fixture(file)).unwrap_err();

@@ -13,7 +13,7 @@ use ndarray::{ArrayD, IxDyn};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use selma_lora::{
-    Adapter, AdapterFile, LoraError, Merge, Update, init,
+    Adapter, AdapterFile, LoraError, Merge, RankRule, Update, init,
     merge::{Masks, Term},
 };
 
@@ -178,6 +178,43 @@ fn no_change_of_masks_or_recipes_is_a_panic() {
     }
     assert!(0 < masks_read && masks_read < 2000, "{masks_read}");
     assert!(0 < recipes_run && recipes_run < 2000, "{recipes_run}");
+}
+
+#[test]
+fn few_bytes_do_not_become_endless_memory() {
+    // 800 kilobytes of factors each, for 10^10 numbers of an update.
+    let n = 100_000;
+    let bytes = 4 * n;
+    let entry = |part: &str, shape: &str, at: usize| {
+        let (start, end) = (at * bytes, (at + 1) * bytes);
+        format!(
+            r#""lora_unet_conv_in.{part}":{{"dtype":"F32","shape":{shape},"data_offsets":[{start},{end}]}}"#
+        )
+    };
+    let (tall, wide) = (format!("[{n},1]"), format!("[1,{n}]"));
+    for parts in [
+        vec![("lora_up.weight", &tall), ("lora_down.weight", &wide)],
+        vec![
+            ("hada_w1_a", &tall),
+            ("hada_w1_b", &wide),
+            ("hada_w2_a", &tall),
+            ("hada_w2_b", &wide),
+        ],
+        vec![("lokr_w1", &tall), ("lokr_w2", &wide)],
+    ] {
+        let entries = parts.iter().enumerate();
+        let entries: Vec<String> = entries
+            .map(|(i, (part, shape))| entry(part, shape, i))
+            .collect();
+        let file = raw(&format!("{{{}}}", entries.join(",")), parts.len() * bytes);
+        let file = AdapterFile::from_bytes(&file, None).unwrap();
+        let error = file.updates["unet.conv_in"].delta().unwrap_err();
+        assert!(matches!(error, LoraError::TooLarge { .. }), "{error}");
+        if parts.len() > 2 {
+            let error = file.into_adapter(RankRule::Number(1), None).unwrap_err();
+            assert!(error.to_string().contains("unet.conv_in"), "{error}");
+        }
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use ndarray::ArrayD;
 use super::config::AdapterConfig;
 use crate::{
     Kind, LoraError, LoraModule, Update,
-    update::{Dora, Loha, Lokr, Matrix, Side, contract},
+    update::{Dora, Loha, Lokr, Matrix, Side, check_size, contract},
 };
 
 /// One part of a module in a file.
@@ -285,6 +285,10 @@ impl Parts {
     }
 }
 
+/// The most numbers that `A` may have once the middle factor is multiplied in: that of the widest
+/// convolution of SDXL at full rank has 59 million.
+const MAX_A: usize = 1 << 26;
+
 /// A convolution decomposed into three (LoCon with `lora_mid`, CP or Tucker decomposition) as two:
 /// the middle factor `[m, n, kh, kw]` multiplied into `down [n, in, 1, 1]` gives
 /// `A [m, in, kh, kw]`, and `up [out, m, 1, 1]` stays. The same `dW`, rounded once.
@@ -308,6 +312,7 @@ fn two_factors(
     }
     let mut shape = vec![*m, *inputs];
     shape.extend(kernel);
+    check_size("A with lora_mid multiplied into it", &shape, MAX_A)?;
     let a = contract(mid, down)
         .mapv(|x| x as f32)
         .into_dyn()
@@ -329,6 +334,14 @@ mod tests {
             next += 1.0;
             next % 7.0 - 3.0
         })
+    }
+
+    #[test]
+    fn a_middle_factor_cannot_stand_for_endless_memory() {
+        // 300 kilobytes for 2500 million numbers.
+        let (down, up) = (tensor(&[1, 50_000, 1, 1]), tensor(&[1, 50_000, 1, 1]));
+        let error = two_factors(&down, up, &tensor(&[50_000, 1, 1, 1]), 1.0).unwrap_err();
+        assert!(matches!(error, LoraError::TooLarge { .. }), "{error}");
     }
 
     #[test]

@@ -141,8 +141,8 @@ fn factor(
     }
     // The safetensors reader has checked that shape and length agree, but where one dimension is zero
     // the others can still be too large.
-    ArrayD::from_shape_vec(IxDyn(tensor.shape()), values).map_err(|_| LoraError::TensorShape {
-        key: key.to_owned(),
+    ArrayD::from_shape_vec(IxDyn(tensor.shape()), values).map_err(|_| LoraError::TooLarge {
+        what: format!("tensor {key}"),
         shape: tensor.shape().to_vec(),
     })
 }
