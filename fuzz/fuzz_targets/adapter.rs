@@ -2,9 +2,13 @@
 
 #![no_main]
 
+use std::sync::LazyLock;
+
 use libfuzzer_sys::fuzz_target;
 use ndarray::{ArrayD, IxDyn};
-use selma_lora::{Adapter, AdapterFile, Dtype, Format, Model};
+use selma_lora::{Adapter, AdapterFile, Dtype, Format, Model, ModuleNames};
+
+static NAMES: LazyLock<ModuleNames> = LazyLock::new(|| Model::Sdxl.names().unwrap());
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(adapter) = Adapter::from_bytes(bytes, None) {
@@ -14,7 +18,7 @@ fuzz_target!(|bytes: &[u8]| {
             Adapter::from_bytes(&written, None).unwrap();
         }
     }
-    drop(Model::Sdxl.names().map(|names| Adapter::from_bytes(bytes, Some(&names))));
+    drop(Adapter::from_bytes(bytes, Some(&NAMES)));
     if let Ok(file) = AdapterFile::from_bytes(bytes, None) {
         for update in file.updates.values() {
             let shape = update.weight_shape();

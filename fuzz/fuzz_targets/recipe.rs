@@ -11,7 +11,12 @@ fuzz_target!(|bytes: &[u8]| {
     };
     let path = "unet.conv_in";
     let module = init::gaussian(path, &[4, 3, 3, 3], 2, 2.0, 0).unwrap();
-    let term = |weight| Some(Term { module: &module, weight });
+    let term = |weight| {
+        Some(Term {
+            module: &module,
+            weight,
+        })
+    };
     if merge.validate([1.0, -0.5].into_iter()).is_ok() {
         drop(merge.module(path, &[term(1.0), term(-0.5)]));
     }

@@ -42,7 +42,7 @@ impl LoraModule {
     ///
     /// // All of a trainer's down projections in one array, of which this module has four rows.
     /// let (downs, up) = (Array2::<f32>::ones((32, 320)), Array2::<f32>::zeros((640, 4)));
-    /// let module = LoraModule::from_views(downs.slice(s![8..12, ..]), up.view(), 4.0)?;
+    /// let module = LoraModule::from_views(&downs.slice(s![8..12, ..]), &up.view(), 4.0)?;
     /// assert_eq!((module.rank(), module.weight_shape()), (4, vec![640, 320]));
     /// # Ok::<(), selma_lora::LoraError>(())
     /// ```
@@ -50,8 +50,8 @@ impl LoraModule {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn from_views<D: Dimension, E: Dimension>(
-        a: ArrayView<'_, f32, D>,
-        b: ArrayView<'_, f32, E>,
+        a: &ArrayView<'_, f32, D>,
+        b: &ArrayView<'_, f32, E>,
         alpha: f64,
     ) -> Result<Self, LoraError> {
         Self::new(a.to_owned().into_dyn(), b.to_owned().into_dyn(), alpha)

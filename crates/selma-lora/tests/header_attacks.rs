@@ -4,6 +4,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
+    clippy::panic,
     reason = "helpers of tests may fail like tests"
 )]
 
@@ -37,6 +38,9 @@ fn pair(a: (usize, usize), b: (usize, usize)) -> String {
     );
     format!("{{{a},{b}}}")
 }
+
+/// What is wrong, a file, and the errors that fit.
+type Attack = (&'static str, Vec<u8>, fn(&SafeTensorError) -> bool);
 
 type Reader = fn(&Path) -> Result<(), LoraError>;
 
@@ -97,7 +101,7 @@ fn files_that_are_none_are_refused_by_every_reader() {
         .collect();
     let one = |dtype: &str, shape: &str, end| format!("{{{}}}", entry(A, dtype, shape, 0, end));
     let huge = |length: u64| [&length.to_le_bytes()[..], good.as_bytes(), &[0; 20]].concat();
-    let cases: [(&str, Vec<u8>, fn(&E) -> bool); 27] = [
+    let cases: [Attack; 27] = [
         ("nothing", vec![], |e| matches!(e, E::HeaderTooSmall)),
         ("half a length", vec![1, 0, 0, 0], |e| {
             matches!(e, E::HeaderTooSmall)

@@ -100,16 +100,16 @@ fn inputs(count: std::ops::Range<usize>) -> impl Strategy<Value = Inputs> {
         let (adapters, weights) = parts
             .into_iter()
             .map(|(parts, weight)| {
-                let modules = LAYERS.iter().zip(&sizes).zip(parts).enumerate().filter_map(
-                    |(i, (((path, kernel), &(out, inputs)), (rank, alpha, seed, there)))| {
-                        // Never an adapter of nothing.
-                        (there || i == 0).then(|| {
-                            let module = module(out, inputs, kernel, rank, alpha, seed);
-                            ((*path).to_owned(), module)
-                        })
-                    },
-                );
-                (Adapter::new(modules), weight)
+                let mut adapter = Adapter::default();
+                let layers = LAYERS.iter().zip(&sizes).zip(parts);
+                for ((&(path, kernel), &(out, inputs)), (rank, alpha, seed, there)) in layers {
+                    // Never an adapter of nothing.
+                    if there || adapter.modules.is_empty() {
+                        let module = module(out, inputs, kernel, rank, alpha, seed);
+                        adapter.modules.insert(path.to_owned(), module);
+                    }
+                }
+                (adapter, weight)
             })
             .unzip();
         Inputs { adapters, weights }
