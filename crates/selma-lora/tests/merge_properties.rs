@@ -119,9 +119,8 @@ fn inputs(count: std::ops::Range<usize>) -> impl Strategy<Value = Inputs> {
 /// A recipe with every option that the method needs and nothing cut off.
 fn whole(method: Method, inputs: &[Weighted<'_>]) -> Merge {
     let mut merge = Merge::new(method);
-    if method != Method::Lego {
-        merge.rank = Some(1000);
-    }
+    // More than there is, for LEGO more groups than units.
+    merge.rank = Some(usize::MAX);
     if method == Method::Robust {
         merge.lambda = Some(1.0);
     }
@@ -208,7 +207,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 16, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn exact_methods_are_all_branches_at_once(inputs in inputs(1..5), lambda in -2.0..2.0_f64) {
+    fn exact_methods_are_all_branches_at_once(
+        mut inputs in inputs(1..5),
+        lambda in -2.0..2.0_f64,
+        switched_off in prop::bool::weighted(0.2),
+    ) {
+        // An alpha of zero is an update of zero.
+        if switched_off {
+            inputs.adapters[0].modules.values_mut().for_each(|module| module.alpha = 0.0);
+        }
         let weighted = inputs.weighted();
         let expected = dense_sum(&weighted);
         for method in EXACT {
@@ -252,6 +259,29 @@ proptest! {
             let error = apart(&one, &other, &weighted);
             prop_assert!(error < 1e-6, "{}: {:e}", method, error);
         }
+    }
+
+    #[test]
+    fn the_mean_of_factors_is_linear_of_peft_by_the_number(inputs in inputs(1..5), rank in 1..6_usize) {
+        // Both average A and B; PEFT puts the root of every weight on each. With equal ranks and scales:
+        let adapters: Vec<Adapter> = inputs.adapters.iter().map(|adapter| {
+            Adapter::new(inputs.adapters[0].modules.iter().enumerate().map(|(i, (path, module))| {
+                let [out, cols] = [module.outputs(), module.weight_shape()[1]];
+                let seed = adapter.modules.values().next().unwrap().a.iter().next().unwrap().to_bits();
+                let kernel = &module.weight_shape()[2..];
+                let module = self::module(out, cols, kernel, rank, 3.0, seed.wrapping_add(i as u32));
+                (path.clone(), module)
+            }))
+        }).collect();
+        let count = adapters.len() as f64;
+        let all = |weight| -> Vec<Weighted<'_>> {
+            adapters.iter().map(|adapter| Weighted { adapter, weight }).collect()
+        };
+        let (mean, _) = Merge::new(Method::FactorMean).run(&all(1.0)).unwrap();
+        let linear = Merge { lambda: Some(1.0 / count), ..Merge::new(Method::PeftLinear) };
+        let (linear, _) = linear.run(&all(1.0 / count)).unwrap();
+        let error = apart(&mean, &linear, &all(1.0));
+        prop_assert!(error < 1e-6, "{:e}", error);
     }
 
     #[test]
