@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use ndarray::{Array2, ArrayD, ArrayView, Dimension};
 
-use crate::LoraError;
+use crate::{
+    LoraError,
+    update::{MAX_DELTA, check_size},
+};
 
 /// One low-rank update of a weight `W [out, in, kernel..]`: `dW = alpha / rank * B A`.
 ///
@@ -126,7 +129,7 @@ impl LoraModule {
     /// The dense update `dW [out, in * kh * kw]`, multiplied in `f64` and rounded once.
     ///
     /// # Errors
-    /// [`LoraError::FactorShapes`] when the factors do not fit each other.
+    /// As [`delta_f64`](Self::delta_f64).
     pub fn delta(&self) -> Result<Array2<f32>, LoraError> {
         Ok(self.delta_f64()?.mapv(|x| x as f32))
     }
@@ -134,9 +137,11 @@ impl LoraModule {
     /// The dense update in `f64`.
     ///
     /// # Errors
-    /// [`LoraError::FactorShapes`] when the factors do not fit each other.
+    /// [`LoraError::FactorShapes`] when the factors do not fit each other, [`LoraError::TooLarge`] for more
+    /// than 2^30 numbers, which a few bytes of factors can stand for.
     pub fn delta_f64(&self) -> Result<Array2<f64>, LoraError> {
         self.check()?;
+        check_size("the dense update", &self.weight_shape(), MAX_DELTA)?;
         let turned = self.a_turned() * self.b_turned();
         let scale = self.scale();
         Ok(Array2::from_shape_fn(

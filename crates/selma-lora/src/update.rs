@@ -76,7 +76,7 @@ pub enum Update {
 }
 
 /// The most numbers that a dense update may have, 8 GiB of them.
-const MAX_DELTA: usize = 1 << 30;
+pub(crate) const MAX_DELTA: usize = 1 << 30;
 
 /// Refuses shapes of more than `limit` numbers.
 pub(crate) fn check_size(what: &str, shape: &[usize], limit: usize) -> Result<(), LoraError> {

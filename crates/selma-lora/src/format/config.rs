@@ -150,6 +150,8 @@ impl ComponentConfig {
             "alpha_pattern" => self.alpha_patterns = patterns(key, value)?,
             "use_rslora" => self.rslora = on,
             "use_dora" => self.dora = on,
+            // Of layers that keep their weight as [in, out], as GPT-2 does.
+            "fan_in_fan_out" if on => return unsupported("LoRA of a transposed weight"),
             "use_qalora" if on => return unsupported("QA-LoRA"),
             "lora_bias" if on => return unsupported("LoRA with a bias"),
             "layer_replication" if !value.is_null() => {

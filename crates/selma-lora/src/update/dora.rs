@@ -173,6 +173,45 @@ mod tests {
     }
 
     #[test]
+    fn lengths_that_the_sum_has_already_change_nothing_more() {
+        // Then a DoRA is its direction: for outputs and inputs, linear and 3x3.
+        for (shape, lengths) in [
+            (&[5, 4][..], &[5, 1][..]),
+            (&[5, 4], &[1, 4]),
+            (&[5, 4, 3, 3], &[5, 1, 1, 1]),
+            (&[5, 4, 3, 3], &[1, 4, 1, 1]),
+        ] {
+            let mut lora = crate::init::gaussian("x", shape, 2, 3.0, 0).unwrap();
+            lora.b
+                .iter_mut()
+                .enumerate()
+                .for_each(|(i, x)| *x = i as f32 - 4.5);
+            let base =
+                ArrayD::from_shape_fn(IxDyn(shape), |i| (i[0] * 7 + i[1] * 5) as f32 % 11.0 - 5.0);
+            let delta = lora.delta_f64().unwrap();
+            let sum = &delta + &flattened(&base);
+            let kernel = sum.ncols() / 4;
+            let mut magnitude = ArrayD::zeros(IxDyn(lengths));
+            for ((row, column), x) in sum.indexed_iter() {
+                let mut at = vec![0; lengths.len()];
+                if lengths[0] == 1 {
+                    at[1] = column / kernel;
+                } else {
+                    at[0] = row;
+                }
+                magnitude[IxDyn(&at)] += (x * x) as f32;
+            }
+            magnitude.mapv_inplace(f32::sqrt);
+            let dora = Dora::of_lycoris(Update::Lora(lora), magnitude).unwrap();
+            let found = Update::Dora(dora).delta_on(&base.view()).unwrap();
+            let worst = (found - delta)
+                .iter()
+                .fold(0.0, |worst: f64, x| worst.max(x.abs()));
+            assert!(worst < 1e-4, "{shape:?} {lengths:?}: {worst:e}");
+        }
+    }
+
+    #[test]
     fn columns_can_have_lengths_too() {
         let base = arr2(&[[0.0, 3.0], [0.0, 4.0], [3.0, 0.0]]).into_dyn();
         let dora = Dora::of_lycoris(direction(), vector(&[1, 2], &[10.0, 1.0])).unwrap();
