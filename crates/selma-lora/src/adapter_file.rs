@@ -116,8 +116,8 @@ impl AdapterFile {
     }
 
     /// Like [`into_adapter`](Self::into_adapter) with the weights of the model at hand, which DoRA
-    /// needs. `base` gives the weight of a module, `[out, in]` or `[out, in, kh, kw]`; it is asked for
-    /// one module at a time, and only for those that are no LoRA. A caller that knows the SHA-256 of
+    /// needs. `base` gives the weight of a module, `[out, in]` or `[out, in, kh, kw]`, or none where the
+    /// model has no such module; it is asked for one module at a time, and only for those that are no LoRA. A caller that knows the SHA-256 of
     /// the model adds it to the metadata.
     ///
     /// ```no_run
@@ -128,26 +128,27 @@ impl AdapterFile {
     /// # fn read_weights() -> HashMap<String, ArrayD<f32>> { HashMap::new() }
     /// let mut weights = read_weights(); // by diffusers path: unet.conv_in ..
     /// let (adapter, report) = AdapterFile::load("dora.safetensors", None)?
-    ///     .into_adapter_on(RankRule::Energy(0.99), |module| {
-    ///         weights.remove(module).ok_or(LoraError::NotInModel)
-    ///     })?;
+    ///     .into_adapter_on(RankRule::Energy(0.99), |module| Ok::<_, LoraError>(weights.remove(module)))?;
     /// println!("{} of the update is lost", report.error);
     /// # Ok::<(), LoraError>(())
     /// ```
     ///
     /// # Errors
-    /// What `base` gives; around the module concerned ([`LoraError::InModule`]) what
-    /// [`Update::to_lora_on`] finds.
+    /// What `base` gives; around the module concerned ([`LoraError::InModule`])
+    /// [`LoraError::NotInModel`], and what [`Update::to_lora_on`] finds.
     pub fn into_adapter_on<E: From<LoraError>>(
         self,
         rule: RankRule,
-        mut base: impl FnMut(&str) -> Result<ArrayD<f32>, E>,
+        mut base: impl FnMut(&str) -> Result<Option<ArrayD<f32>>, E>,
     ) -> Result<(Adapter, ConversionReport), E> {
         rule.check()?;
         self.convert(rule, |path, update| {
             let lora = match update {
                 Update::Lora(_) => update.to_lora(rule, None),
-                _ => update.to_lora_on(rule, &base(path)?.view()),
+                _ => match base(path)? {
+                    Some(weight) => update.to_lora_on(rule, &weight.view()),
+                    None => Err(LoraError::NotInModel),
+                },
             };
             lora.map_err(|error| error.in_module(path).into())
         })

@@ -73,12 +73,7 @@ fn doras_move_the_weights_as_the_tools_do() {
 fn doras_become_loras_where_the_weights_are_given() {
     for (tool, file) in CASES {
         let (recorded, weights) = (recorded("dora_dw.safetensors", tool), weights(tool));
-        let base = |path: &str| {
-            weights
-                .get(&name(tool, path))
-                .cloned()
-                .ok_or(LoraError::NotInModel)
-        };
+        let base = |path: &str| Ok::<_, LoraError>(weights.get(&name(tool, path)).cloned());
         let (adapter, report) = load(file)
             .into_adapter_on(RankRule::Number(100), base)
             .unwrap();
@@ -102,12 +97,18 @@ fn doras_become_loras_where_the_weights_are_given() {
             small.modules
         );
 
-        let none = |_: &str| Err::<ArrayD<f32>, _>(LoraError::NotInModel);
+        let none = |_: &str| Ok::<_, LoraError>(None);
         let error = load(file)
             .into_adapter_on(RankRule::Number(2), none)
             .unwrap_err();
-        assert!(matches!(error, LoraError::NotInModel));
-        let other = |_: &str| Ok::<_, LoraError>(ArrayD::zeros(IxDyn(&[3, 3])));
+        let first = load(file).updates.keys().next().unwrap().clone();
+        assert!(error.to_string().contains(&first), "{error}");
+        let failing = |_: &str| Err(LoraError::NoAdapters);
+        let error = load(file)
+            .into_adapter_on(RankRule::Number(2), failing)
+            .unwrap_err();
+        assert!(matches!(error, LoraError::NoAdapters));
+        let other = |_: &str| Ok::<_, LoraError>(Some(ArrayD::zeros(IxDyn(&[3, 3]))));
         let error = load(file)
             .into_adapter_on(RankRule::Number(2), other)
             .unwrap_err();

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fmt};
 
-use safetensors::{SafeTensors, tensor::Metadata};
+use safetensors::{SafeTensorError, SafeTensors, tensor::Metadata};
 use serde::{
     Deserialize, Deserializer,
     de::{IgnoredAny, MapAccess, Visitor},
@@ -19,8 +19,9 @@ pub(crate) fn open(bytes: &[u8]) -> Result<(SafeTensors<'_>, Metadata), LoraErro
     let file = SafeTensors::deserialize(bytes).map_err(unreadable)?;
     let (length, header) = SafeTensors::read_metadata(bytes).map_err(unreadable)?;
     let json = bytes.get(8..).and_then(|rest| rest.get(..length));
-    let names = json.and_then(|json| serde_json::from_slice::<Names>(json).ok());
-    match names.and_then(|names| names.repeated) {
+    let names: Names = serde_json::from_slice(json.unwrap_or_default())
+        .map_err(|error| unreadable(SafeTensorError::InvalidHeaderDeserialization(error)))?;
+    match names.repeated {
         Some(name) => Err(LoraError::RepeatedName { name }),
         None => Ok((file, header)),
     }
