@@ -13,7 +13,7 @@ use ndarray::{ArrayD, IxDyn};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use selma_lora::{
-    Adapter, AdapterFile, LoraError, Merge, RankRule, Update, init,
+    Adapter, AdapterFile, LoraError, Merge, Method, RankRule, Update, Weighted, init,
     merge::{Masks, Term},
 };
 
@@ -180,6 +180,43 @@ fn no_change_of_masks_or_recipes_is_a_panic() {
     }
     assert!(0 < masks_read && masks_read < 2000, "{masks_read}");
     assert!(0 < recipes_run && recipes_run < 2000, "{recipes_run}");
+}
+
+#[test]
+fn merges_of_changed_files_are_an_error_or_finite() {
+    let mut random = ChaCha8Rng::seed_from_u64(4);
+    let bytes = std::fs::read(fixture("kohya_a.safetensors")).unwrap();
+    let sound = Adapter::from_bytes(&bytes, None).unwrap();
+    let data = 8 + header_length(&bytes);
+    let mut merged = 0;
+    for method in Method::ALL {
+        for _ in 0..12 {
+            let mut other = bytes.clone();
+            // Numbers of any size, some of them near the ends of their range.
+            for _ in 0..4 {
+                let at = random.random_range(data..other.len());
+                other[at] = random.random();
+            }
+            let Ok(other) = Adapter::from_bytes(&other, None) else {
+                continue;
+            };
+            let inputs = [Weighted::from(&sound), Weighted::from(&other)];
+            let half = Merge {
+                density: Some(0.5),
+                ..Merge::new(method)
+            };
+            let known = half.validate([1.0, 1.0].into_iter()).is_ok();
+            let merge = if known { half } else { Merge::new(method) };
+            if let Ok((result, _)) = merge.run(&inputs) {
+                assert!(
+                    result.modules.values().all(|module| module.is_finite()),
+                    "{method}"
+                );
+                merged += 1;
+            }
+        }
+    }
+    assert!(merged > 200, "{merged}");
 }
 
 #[test]
