@@ -1,6 +1,7 @@
 //! The naming schemes of adapter files.
 
 mod config;
+mod header;
 mod keys;
 mod load;
 mod names;
@@ -15,6 +16,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use header::open;
 pub(crate) use load::{Content, Kinds, from_bytes, load};
 pub use names::ModuleNames;
 pub(crate) use peft::save;

@@ -32,4 +32,4 @@ pub use merge::{Merge, MergeReport, Method, Weighted};
 pub use models::Model;
 pub use module::LoraModule;
 pub use rank::{Cut, RankRule, ResizeReport, ResizedModule};
-pub use update::{Kind, Loha, Lokr, Update};
+pub use update::{Dora, Kind, Loha, Lokr, Update};
