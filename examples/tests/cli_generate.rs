@@ -262,6 +262,36 @@ fn sdxl_draws_at_its_own_guidance() {
 }
 
 #[test]
+fn sdxl_is_told_sizes() {
+    let selma = Selma::new();
+    let draw = |out: &str, sizes: &str| {
+        let model = tiny_sdxl();
+        let args = ["--model", &model, "--prompt", "red"];
+        selma.run_with(&format!("generate --steps 2 --out {out} {sizes}"), &args)
+    };
+    draw("own.png", "").ok();
+    draw("same.png", "--crop 0,0").ok();
+    assert_eq!(apart(&selma, "own.png", "same.png"), 0);
+    let told = "--original-size 8x4 --crop 2,1 --target-size 8x8";
+    draw("told.png", told).ok();
+    assert_ne!(apart(&selma, "own.png", "told.png"), 0);
+    let shown = selma.run("inspect told.png").ok();
+    let sizes = "\"original_size\":[4,8],\"crops_coords_top_left\":[1,2],\"target_size\":[8,8]";
+    assert!(shown.text().contains(sizes), "{}", shown.text());
+    assert!(
+        !selma
+            .run("inspect own.png")
+            .ok()
+            .text()
+            .contains("sizes told")
+    );
+    draw("wrong.png", "--original-size 8").misused(&["WIDTHxHEIGHT"]);
+    draw("wrong.png", "--crop 8x8").misused(&["X,Y"]);
+    generate(&selma, "--out wrong.png --crop 1,1").failed(&["not SDXL"]);
+    assert!(!selma.path("wrong.png").exists());
+}
+
+#[test]
 fn latents_come_in_and_go_out() {
     let selma = Selma::new();
     Latents::noise(&[0], 4, 8, 8)

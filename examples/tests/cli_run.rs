@@ -218,6 +218,42 @@ fn stages_run_alone_in_their_order() {
 }
 
 #[test]
+fn runs_with_several_seeds_are_set_side_by_side() {
+    let selma = world();
+    for (name, seed) in [("one", 7), ("two", 8)] {
+        let seed = format!("seed = {seed}");
+        let recipe = RECIPE.replace("tiny", name).replace("seed = 7", &seed);
+        selma.write(&format!("{name}.toml"), recipe);
+        selma.run(&format!("run {name}.toml --out {name}")).ok();
+    }
+    let ended = selma.run("report one two").ok();
+    let table = ended.text();
+    let lines: Vec<&str> = table.trim().lines().collect();
+    assert_eq!(lines[0], "| model | one | two | together | vs base |");
+    let names: Vec<&str> = lines[2..]
+        .iter()
+        .filter_map(|line| line.split(' ').nth(1))
+        .collect();
+    assert_eq!(names, ["base", "coco", "count\\_bench", "merged-mean"]);
+    assert_eq!(lines[3].matches("p\u{a0}=").count(), 3, "{table}");
+
+    selma.run("report one one").failed(&["one"]);
+    selma.write(
+        "other.toml",
+        RECIPE
+            .replace("rank = 2", "rank = 3")
+            .replace("seed = 7", "seed = 9"),
+    );
+    selma.run("run other.toml --out other --stage prompts").ok();
+    selma.run("report one other").failed(&["others in tiny"]);
+    let seed = RECIPE.replace("tiny", "three");
+    selma.write("three.toml", seed);
+    selma.run("run three.toml --out three --stage prompts").ok();
+    selma.run("report one three").failed(&["seed", "7 twice"]);
+    selma.run("report").misused(&["DIR"]);
+}
+
+#[test]
 fn a_recipe_that_cannot_be_used_is_named() {
     let selma = world();
     let with = |name: &str, from: &str, to: &str| {

@@ -70,7 +70,8 @@ fn compare_key(
         .collect()
 }
 
-fn check_settings(a: &EvalResult, b: &EvalResult) -> Result<(), EvalError> {
+/// Sees that two results were judged and scored in the same way.
+pub(crate) fn check_settings(a: &EvalResult, b: &EvalResult) -> Result<(), EvalError> {
     let settings = |result: &EvalResult| {
         [
             ("VQA model", result.vqa.clone()),

@@ -285,6 +285,12 @@ pub enum EvalError {
         /// Model whose result has not.
         absent_from: String,
     },
+    /// Two evaluations that shall be pooled have one name.
+    #[error("cannot pool: two evaluations are called {name}")]
+    RepeatedName {
+        /// The name.
+        name: String,
+    },
     /// Two results asked different questions about an item.
     #[error("cannot compare: the questions of item {item} differ at proposition {proposition}")]
     QuestionsDiffer {

@@ -131,6 +131,20 @@ pub fn score(
             items.push(result);
         }
     }
+    summarise(model, vqa, options, items, skipped)
+}
+
+/// The scores of judged items.
+///
+/// # Errors
+/// [`EvalError::Empty`] without items, [`EvalError::Setting`] for bootstrap settings that make no sense.
+pub(crate) fn summarise(
+    model: &str,
+    vqa: &str,
+    options: &EvalOptions,
+    items: Vec<ItemResult>,
+    skipped: Vec<String>,
+) -> Result<EvalResult, EvalError> {
     let Some(overall) = clusters(&items, options.aggregation, |_, _| Some("")).remove("") else {
         return Err(EvalError::Empty {
             what: "answered items",

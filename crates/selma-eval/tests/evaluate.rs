@@ -16,7 +16,7 @@ use image::{Rgb, RgbImage};
 use selma_durable::DurableError;
 use selma_eval::{
     Answers, Bootstrap, By, DsgQuestion, EvalError, EvalOptions, EvalResult, ImageFolder, Progress,
-    QuestionSet, Vqa, ask, compare, compare_by, evaluate, score,
+    QuestionSet, Vqa, ask, compare, compare_by, evaluate, pool, score,
 };
 
 /// Sees one thing: which of red, green and blue is the strongest at the first pixel.
@@ -441,4 +441,54 @@ fn unknown_options_are_refused() {
     options.bootstrap.resamples = 0;
     let error = score("m", "v", &questions(&WANTED), &Answers::new(), &options).unwrap_err();
     assert!(matches!(error, EvalError::Setting { .. }), "{error}");
+}
+
+#[test]
+fn pools_repetitions_of_an_evaluation() {
+    let first = result(
+        "m",
+        &[("warm_1", RED), ("warm_2", RED), ("cold_1", GREEN)],
+        &WANTED,
+    );
+    let second = result(
+        "m",
+        &[("warm_1", RED), ("warm_2", GREEN), ("cold_1", RED)],
+        &WANTED,
+    );
+    let named = |results: [&EvalResult; 2]| {
+        let names = ["a".to_owned(), "b".to_owned()];
+        pool(names.into_iter().zip(results)).unwrap()
+    };
+    let both = named([&first, &second]);
+    assert_eq!(both.questions, first.questions + second.questions);
+    assert_eq!(both.overall.clusters, 6);
+    let mean = f64::midpoint(first.overall.mean, second.overall.mean);
+    assert!((both.overall.mean - mean).abs() < 1e-12);
+    assert_eq!(
+        both.items[3].item_id,
+        format!("b/{}", second.items[0].item_id)
+    );
+    // Pools of the same repetitions are compared prompt by prompt within each.
+    let paired = compare(&named([&first, &first]), &both).unwrap();
+    assert_eq!(paired.clusters, 6);
+    let apart = compare(&first, &second).unwrap().difference;
+    assert!((paired.difference - apart / 2.0).abs() < 1e-12);
+
+    let none: [(String, &EvalResult); 0] = [];
+    assert_eq!(
+        pool(none).unwrap_err().to_string(),
+        "no evaluations: nothing to evaluate"
+    );
+    let twice = ["a", "a"].map(|name| (name.to_owned(), &first));
+    let error = pool(twice).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot pool: two evaluations are called a"
+    );
+    let judged = EvalResult {
+        vqa: "another judge".to_owned(),
+        ..first.clone()
+    };
+    let error = pool([("a".to_owned(), &first), ("b".to_owned(), &judged)]).unwrap_err();
+    assert!(matches!(error, EvalError::SettingsDiffer { .. }), "{error}");
 }

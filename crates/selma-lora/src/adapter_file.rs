@@ -2,21 +2,23 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use ndarray::ArrayD;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    Adapter, Cut, Kind, LoraError, ModuleNames, RankRule, Source, Update,
+    Adapter, Cut, Kind, LoraError, LoraModule, ModuleNames, RankRule, Source, Update,
     format::{self, Kinds},
     rank::total,
 };
 
 /// What a file holds, LoRA or not: LoHa, LoKr and full differences stay what they are, with their
-/// dense `dW` at hand, until [`into_adapter`](Self::into_adapter) makes LoRAs of them.
+/// dense `dW` at hand, until [`into_adapter`](Self::into_adapter) makes LoRAs of them. What a DoRA does
+/// depends on the weights of the model, so that its dense `dW` ([`Update::delta_on`]) and its LoRA
+/// ([`into_adapter_on`](Self::into_adapter_on)) take these.
 ///
 /// [`Adapter::load`] reads LoRAs alone and refuses the other kinds, so that none is approximated
-/// unasked. DoRA, trained norms, biases and embeddings are refused by both: their effect cannot be
-/// said without the base model, or is not an update of a weight.
+/// unasked. Trained norms, biases and embeddings are refused by both, as they are no update of a weight.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterFile {
     /// The updates by diffusers path, component included.
@@ -90,7 +92,7 @@ impl AdapterFile {
     /// # Errors
     /// Around the module concerned ([`LoraError::InModule`]): [`LoraError::WeightShapes`] when an
     /// update does not fit the model's weight, [`LoraError::NotInModel`] when the model lacks a module
-    /// that is no LoRA, and what [`Update::to_lora`] finds.
+    /// that is no LoRA, [`LoraError::BaseNeeded`] for DoRA, and what [`Update::to_lora`] finds.
     pub fn into_adapter(
         self,
         rule: RankRule,
@@ -103,21 +105,68 @@ impl AdapterFile {
                 .map(|(path, shape)| (path.as_str(), shape.as_slice()))
                 .collect()
         });
+        self.convert(rule, |path, update| {
+            let weight = weights.as_ref().and_then(|map| map.get(path));
+            if weights.is_some() && weight.is_none() && update.kind() != Kind::Lora {
+                return Err(LoraError::NotInModel.in_module(path));
+            }
+            let lora = update.to_lora(rule, weight.copied());
+            lora.map_err(|error| error.in_module(path))
+        })
+    }
+
+    /// Like [`into_adapter`](Self::into_adapter) with the weights of the model at hand, which DoRA
+    /// needs. `base` gives the weight of a module, `[out, in]` or `[out, in, kh, kw]`, or none where the
+    /// model has no such module; it is asked for one module at a time, and only for those that are no LoRA. A caller that knows the SHA-256 of
+    /// the model adds it to the metadata.
+    ///
+    /// ```no_run
+    /// use std::collections::HashMap;
+    /// use ndarray::ArrayD;
+    /// use selma_lora::{AdapterFile, LoraError, RankRule};
+    ///
+    /// # fn read_weights() -> HashMap<String, ArrayD<f32>> { HashMap::new() }
+    /// let mut weights = read_weights(); // by diffusers path: unet.conv_in ..
+    /// let (adapter, report) = AdapterFile::load("dora.safetensors", None)?
+    ///     .into_adapter_on(RankRule::Energy(0.99), |module| Ok::<_, LoraError>(weights.remove(module)))?;
+    /// println!("{} of the update is lost", report.error);
+    /// # Ok::<(), LoraError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What `base` gives; around the module concerned ([`LoraError::InModule`])
+    /// [`LoraError::NotInModel`], and what [`Update::to_lora_on`] finds.
+    pub fn into_adapter_on<E: From<LoraError>>(
+        self,
+        rule: RankRule,
+        mut base: impl FnMut(&str) -> Result<Option<ArrayD<f32>>, E>,
+    ) -> Result<(Adapter, ConversionReport), E> {
+        rule.check()?;
+        self.convert(rule, |path, update| {
+            let lora = match update {
+                Update::Lora(_) => update.to_lora(rule, None),
+                _ => match base(path)? {
+                    Some(weight) => update.to_lora_on(rule, &weight.view()),
+                    None => Err(LoraError::NotInModel),
+                },
+            };
+            lora.map_err(|error| error.in_module(path).into())
+        })
+    }
+
+    fn convert<E>(
+        self,
+        rule: RankRule,
+        mut to_lora: impl FnMut(&str, &Update) -> Result<(LoraModule, Cut), E>,
+    ) -> Result<(Adapter, ConversionReport), E> {
         let mut modules = BTreeMap::new();
         let mut reports = Vec::new();
         for (path, update) in self.updates {
-            let kind = update.kind();
-            let weight = weights.as_ref().and_then(|map| map.get(path.as_str()));
-            if weights.is_some() && weight.is_none() && kind != Kind::Lora {
-                return Err(LoraError::NotInModel.in_module(&path));
-            }
-            let (lora, cut) = update
-                .to_lora(rule, weight.copied())
-                .map_err(|error| error.in_module(&path))?;
+            let (lora, cut) = to_lora(&path, &update)?;
             modules.insert(path.clone(), lora);
             reports.push(ConvertedModule {
                 module: path,
-                kind,
+                kind: update.kind(),
                 cut,
             });
         }

@@ -47,6 +47,12 @@ pub enum LoraError {
         /// The cause.
         error: safetensors::SafeTensorError,
     },
+    /// The header of a safetensors file gives one name twice; readers differ in which one they take.
+    #[error("the header names {name:?} twice")]
+    RepeatedName {
+        /// The name of a tensor or of a note in the metadata.
+        name: String,
+    },
     /// The file holds no LoRA factors at all.
     #[error("the file holds no LoRA factors")]
     Empty,
@@ -57,6 +63,14 @@ pub enum LoraError {
         key: String,
         /// The type found.
         found: String,
+    },
+    /// A file of few bytes stands for more numbers than any layer has.
+    #[error("{what} has the shape {shape:?}, which is too large")]
+    TooLarge {
+        /// A tensor, or what is made of several.
+        what: String,
+        /// Its shape.
+        shape: Vec<usize>,
     },
     /// A tensor holds NaN or infinity.
     #[error("tensor {key} holds a value that is not finite")]
@@ -123,6 +137,12 @@ pub enum LoraError {
         missing: &'static str,
         /// A tensor of the module that is there.
         found: String,
+    },
+    /// An update cannot be said without the weight it is for.
+    #[error("what {kind} does to a weight depends on the weight, which is not given")]
+    BaseNeeded {
+        /// The kind of update.
+        kind: crate::Kind,
     },
     /// The shapes of the two factors do not belong together.
     #[error(

@@ -1,6 +1,7 @@
 //! The naming schemes of adapter files.
 
 mod config;
+mod header;
 mod keys;
 mod lazy;
 mod load;
@@ -17,6 +18,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use header::open;
 pub(crate) use lazy::{LazyFile, open as open_lazy};
 pub(crate) use load::{Content, Kinds, from_bytes, load};
 pub use names::ModuleNames;

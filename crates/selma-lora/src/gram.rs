@@ -133,7 +133,7 @@ fn balance(mut b: Mat<f64>, mut a_turned: Mat<f64>, squares: &[f64]) -> Truncate
         x.iter_mut().for_each(|value| *value *= for_x);
         y.iter_mut().for_each(|value| *value *= for_y);
     }
-    Truncated::new(b, a_turned, squares)
+    Truncated::new(&b, a_turned, squares)
 }
 
 #[cfg(test)]

@@ -35,4 +35,4 @@ pub use models::Model;
 pub use module::LoraModule;
 pub use rank::{Cut, RankRule, ResizeReport, ResizedModule};
 pub use reader::AdapterReader;
-pub use update::{Kind, Loha, Lokr, Update};
+pub use update::{Dora, Kind, Loha, Lokr, Update};

@@ -226,12 +226,12 @@ fn cut(
     };
     let (left, right) = out_of_core(scaled(svd.U()), scaled(svd.V()));
     let squares: Vec<f64> = values.iter().map(|x| x * x).collect();
-    Ok(Truncated::new(left, right, &squares))
+    Ok(Truncated::new(&left, right, &squares))
 }
 
 impl Truncated {
     /// From `B [m, k]`, `A^T [n, k]` and the squares of all singular values, the largest first.
-    pub(crate) fn new(b: Mat<f64>, a_turned: Mat<f64>, squares: &[f64]) -> Self {
+    pub(crate) fn new(b: &Mat<f64>, a_turned: Mat<f64>, squares: &[f64]) -> Self {
         let total: f64 = squares.iter().sum();
         let lost: f64 = squares.iter().skip(a_turned.ncols()).sum();
         Self {

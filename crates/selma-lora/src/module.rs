@@ -2,9 +2,13 @@
 
 use std::borrow::Cow;
 
-use ndarray::{Array2, ArrayD};
+use ndarray::{Array2, ArrayD, ArrayView, Dimension};
 
-use crate::{LoraError, dtype::are_finite};
+use crate::{
+    LoraError,
+    dtype::are_finite,
+    update::{MAX_DELTA, check_size},
+};
 
 /// One low-rank update of a weight `W [out, in, kernel..]`: `dW = alpha / rank * B A`.
 ///
@@ -31,6 +35,30 @@ impl LoraModule {
         let module = Self { a, b, alpha };
         module.check()?;
         Ok(module)
+    }
+
+    /// Puts two factors together that belong to somebody else, for example to a trainer; they are copied.
+    /// A linear layer has two-dimensional factors, a convolution four-dimensional ones.
+    ///
+    /// ```
+    /// use ndarray::{Array2, s};
+    /// use selma_lora::LoraModule;
+    ///
+    /// // All of a trainer's down projections in one array, of which this module has four rows.
+    /// let (downs, up) = (Array2::<f32>::ones((32, 320)), Array2::<f32>::zeros((640, 4)));
+    /// let module = LoraModule::from_views(&downs.slice(s![8..12, ..]), &up.view(), 4.0)?;
+    /// assert_eq!((module.rank(), module.weight_shape()), (4, vec![640, 320]));
+    /// # Ok::<(), selma_lora::LoraError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn from_views<D: Dimension, E: Dimension>(
+        a: &ArrayView<'_, f32, D>,
+        b: &ArrayView<'_, f32, E>,
+        alpha: f64,
+    ) -> Result<Self, LoraError> {
+        Self::new(a.to_owned().into_dyn(), b.to_owned().into_dyn(), alpha)
     }
 
     /// Checks what [`new`](Self::new) checks; the fields are public and may have been changed.
@@ -102,7 +130,7 @@ impl LoraModule {
     /// The dense update `dW [out, in * kh * kw]`, multiplied in `f64` and rounded once.
     ///
     /// # Errors
-    /// [`LoraError::FactorShapes`] when the factors do not fit each other.
+    /// As [`delta_f64`](Self::delta_f64).
     pub fn delta(&self) -> Result<Array2<f32>, LoraError> {
         Ok(self.delta_f64()?.mapv(|x| x as f32))
     }
@@ -110,9 +138,11 @@ impl LoraModule {
     /// The dense update in `f64`.
     ///
     /// # Errors
-    /// [`LoraError::FactorShapes`] when the factors do not fit each other.
+    /// [`LoraError::FactorShapes`] when the factors do not fit each other, [`LoraError::TooLarge`] for more
+    /// than 2^30 numbers, which a few bytes of factors can stand for.
     pub fn delta_f64(&self) -> Result<Array2<f64>, LoraError> {
         self.check()?;
+        check_size("the dense update", &self.weight_shape(), MAX_DELTA)?;
         let turned = self.a_turned() * self.b_turned();
         let scale = self.scale();
         Ok(Array2::from_shape_fn(

@@ -172,6 +172,31 @@ fn modules_of_a_foreign_model_are_found_by_its_list() {
 }
 
 #[test]
+fn ranks_of_modules_with_alike_or_odd_names_are_kept_apart() {
+    // Of two modules one is called like the end of the other; the third is no regular expression.
+    let ranks = [
+        ("unet.mix", 2),
+        ("unet.blocks.0.mix", 4),
+        ("unet.(odd", 3),
+        ("unet.last", 4),
+    ];
+    let adapter = Adapter::new(ranks.map(|(path, rank)| {
+        let module = init::gaussian(path, &[4, 4], rank, rank as f64, 0).unwrap();
+        (path.to_owned(), module)
+    }));
+    let folder = tempfile::tempdir().unwrap();
+    for format in [Format::Diffusers, Format::DiffusersScript, Format::Peft] {
+        let path = folder.path().join(format.to_string());
+        adapter.save(&path, format, Dtype::F32).unwrap();
+        assert_eq!(
+            Adapter::load(&path).unwrap().modules,
+            adapter.modules,
+            "{format}"
+        );
+    }
+}
+
+#[test]
 fn what_cannot_be_written_is_refused_and_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x.safetensors");

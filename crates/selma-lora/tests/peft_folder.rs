@@ -127,6 +127,7 @@ fn configurations_that_change_the_result_are_refused() {
     for (field, value, text) in [
         ("use_dora", json!(true), "DoRA"),
         ("use_qalora", json!(true), "QA-LoRA"),
+        ("fan_in_fan_out", json!(true), "transposed"),
         ("lora_bias", json!(true), "bias"),
         ("layer_replication", json!([[0, 2]]), "replicated"),
         ("init_lora_weights", json!("pissa_niter_4"), "PiSSA"),

@@ -93,7 +93,11 @@ proptest! {
         for format in FORMATS {
             for (dtype, limit) in [(Dtype::F32, 3e-7), (Dtype::F16, 2e-3), (Dtype::BF16, 1.6e-2)] {
                 let read = through(&adapter, format, dtype);
-                prop_assert_eq!(read.source.as_ref().unwrap().format, format);
+                let found = read.source.as_ref().unwrap().format;
+                // Outside of attention the two formats give text encoders the same names.
+                let script = |path: &String| path.starts_with("unet.") || path.contains(".self_attn.");
+                let alike = format == Format::DiffusersScript && !adapter.modules.keys().any(script);
+                prop_assert_eq!(found, if alike { Format::Diffusers } else { format });
                 let error = worst(&adapter, &read);
                 prop_assert!(error < limit, "{} {}: {}", format, dtype, error);
             }

@@ -1,5 +1,7 @@
 //! Adapters read and merged module by module, against the same done in memory.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::fs;
 
 use ndarray::Array;

@@ -21,6 +21,7 @@ pub use expert::{Expert, Metrics};
 pub use layout::Layout;
 pub use recipe::{EvalStage, ImageStage, MergeStage, PromptStage, Recipe, TrainStage, Writer};
 pub use run::{Model, Run, Stage};
+pub use stages::seeds::compare_seeds;
 
 pub use {
     selma_dataset as dataset, selma_diffusion as diffusion, selma_durable as durable,

@@ -32,7 +32,7 @@ impl StableDiffusion {
     ) -> Result<(Conditioning, Vec<Truncated>), DiffusionError> {
         let [height, width] = conditions.size;
         let micro = conditions.micro;
-        if self.text_encoder_2.is_none() && *micro != MicroConditioning::default() {
+        if self.text_encoder_2.is_none() && !micro.is_default() {
             return Err(DiffusionError::Request {
                 what: "micro-conditioning",
                 expected: "none, for the model is not SDXL".to_owned(),

@@ -1,11 +1,14 @@
 //! Sizes that SDXL is conditioned on.
 
+use serde::{Deserialize, Serialize};
+
 use crate::models::TimeIds;
 
 /// What SDXL is told about the sizes of a picture (arXiv 2307.01952, section 2.2). Heights come first, all in pixels.
 ///
 /// The defaults are those of diffusers' `StableDiffusionXLPipeline`: a picture that was neither scaled nor cropped.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MicroConditioning {
     /// Size before scaling; that of the picture if none is given. A small one gives a blurred picture.
     pub original_size: Option<[usize; 2]>,
@@ -23,6 +26,12 @@ pub struct MicroConditioning {
 }
 
 impl MicroConditioning {
+    /// Whether nothing is told but the picture's own size.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// The time ids of the prompts of a picture.
     #[must_use]
     pub fn time_ids(&self, height: usize, width: usize) -> TimeIds {

@@ -141,6 +141,7 @@ pub fn describe(path: impl AsRef<Path>) -> Result<Description, DiffusionError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pipeline::MicroConditioning;
     use crate::schedulers::{PredictionType, SchedulerConfig};
 
     pub(super) fn settings(prompt: &str) -> Settings {
@@ -154,6 +155,10 @@ mod tests {
             guidance: 7.5,
             guidance_rescale: 0.7,
             clip_skip: Some(1),
+            micro_conditioning: MicroConditioning {
+                original_size: Some([512, 768]),
+                ..MicroConditioning::default()
+            },
             scheduler: "dpmpp_2m_karras".to_owned(),
             scheduler_config: SchedulerConfig {
                 use_karras_sigmas: Some(true),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::DiffusionError;
 use crate::hash::sha256;
+use crate::pipeline::MicroConditioning;
 use crate::schedulers::SchedulerConfig;
 
 /// Everything that a picture can be drawn again with, besides its size. Hashes are SHA-256 in hexadecimal.
@@ -30,6 +31,9 @@ pub struct Settings {
     /// Layers of the text encoders that were skipped, if any was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_skip: Option<usize>,
+    /// The sizes that SDXL was told, where they were not the picture's own.
+    #[serde(default, skip_serializing_if = "MicroConditioning::is_default")]
+    pub micro_conditioning: MicroConditioning,
     /// Name of the scheduler.
     pub scheduler: String,
     /// Its whole configuration.

@@ -19,7 +19,9 @@ const AHEAD: usize = 256 << 20;
 /// Fills a module from a file whose keys are the module's field paths.
 ///
 /// `rename` turns a field path into the key under which the file keeps it; `ignore` names keys that are no parameters.
-/// Values are converted to `f32`, by all threads; what was converted of the file is given back to the system.
+/// Values of another type than `f32` are converted to it, by all threads, and what was converted of the file is given back to
+/// the system; values of `f32` stay in the mapped file, which must not be changed while the module lives (one that is replaced
+/// by renaming another over it may be).
 ///
 /// # Errors
 ///
@@ -172,12 +174,12 @@ impl<R: Fn(&str) -> String> ModuleVisitor for Plan<'_, R> {
 struct Filler<'a> {
     weights: &'a Weights,
     wanted: VecDeque<(String, &'a StoredTensor)>,
-    ready: VecDeque<Vec<f32>>,
+    ready: VecDeque<TensorData>,
     failure: Option<WeightsError>,
 }
 
 impl Filler<'_> {
-    fn next(&mut self) -> Option<Vec<f32>> {
+    fn next(&mut self) -> Option<TensorData> {
         if self.ready.is_empty() {
             self.convert();
         }
@@ -200,10 +202,10 @@ impl Filler<'_> {
         let converted: Result<Vec<_>, WeightsError> = group
             .into_par_iter()
             .map(|(key, tensor)| {
-                let values = tensor.floats().unwrap_or_default();
-                tensor.release();
-                match first_not_finite(&values) {
-                    None => Ok(values),
+                let data = tensor.data();
+                let data = data.unwrap_or_else(|| TensorData::new(Vec::<f32>::new(), [0]));
+                match first_not_finite(data.as_slice().unwrap_or_default()) {
+                    None => Ok(data),
                     Some((index, value)) => Err(WeightsError::NonFinite {
                         path: path.to_owned(),
                         key,
@@ -214,7 +216,7 @@ impl Filler<'_> {
             })
             .collect();
         match converted {
-            Ok(values) => self.ready = values.into(),
+            Ok(data) => self.ready = data.into(),
             Err(error) => {
                 self.wanted.clear();
                 self.failure.get_or_insert(error);
@@ -225,11 +227,11 @@ impl Filler<'_> {
 
 impl ModuleMapper for Filler<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(values) = self.next() else {
+        let Some(data) = self.next() else {
             return param;
         };
-        let (shape, device, id) = (param.lazy_shape(), param.lazy_device(), param.id);
-        let tensor = Tensor::from_data(TensorData::new(values, shape), &device);
+        let (device, id) = (param.lazy_device(), param.id);
+        let tensor = Tensor::from_data(data, &device);
         param.transform_for_load(tensor, id)
     }
 }

@@ -3,7 +3,9 @@
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use burn::tensor::{AllocationProperty, Bytes};
 use memmap2::Mmap;
 
 use crate::DiffusionError;
@@ -46,6 +48,15 @@ impl MappedFile {
         &self.map
     }
 
+    /// Bytes of the file as a tensor's memory, without a copy: the file stays mapped as long as they live, and what is
+    /// written to them goes to a copy. `None` if the range does not lie in the file.
+    pub(crate) fn shared(self: &Arc<Self>, range: Range<usize>) -> Option<Bytes> {
+        self.map.get(range.clone())?;
+        let file = self.clone();
+        let bytes = bytes::Bytes::from_owner(MappedRange { file, range });
+        Some(Bytes::from_shared(bytes, AllocationProperty::File))
+    }
+
     /// Gives the pages of a range back to the system, which reads them again if they are needed once more.
     ///
     /// A tensor whose values were copied out is not needed again; without this the whole file would stay in memory
@@ -68,5 +79,17 @@ impl MappedFile {
         }
         #[cfg(not(unix))]
         drop(range);
+    }
+}
+
+/// A range that lies in a mapped file.
+struct MappedRange {
+    file: Arc<MappedFile>,
+    range: Range<usize>,
+}
+
+impl AsRef<[u8]> for MappedRange {
+    fn as_ref(&self) -> &[u8] {
+        self.file.map.get(self.range.clone()).unwrap_or_default()
     }
 }

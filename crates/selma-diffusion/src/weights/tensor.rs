@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use burn::tensor::{Bytes, DType, TensorData};
 use half::{bf16, f16};
 use safetensors::Dtype;
 
@@ -139,6 +140,45 @@ impl StoredTensor {
         }
     }
 
+    /// Values as `f32`: those of `F32` that lie in the file as a tensor lies in memory stay there, others are converted, and
+    /// their part of the file is given back to the system. `None` where [`floats`](Self::floats) has none.
+    pub(crate) fn data(&self) -> Option<TensorData> {
+        let bytes = match self.in_place() {
+            Some(bytes) => bytes,
+            None => {
+                let values = self.floats()?;
+                if let Some(range) = self.range() {
+                    self.file.release(range);
+                }
+                Bytes::from_elems(values)
+            }
+        };
+        Some(TensorData::from_bytes(
+            bytes,
+            self.shape.clone(),
+            DType::F32,
+        ))
+    }
+
+    /// The file's own bytes, if they are what `f32` is in memory, in order and aligned.
+    fn in_place(&self) -> Option<Bytes> {
+        let plain = self.dtype == Dtype::F32
+            && cfg!(target_endian = "little")
+            && contiguous_strides(&self.shape)? == self.strides;
+        let range = self.range()?;
+        let aligned = self
+            .file
+            .bytes()
+            .get(range.clone())?
+            .as_ptr()
+            .align_offset(align_of::<f32>())
+            == 0;
+        if !plain || !aligned || range.is_empty() {
+            return None;
+        }
+        self.file.shared(range)
+    }
+
     /// Values of `I32` or `I64`; `None` if they are of another type, or one does not fit `i32`.
     pub(crate) fn integers(&self) -> Option<Vec<i32>> {
         match self.dtype {
@@ -148,13 +188,6 @@ impl StoredTensor {
                 .into_iter()
                 .collect(),
             _ => None,
-        }
-    }
-
-    /// Gives the file's pages back; see [`MappedFile::release`].
-    pub(crate) fn release(&self) {
-        if let Some(range) = self.range() {
-            self.file.release(range);
         }
     }
 
@@ -263,10 +296,39 @@ mod tests {
     }
 
     #[test]
-    fn what_is_released_can_be_read_again() {
-        let (_folder, file) = file(4);
-        let tensor = StoredTensor::contiguous(file, Dtype::F32, 0, vec![4]).unwrap();
-        tensor.release();
-        assert_eq!(tensor.floats().unwrap(), [0.0, 1.0, 2.0, 3.0]);
+    fn values_in_order_stay_in_the_file_and_others_are_copied() {
+        let (_folder, file) = file(6);
+        let bytes = file.bytes().as_ptr();
+        let matrix = StoredTensor::contiguous(file.clone(), Dtype::F32, 4, vec![1, 3]).unwrap();
+        let data = matrix.data().unwrap();
+        assert_eq!(data.as_slice::<f32>().unwrap(), [1.0, 2.0, 3.0]);
+        assert_eq!(data.as_bytes().as_ptr(), bytes.wrapping_add(4));
+        let turned = StoredTensor::contiguous(file.clone(), Dtype::F32, 0, vec![2, 3]).unwrap();
+        let turned = turned.transposed().unwrap();
+        let copied = turned.data().unwrap();
+        assert_eq!(copied.shape().to_vec(), [3, 2]);
+        let values = [0.0, 3.0, 1.0, 4.0, 2.0, 5.0];
+        assert_eq!(copied.as_slice::<f32>().unwrap(), values);
+        // What was given back can be read again.
+        assert_eq!(turned.data().unwrap().as_slice::<f32>().unwrap(), values);
+        let halves = StoredTensor::contiguous(file.clone(), Dtype::F16, 0, vec![2]).unwrap();
+        assert_eq!(halves.data().unwrap().as_slice::<f32>().unwrap(), [0.0; 2]);
+        let odd = StoredTensor::contiguous(file, Dtype::F32, 2, vec![1]).unwrap();
+        let expected = f32::from_le_bytes([0, 0, 0, 0]);
+        assert_eq!(odd.data().unwrap().as_slice::<f32>().unwrap(), [expected]);
+    }
+
+    #[test]
+    fn what_is_written_to_values_of_a_file_does_not_reach_the_file() {
+        let (_folder, file) = file(3);
+        let tensor = StoredTensor::contiguous(file.clone(), Dtype::F32, 0, vec![3]).unwrap();
+        let mut data = tensor.data().unwrap();
+        data.as_mut_slice::<f32>().unwrap().fill(7.0);
+        assert_eq!(data.as_slice::<f32>().unwrap(), [7.0; 3]);
+        assert_eq!(tensor.floats().unwrap(), [0.0, 1.0, 2.0]);
+        // The file stays mapped as long as there are values in it.
+        let data = tensor.data().unwrap();
+        drop((tensor, file));
+        assert_eq!(data.as_slice::<f32>().unwrap(), [0.0, 1.0, 2.0]);
     }
 }

@@ -29,6 +29,7 @@ struct ComponentConfig {
     rank_patterns: Vec<(Regex, f64)>,
     alpha_patterns: Vec<(Regex, f64)>,
     rslora: bool,
+    dora: bool,
 }
 
 impl AdapterConfig {
@@ -81,6 +82,17 @@ impl AdapterConfig {
         let (component, path) = module.split_once('.')?;
         let config = self.components.get(component).or(self.any.as_ref())?;
         Some((config, path))
+    }
+
+    /// True when the module is a DoRA.
+    pub(super) fn dora(&self, module: &str) -> bool {
+        self.of(module).is_some_and(|(config, _)| config.dora)
+    }
+
+    /// True when the modules of some component are DoRAs.
+    pub(super) fn any_dora(&self) -> bool {
+        let mut all = self.components.values().chain(&self.any);
+        all.any(|config| config.dora)
     }
 
     /// Alpha divided by the rank where neither can be seen from the tensors; 1 where nothing is said.
@@ -137,7 +149,9 @@ impl ComponentConfig {
             "rank_pattern" => self.rank_patterns = patterns(key, value)?,
             "alpha_pattern" => self.alpha_patterns = patterns(key, value)?,
             "use_rslora" => self.rslora = on,
-            "use_dora" if on => return unsupported("DoRA"),
+            "use_dora" => self.dora = on,
+            // Of layers that keep their weight as [in, out], as GPT-2 does.
+            "fan_in_fan_out" if on => return unsupported("LoRA of a transposed weight"),
             "use_qalora" if on => return unsupported("QA-LoRA"),
             "lora_bias" if on => return unsupported("LoRA with a bias"),
             "layer_replication" if !value.is_null() => {
@@ -283,10 +297,32 @@ fn usual_and_others<'a>(
         .map_or(Value::Null, |(_, value)| value);
     let others: Map<String, Value> = modules
         .iter()
-        .map(|module| (module.path.to_owned(), value(module)))
+        .map(|module| (module.path, value(module)))
         .filter(|(_, value)| *value != usual)
+        .map(|(path, value)| (pattern(path, modules), value))
         .collect();
     (usual, Value::Object(others))
+}
+
+/// The regular expression by which a configuration means this module and no other: PEFT lets it match the
+/// end of a path.
+fn pattern(path: &str, modules: &[Described<'_>]) -> String {
+    let plain = |c: char| c.is_alphanumeric() || ['.', '_', '-'].contains(&c);
+    let escaped = if path.chars().all(plain) {
+        // The dots of the paths people know are written as they are, as in files of PEFT.
+        path.to_owned()
+    } else {
+        regex::escape(path)
+    };
+    let ends_so = |other: &Described<'_>| {
+        let start = other.path.strip_suffix(path);
+        start.is_some_and(|start| start.ends_with('.'))
+    };
+    if modules.iter().any(ends_so) {
+        format!("^{escaped}")
+    } else {
+        escaped
+    }
 }
 
 /// A module's path without the `text_model` level, which not every text encoder has.
@@ -342,7 +378,26 @@ mod tests {
             let error = AdapterConfig::parse(text).unwrap_err();
             assert!(matches!(error, LoraError::Metadata { .. }), "{text}");
         }
-        let error = AdapterConfig::parse(r#"{"unet.use_dora": true}"#).unwrap_err();
-        assert!(matches!(error, LoraError::Unsupported { kind: "DoRA", .. }));
+        let error = AdapterConfig::parse(r#"{"unet.use_qalora": true}"#).unwrap_err();
+        assert!(matches!(
+            error,
+            LoraError::Unsupported {
+                kind: "QA-LoRA",
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn dora_is_said_for_each_component() {
+        let config =
+            AdapterConfig::parse(r#"{"unet.use_dora": true, "text_encoder.r": 4}"#).unwrap();
+        assert!(config.dora("unet.conv_in") && config.any_dora());
+        assert!(!config.dora("text_encoder.x") && !config.dora("text_encoder_2.x"));
+        assert!(
+            !AdapterConfig::parse(r#"{"unet.use_dora": false}"#)
+                .unwrap()
+                .any_dora()
+        );
     }
 }

@@ -28,7 +28,7 @@ pub(super) const PEFT_PREFIX: &str = "base_model.model.";
 pub(super) const COMPONENTS: [&str; 3] = ["unet", "text_encoder", "text_encoder_2"];
 
 /// Endings, the part each is, and the scheme that has it; `None` where more than one does.
-const SUFFIXES: [(&str, Part, Option<Format>); 28] = [
+const SUFFIXES: [(&str, Part, Option<Format>); 32] = [
     (".lora_A.weight", Part::A, Some(Format::Diffusers)),
     (".lora_B.weight", Part::B, Some(Format::Diffusers)),
     // The name of PEFT's adapter, where a trainer saved the layers' own parameters.
@@ -66,6 +66,23 @@ const SUFFIXES: [(&str, Part, Option<Format>); 28] = [
     (".lokr_w2_b", Part::LokrW2B, None),
     (".lokr_t2", Part::LokrT2, None),
     (".diff", Part::Diff, None),
+    (".dora_scale", Part::DoraScale, None),
+    (
+        ".lora_magnitude_vector",
+        Part::MagnitudeVector,
+        Some(Format::Diffusers),
+    ),
+    // A layer of its own since PEFT 0.12.
+    (
+        ".lora_magnitude_vector.weight",
+        Part::MagnitudeVector,
+        Some(Format::Diffusers),
+    ),
+    (
+        ".lora_magnitude_vector.default.weight",
+        Part::MagnitudeVector,
+        Some(Format::Diffusers),
+    ),
 ];
 
 /// The attention processors of diffusers up to 0.21: `attn1.processor.to_q_lora.down.weight`.
@@ -73,9 +90,7 @@ const OLD_DOWN: &str = "_lora.down.weight";
 const OLD_UP: &str = "_lora.up.weight";
 
 /// Parts of names that give away what no update of a weight can say.
-const UNSUPPORTED: [(&str, &str); 15] = [
-    (".dora_scale", "DoRA"),
-    (".lora_magnitude_vector", "DoRA"),
+const UNSUPPORTED: [(&str, &str); 13] = [
     (".lora_B.bias", "LoRA with a bias"),
     (".lora_up.bias", "LoRA with a bias"),
     (".lora_embedding_", "LoRA of an embedding"),

@@ -7,7 +7,7 @@ use ndarray::ArrayD;
 use super::config::AdapterConfig;
 use crate::{
     Kind, LoraError, LoraModule, Update,
-    update::{Loha, Lokr, Matrix, Side, contract},
+    update::{Dora, Loha, Lokr, Matrix, Side, check_size, contract},
 };
 
 /// One part of a module in a file.
@@ -31,6 +31,10 @@ pub(super) enum Part {
     LokrW2B,
     LokrT2,
     Diff,
+    /// DoRA's lengths as LyCORIS stores them.
+    DoraScale,
+    /// The same as PEFT stores them.
+    MagnitudeVector,
 }
 
 impl Part {
@@ -54,6 +58,8 @@ impl Part {
             Self::LokrW2B => "lokr_w2_b",
             Self::LokrT2 => "lokr_t2",
             Self::Diff => "diff",
+            Self::DoraScale => "dora_scale",
+            Self::MagnitudeVector => "lora_magnitude_vector",
         }
     }
 
@@ -76,6 +82,7 @@ impl Part {
             | Self::LokrW2B
             | Self::LokrT2 => Some(Kind::Lokr),
             Self::Diff => Some(Kind::Full),
+            Self::DoraScale | Self::MagnitudeVector => Some(Kind::Dora),
         }
     }
 }
@@ -107,11 +114,12 @@ impl Parts {
         config: &AdapterConfig,
     ) -> Result<Update, LoraError> {
         let update = match self.kind(module)? {
-            Kind::Lora => self.lora(module, config)?,
             Kind::Loha => self.loha(module, config)?,
             Kind::Lokr => self.lokr(module, config)?,
             Kind::Full => self.full(module)?,
+            Kind::Lora | Kind::Dora => self.lora(module, config)?,
         };
+        let update = self.with_magnitude(update, module, config)?;
         // What is left has no place in an update of this kind.
         match self.tensors.into_iter().next() {
             None => Ok(update),
@@ -127,13 +135,18 @@ impl Parts {
         let mut kinds = self
             .tensors
             .iter()
-            .filter_map(|(part, (key, _))| Some((part.kind()?, key)));
+            .filter_map(|(part, (key, _))| Some((part.kind()?, key)))
+            // The lengths of a DoRA go with a direction of another kind.
+            .filter(|(kind, _)| *kind != Kind::Dora);
         let Some((kind, first)) = kinds.next() else {
-            let found = self.alpha.as_ref().map(|(key, _)| key.clone());
+            let found = match &self.alpha {
+                Some((key, _)) => key.clone(),
+                None => self.first_key(),
+            };
             return Err(LoraError::MissingFactor {
                 module: module.to_owned(),
                 missing: "A (down)",
-                found: found.unwrap_or_default(),
+                found,
             });
         };
         match kinds.find(|(other, _)| *other != kind) {
@@ -237,6 +250,33 @@ impl Parts {
         Ok(Update::Lokr(lokr.map_err(|e| e.in_module(module))?))
     }
 
+    /// Makes a DoRA of a low-rank update that has lengths beside it; lengths beside anything else stay
+    /// behind.
+    fn with_magnitude(
+        &mut self,
+        update: Update,
+        module: &str,
+        config: &AdapterConfig,
+    ) -> Result<Update, LoraError> {
+        if update.kind() == Kind::Full {
+            return Ok(update);
+        }
+        let dora = if let Some(magnitude) = self.take(Part::MagnitudeVector) {
+            Dora::of_peft(update, magnitude)
+        } else if let Some(magnitude) = self.take(Part::DoraScale) {
+            Dora::of_lycoris(update, magnitude)
+        } else if config.dora(module) {
+            return Err(LoraError::MissingFactor {
+                module: module.to_owned(),
+                missing: Part::MagnitudeVector.name(),
+                found: "use_dora in its configuration".to_owned(),
+            });
+        } else {
+            return Ok(update);
+        };
+        Ok(Update::Dora(dora.map_err(|e| e.in_module(module))?))
+    }
+
     fn full(&mut self, module: &str) -> Result<Update, LoraError> {
         let found = self.first_key();
         let diff = self.need(Part::Diff, module, &found)?;
@@ -244,6 +284,10 @@ impl Parts {
         full.map_err(|error| error.in_module(module))
     }
 }
+
+/// The most numbers that `A` may have once the middle factor is multiplied in: that of the widest
+/// convolution of SDXL at full rank has 59 million.
+const MAX_A: usize = 1 << 26;
 
 /// A convolution decomposed into three (LoCon with `lora_mid`, CP or Tucker decomposition) as two:
 /// the middle factor `[m, n, kh, kw]` multiplied into `down [n, in, 1, 1]` gives
@@ -268,6 +312,7 @@ fn two_factors(
     }
     let mut shape = vec![*m, *inputs];
     shape.extend(kernel);
+    check_size("A with lora_mid multiplied into it", &shape, MAX_A)?;
     let a = contract(mid, down)
         .mapv(|x| x as f32)
         .into_dyn()
@@ -289,6 +334,14 @@ mod tests {
             next += 1.0;
             next % 7.0 - 3.0
         })
+    }
+
+    #[test]
+    fn a_middle_factor_cannot_stand_for_endless_memory() {
+        // 300 kilobytes for 2500 million numbers.
+        let (down, up) = (tensor(&[1, 50_000, 1, 1]), tensor(&[1, 50_000, 1, 1]));
+        let error = two_factors(&down, up, &tensor(&[50_000, 1, 1, 1]), 1.0).unwrap_err();
+        assert!(matches!(error, LoraError::TooLarge { .. }), "{error}");
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::{ArrayD, IxDyn};
-use safetensors::{SafeTensors, tensor::TensorView};
+use safetensors::tensor::TensorView;
 
 use super::{
     Format, ModuleNames,
     config::{AdapterConfig, METADATA_KEY},
+    header::open,
     keys,
     load::Kinds,
     parts::{Part, Parts},
@@ -37,9 +38,7 @@ pub(super) struct Tensors {
 }
 
 pub(super) fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Tensors, LoraError> {
-    let unreadable = |error| LoraError::NotSafetensors { error };
-    let file = SafeTensors::deserialize(bytes).map_err(unreadable)?;
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(unreadable)?;
+    let (file, header) = open(bytes)?;
     let mut metadata: BTreeMap<String, String> = header
         .metadata()
         .clone()
@@ -51,6 +50,12 @@ pub(super) fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Tensors, LoraError
         None => AdapterConfig::default(),
     };
     let config = hints.config.unwrap_or(&in_metadata);
+    if hints.kinds == Kinds::Lora && config.any_dora() {
+        return Err(LoraError::Unsupported {
+            key: "use_dora of the configuration".to_owned(),
+            kind: Kind::Dora.name(),
+        });
+    }
     // "pt" in files written by Python; it says nothing about the adapter.
     metadata.remove("format");
 
@@ -143,8 +148,10 @@ fn factor(
             key: key.to_owned(),
         });
     }
-    // The safetensors reader has checked that shape and length agree.
-    ArrayD::from_shape_vec(IxDyn(tensor.shape()), values).map_err(|_| LoraError::DeltaShape {
+    // The safetensors reader has checked that shape and length agree, but where one dimension is zero
+    // the others can still be too large.
+    ArrayD::from_shape_vec(IxDyn(tensor.shape()), values).map_err(|_| LoraError::TooLarge {
+        what: format!("tensor {key}"),
         shape: tensor.shape().to_vec(),
     })
 }

@@ -24,6 +24,8 @@ pub(super) fn lego(terms: &[Option<Term<'_>>], clusters: usize, draw: Draw<'_>) 
     let a = columns(&units.a_turned);
     let b = columns(&units.b_turned.transpose().to_owned());
     let features: Vec<Vec<f64>> = a.iter().zip(&b).map(|(a, b)| feature(a, b)).collect();
+    // There are no more groups than units.
+    let clusters = clusters.min(features.len().max(1));
     let groups = cluster(&features, clusters, draw);
 
     let rank = terms.iter().flatten().map(|t| t.module.rank()).max();

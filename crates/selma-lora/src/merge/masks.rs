@@ -4,10 +4,10 @@ use std::{collections::BTreeMap, path::Path};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use sha2::{Digest, Sha256};
 
-use crate::LoraError;
+use crate::{LoraError, format::open};
 
 /// Bernoulli masks that were drawn elsewhere, to repeat a merge of another program.
 ///
@@ -23,8 +23,8 @@ impl Masks {
     /// Reads a safetensors file of `BOOL` or `U8` tensors; everything but 0 keeps an entry.
     ///
     /// # Errors
-    /// [`LoraError::Io`]; around the file ([`LoraError::InFile`]): [`LoraError::NotSafetensors`], and
-    /// [`LoraError::MaskDtype`] for a tensor of another type.
+    /// [`LoraError::Io`]; around the file ([`LoraError::InFile`]): [`LoraError::NotSafetensors`],
+    /// [`LoraError::RepeatedName`], and [`LoraError::MaskDtype`] for a tensor of another type.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, LoraError> {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(|source| LoraError::Io {
@@ -40,8 +40,7 @@ impl Masks {
     /// # Errors
     /// What [`load`](Self::load) wraps in [`LoraError::InFile`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, LoraError> {
-        let file =
-            SafeTensors::deserialize(bytes).map_err(|error| LoraError::NotSafetensors { error })?;
+        let (file, _) = open(bytes)?;
         let masks = file
             .iter()
             .map(|(key, tensor)| match tensor.dtype() {

@@ -26,12 +26,12 @@ pub fn recorded(file: &str, prefix: &str) -> BTreeMap<String, Array2<f64>> {
     let updates: BTreeMap<_, _> = file
         .iter()
         .filter_map(|(name, tensor)| {
-            let (case, module) = name.split_once('.')?;
+            let module = name.strip_prefix(prefix)?.strip_prefix('.')?;
             let (numbers, _) = tensor.data().as_chunks::<4>();
             let values = numbers.iter().map(|&b| f64::from(f32::from_le_bytes(b)));
             let shape = (tensor.shape()[0], tensor.shape()[1]);
             let update = Array2::from_shape_vec(shape, values.collect()).unwrap();
-            (case == prefix).then(|| (module.to_owned(), update))
+            Some((module.to_owned(), update))
         })
         .collect();
     assert!(!updates.is_empty());

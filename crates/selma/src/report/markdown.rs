@@ -49,14 +49,9 @@ pub(super) fn document(report: &Report) -> String {
 /// Overall and by category.
 fn scores(report: &Report) -> String {
     let differences = report.models.iter().map(|model| {
-        model.difference_to_base.map_or_else(String::new, |paired| {
-            format!(
-                "{} ({} to {}, {})",
-                number::points(paired.difference),
-                number::points(paired.low),
-                number::points(paired.high),
-                escape::markdown(&number::p_value(paired.p))
-            )
+        let difference = model.difference_to_base.as_ref();
+        difference.map_or_else(String::new, |paired| {
+            escape::markdown(&number::difference(paired))
         })
     });
     let guidance = report.models.iter().map(|m| number::plain(m.guidance));
@@ -153,7 +148,8 @@ fn funnel(report: &Report) -> String {
     rows_of(&head, rows)
 }
 
-fn rows_of(head: &[String], rows: impl Iterator<Item = Vec<String>>) -> String {
+/// A table with names in the first column and figures in the others.
+pub(super) fn rows_of(head: &[String], rows: impl Iterator<Item = Vec<String>>) -> String {
     let line = |cells: &[String]| format!("| {} |", cells.join(" | "));
     // Figures to the right, names to the left.
     let rule: Vec<String> = (0..head.len())

@@ -9,6 +9,8 @@
 //! | [`Report::html`] | people: table, charts, pictures with questions and answers, in one file without network |
 //! | [`Report::markdown`] | notes and pull requests |
 //! | [`Report::csv`] | further computation, one row for each number |
+//!
+//! [`SeedTable`] sets several runs of one recipe side by side.
 
 mod chart;
 mod csv;
@@ -19,6 +21,7 @@ mod markdown;
 mod number;
 mod pictures;
 mod sections;
+mod seeds;
 mod table;
 mod thumbnail;
 
@@ -26,6 +29,8 @@ use std::{collections::BTreeMap, path::Path};
 
 use selma_durable::{DurableError, atomic_write, create_folder};
 use selma_eval::{Estimate, Paired};
+
+pub use seeds::{SeedRow, SeedTable};
 
 /// What was measured, and on what.
 ///

@@ -1,5 +1,7 @@
 //! How numbers are written.
 
+use selma_eval::Paired;
+
 /// What stands for a number that is missing or not finite.
 const NONE: &str = "-";
 
@@ -36,6 +38,17 @@ pub(super) fn p_value(p: f64) -> String {
     } else {
         format!("p\u{a0}=\u{a0}{p:.3}")
     }
+}
+
+/// A difference with its interval and p-value: "+3.4 (+1.0 to +5.8, p = 0.012)".
+pub(super) fn difference(paired: &Paired) -> String {
+    format!(
+        "{} ({} to {}, {})",
+        points(paired.difference),
+        points(paired.low),
+        points(paired.high),
+        p_value(paired.p)
+    )
 }
 
 /// A number in its shortest form: "4", "2.5".

@@ -5,4 +5,5 @@ pub(crate) mod images;
 pub(crate) mod merge;
 pub(crate) mod prompts;
 pub(crate) mod report;
+pub(crate) mod seeds;
 pub(crate) mod train;

@@ -5,6 +5,7 @@ mod origin;
 mod request;
 mod scheduler;
 mod seeds;
+mod sizes;
 
 use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
@@ -23,6 +24,7 @@ use selma_lora::Adapter;
 use self::origin::Origin;
 use self::scheduler::{Override, override_of};
 use self::seeds::SeedRange;
+use self::sizes::SizeArgs;
 use super::model::ModelOptions;
 use super::values::{WeightedFile, finite, named, share, weighted_file};
 use crate::interrupt;
@@ -135,6 +137,9 @@ pub struct Args {
     /// Number type of the networks.
     #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = dtype())]
     dtype: FloatDType,
+    // Last, since its heading would be that of the flags behind it.
+    #[command(flatten)]
+    sizes: SizeArgs,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {

@@ -99,6 +99,7 @@ impl Origin {
             guidance: request.guidance.unwrap_or(pipeline.default_guidance()),
             guidance_rescale: request.guidance_rescale,
             clip_skip: request.clip_skip,
+            micro_conditioning: request.micro_conditioning,
             scheduler: kind.name().to_owned(),
             scheduler_config: kind.applied_to(&pipeline.scheduler_config),
             dtype: dtype_name(pipeline.dtype()).to_owned(),

@@ -50,6 +50,7 @@ pub fn build(args: &Args) -> anyhow::Result<TextToImage> {
         guidance: args.guidance,
         guidance_rescale: args.guidance_rescale,
         clip_skip: args.clip_skip,
+        micro_conditioning: args.sizes.micro_conditioning(),
         scheduler: args.scheduler,
         width: args.width.map(NonZeroUsize::get),
         height: args.height.map(NonZeroUsize::get),

@@ -71,6 +71,10 @@ fn settings_rows(settings: &Settings) -> Vec<(&'static str, String)> {
             .clip_skip
             .map(|layers| ("clip skip", layers.to_string())),
     );
+    if !settings.micro_conditioning.is_default() {
+        let sizes = serde_json::to_string(&settings.micro_conditioning);
+        rows.extend(sizes.map(|sizes| ("sizes told", sizes)));
+    }
     rows.push(("scheduler", settings.scheduler.clone()));
     if let Ok(config) = serde_json::to_string(&settings.scheduler_config) {
         rows.push(("scheduler config", config));

@@ -62,7 +62,6 @@ fn text_encoders_have_one_path() {
 fn other_kinds_are_named() {
     let base = "lora_unet_mid_block_attentions_0_proj_in";
     for (suffix, kind) in [
-        ("dora_scale", "DoRA"),
         ("diff_b", "difference of a bias"),
         ("w_norm", "norm"),
         ("oft_blocks", "OFT"),
@@ -73,10 +72,39 @@ fn other_kinds_are_named() {
         assert!(matches!(error, LoraError::Unsupported { .. }));
         assert!(error.to_string().contains(kind), "{error}");
     }
-    let error = parse("unet.mid_block.x.lora_magnitude_vector", None, None).unwrap_err();
-    assert!(matches!(error, LoraError::Unsupported { .. }));
     let error = parse("unet.mid_block.x.lora_B.bias", None, None).unwrap_err();
     assert!(error.to_string().contains("bias"));
+}
+
+#[test]
+fn the_lengths_of_doras_are_known_by_every_name() {
+    let path = "unet.mid_block.attentions.0.proj_in";
+    for (key, format, part) in [
+        (
+            "lora_unet_mid_block_attentions_0_proj_in.dora_scale".to_owned(),
+            Format::Kohya,
+            Part::DoraScale,
+        ),
+        (
+            format!("{path}.lora_magnitude_vector"),
+            Format::Diffusers,
+            Part::MagnitudeVector,
+        ),
+        (
+            format!("base_model.model.{path}.lora_magnitude_vector.weight"),
+            Format::Peft,
+            Part::MagnitudeVector,
+        ),
+        (
+            format!("{path}.lora_magnitude_vector.default.weight"),
+            Format::Diffusers,
+            Part::MagnitudeVector,
+        ),
+    ] {
+        let parsed = parse(&key, None, None).unwrap();
+        assert_eq!((parsed.module.as_str(), parsed.part), (path, part));
+        assert_eq!(parsed.format, Some(format), "{key}");
+    }
 }
 
 #[test]
