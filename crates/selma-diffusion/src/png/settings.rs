@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use selma_durable::sha256;
 use serde::{Deserialize, Serialize};
 
 use crate::DiffusionError;
-use crate::hash::sha256;
 use crate::schedulers::SchedulerConfig;
 
 /// Everything that a picture can be drawn again with, besides its size. Hashes are SHA-256 in hexadecimal.
