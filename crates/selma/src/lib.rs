@@ -7,6 +7,7 @@ mod events;
 mod expert;
 mod files;
 mod layout;
+mod merge_method;
 pub mod pretrain;
 pub mod prompts;
 mod recipe;
@@ -19,6 +20,7 @@ pub use error::SelmaError;
 pub use events::{RunEvent, RunObserver};
 pub use expert::{Expert, Metrics};
 pub use layout::Layout;
+pub use merge_method::MergeMethod;
 pub use recipe::{EvalStage, ImageStage, MergeStage, PromptStage, Recipe, TrainStage, Writer};
 pub use run::{Model, Run, Stage};
 

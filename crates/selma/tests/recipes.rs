@@ -41,13 +41,23 @@ fn names_that_collide_are_refused() {
     let error = Run::open(twice, &folder, &Device::flex()).unwrap_err();
     assert!(error.to_string().contains("coco twice"), "{error}");
     let mut twice = recipe.clone();
-    twice.merge.methods.push(recipe.merge.methods[0]);
+    twice.merge.methods.push(recipe.merge.methods[0].clone());
     let error = Run::open(twice, &folder, &Device::flex()).unwrap_err();
     assert!(error.to_string().contains("mean twice"), "{error}");
-    let mut unset = recipe;
-    unset.merge.methods.push(Method::PeftTies);
+    let mut unset = recipe.clone();
+    unset.merge.methods.push(Method::PeftTies.into());
     let error = Run::open(unset, &folder, &Device::flex()).unwrap_err();
     assert!(error.to_string().contains("density"), "{error}");
+    let mut named = recipe.clone();
+    named.merge.methods[0].name = "a/b".to_owned();
+    let error = Run::open(named, &folder, &Device::flex()).unwrap_err();
+    assert!(error.to_string().contains("\"a/b\""), "{error}");
+    // Experts on faultless pictures are merged under this name, too.
+    let mut named = recipe;
+    named.train.filtered = true;
+    named.merge.methods[1].name = "mean-filtered".to_owned();
+    let error = Run::open(named, &folder, &Device::flex()).unwrap_err();
+    assert!(error.to_string().contains("mean-filtered twice"), "{error}");
     assert!(!folder.exists());
 }
 

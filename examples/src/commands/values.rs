@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
+use selma_lora::{LoraError, RankRule};
 use selma_rouge::{DiversityFilter, Tokenizer};
 
 /// A file with a weight, `FILE` or `FILE=WEIGHT`.
@@ -48,6 +49,11 @@ where
     T: FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
 {
     names.into().try_map(|name| name.parse::<T>())
+}
+
+/// How ranks are chosen.
+pub fn rank_rule(text: &str) -> Result<RankRule, LoraError> {
+    text.parse()
 }
 
 /// A finite number.
