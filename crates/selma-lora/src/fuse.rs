@@ -99,7 +99,7 @@ pub struct FusedFile {
 /// of `from`, and SHA-256 and weight of every adapter.
 ///
 /// # Errors
-/// [`LoraError::NoAdapters`], [`LoraError::BadWeight`]; [`LoraError::NotStrict`] and [`LoraError::NothingMatched`] when an
+/// [`LoraError::NoAdapters`], [`LoraError::BadWeight`]; around the adapter, if it has a file, [`LoraError::NotStrict`] and [`LoraError::NothingMatched`] when an
 /// adapter has modules that the file lacks or that have another shape there; [`LoraError::Io`], [`LoraError::Durable`];
 /// around the file ([`LoraError::InFile`]): [`LoraError::NotSafetensors`], [`LoraError::TensorDtype`] for a weight that is
 /// neither `F32`, `F16` nor `BF16`, [`LoraError::Overflow`] for a sum that does not fit its number type,

@@ -14,7 +14,7 @@ use super::{
     source::{Source, Stored, unreadable},
     update::Updates,
 };
-use crate::{Dtype, LoraError, Weighted, format::header, merge::MergeInput};
+use crate::{Dtype, LoadReport, LoraError, Weighted, format::header, merge::MergeInput};
 
 /// Bytes that are copied at once.
 const BLOCK: usize = 1 << 20;
@@ -48,7 +48,14 @@ impl<'a> Checked<'a> {
         }
         let model = modules(sources)?;
         for input in inputs {
-            input.adapter.match_modules(&model)?.strict()?;
+            let report = input.adapter.match_modules(&model);
+            report.and_then(LoadReport::strict).map_err(|error| {
+                // Which of several adapters it is.
+                match &input.adapter.source {
+                    Some(source) => error.in_file(&source.path),
+                    None => error,
+                }
+            })?;
         }
         Ok(Self { inputs })
     }
