@@ -50,6 +50,15 @@ fn an_adapter_is_described() {
         let ended = selma.run_with("inspect", &[&path]).ok();
         assert!(ended.text().contains("peft, f32"), "{}", ended.text());
     }
+    let kinds = fixture("selma-lora/tests/fixtures/lycoris_kinds.safetensors");
+    let ended = selma.run_with("inspect", &[&kinds]).ok();
+    for part in ["LoHa 4, LoKr 6", "kind", "unet."] {
+        assert!(ended.text().contains(part), "{part}: {}", ended.text());
+    }
+    assert_eq!(
+        json(&selma, &kinds)["modules"].as_array().unwrap().len(),
+        12
+    );
 }
 
 #[test]

@@ -87,6 +87,11 @@ impl Dtype {
     }
 }
 
+fn numbers<T, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec<T> {
+    let (chunks, _) = bytes.as_chunks::<N>();
+    chunks.iter().map(|&chunk| number(chunk)).collect()
+}
+
 impl Dtype {
     /// As [`encode`](Self::encode), with an error that names the tensor.
     pub(crate) fn encode_named(self, name: &str, values: &[f32]) -> Result<Vec<u8>, LoraError> {
@@ -100,11 +105,6 @@ impl Dtype {
             }
         })
     }
-}
-
-fn numbers<T, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec<T> {
-    let (chunks, _) = bytes.as_chunks::<N>();
-    chunks.iter().map(|&chunk| number(chunk)).collect()
 }
 
 impl fmt::Display for Dtype {

@@ -24,9 +24,9 @@ fn random(name: &str, rows: usize, columns: usize) -> Array2<f32> {
 fn loss(
     weight: &Array2<f32>,
     truth: &Array2<f32>,
-    inputs: ArrayView2<'_, f32>,
+    inputs: &ArrayView2<'_, f32>,
 ) -> (f32, Array2<f32>) {
-    let error = (weight - truth).dot(&inputs);
+    let error = (weight - truth).dot(inputs);
     let samples = inputs.len_of(Axis(1)) as f32;
     let loss = error.mapv(|x| x * x).sum() / samples;
     (loss, error.dot(&inputs.t()) / samples)
@@ -51,7 +51,7 @@ fn main() -> anyhow::Result<()> {
             let mut a = Array2::zeros((RANK, SIZE));
             let mut b = init::gaussian_a("layer", RANK, SIZE, round).reversed_axes();
             for _ in 0..STEPS {
-                let (_, gradient) = loss(&(&weight + &b.dot(&a)), &truth, inputs.view());
+                let (_, gradient) = loss(&(&weight + &b.dot(&a)), &truth, &inputs.view());
                 let (to_a, to_b) = (b.t().dot(&gradient), gradient.dot(&a.t()));
                 a.scaled_add(-LEARNING_RATE, &to_a);
                 b.scaled_add(-LEARNING_RATE, &to_b);
@@ -75,8 +75,8 @@ fn main() -> anyhow::Result<()> {
         let [first, second] = &inputs;
         println!(
             "round {round}: loss {:.4} and {:.4}, merged rank {}, off from the formula by {:.0e}",
-            loss(&weight, &truth, first.view()).0,
-            loss(&weight, &truth, second.view()).0,
+            loss(&weight, &truth, &first.view()).0,
+            loss(&weight, &truth, &second.view()).0,
             report.rank,
             report.self_check
         );

@@ -8,7 +8,7 @@ use selma_lora::{Adapter, AdapterFile, Dtype, Format, Kind, LoraError, Model, Ra
 use serde_json::json;
 
 use super::adapter_out::{AdapterOutput, DTYPES, FORMATS, widest};
-use super::values::{named, rank_rule};
+use super::values::{is_other_kind, named, rank_rule};
 use crate::output::spare;
 use crate::terminal::say;
 
@@ -92,11 +92,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 /// Says what helps against a kind of adapter that is no LoRA.
 fn advise(error: LoraError) -> anyhow::Error {
-    let other_kind = match &error {
-        LoraError::InFile { error, .. } => matches!(**error, LoraError::Unsupported { .. }),
-        _ => false,
-    };
-    if other_kind {
+    if is_other_kind(&error) {
         return anyhow::anyhow!(
             "{error}; with --rank RULE it becomes one, if its update can be told without the base model"
         );

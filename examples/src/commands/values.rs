@@ -51,6 +51,14 @@ where
     names.into().try_map(|name| name.parse::<T>())
 }
 
+/// Whether an adapter was refused because it is no LoRA.
+pub fn is_other_kind(error: &LoraError) -> bool {
+    match error {
+        LoraError::InFile { error, .. } => is_other_kind(error),
+        error => matches!(error, LoraError::Unsupported { .. }),
+    }
+}
+
 /// How ranks are chosen.
 pub fn rank_rule(text: &str) -> Result<RankRule, LoraError> {
     text.parse()

@@ -171,7 +171,8 @@ impl<'a> Checked<'a> {
             modules: zero.len(),
             zero: zero
                 .into_iter()
-                .filter_map(|(path, zero)| zero.then(|| path.clone()))
+                .filter(|(_, zero)| *zero)
+                .map(|(path, _)| path.clone())
                 .collect(),
             files,
             left_out,
