@@ -1,8 +1,10 @@
 //! `selma fuse`.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use indicatif::HumanCount;
 use selma_lora::{Adapter, Weighted};
 
@@ -53,6 +55,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .collect();
     let checkpoint = args.options.open(&args.model)?;
     if checkpoint.single_file().is_some() {
+        ensure!(
+            is_safetensors(checkpoint.path())?,
+            "cannot fuse into {}: it is a file of PyTorch; convert it to safetensors first",
+            args.model.display()
+        );
         check_file(&args.out)?;
     }
     let report = checkpoint
@@ -77,4 +84,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Whether a file that can be read as a model begins as safetensors files do: eight bytes of length, then JSON.
+fn is_safetensors(path: &Path) -> anyhow::Result<bool> {
+    let mut start = [0; 9];
+    File::open(path)
+        .and_then(|mut file| file.read_exact(&mut start))
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(start.ends_with(b"{"))
 }
