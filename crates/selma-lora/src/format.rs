@@ -17,9 +17,11 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use header::open;
+pub(crate) use keys::COMPONENTS;
 pub(crate) use load::{Content, Kinds, from_bytes, load};
 pub use names::ModuleNames;
 pub(crate) use peft::save;
+pub(crate) use tensors::header;
 pub(crate) use write::write;
 
 use crate::LoraError;

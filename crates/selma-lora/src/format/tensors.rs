@@ -23,30 +23,41 @@ pub(super) struct Tensor {
 /// of their numbers (largest first, which keeps them aligned) and then by name.
 pub(super) fn serialize(mut tensors: Vec<Tensor>, metadata: &BTreeMap<String, String>) -> Vec<u8> {
     tensors.sort_by(|x, y| (y.dtype.size(), &x.name).cmp(&(x.dtype.size(), &y.name)));
-    let mut header = Map::new();
-    if !metadata.is_empty() {
-        header.insert("__metadata__".to_owned(), json!(metadata));
-    }
     let mut end = 0;
-    for tensor in &tensors {
+    let entries = tensors.iter().map(|tensor| {
         let start = end;
         end += tensor.bytes.len();
         let mut entry = Map::new();
         entry.insert("dtype".to_owned(), json!(tensor.dtype.header_name()));
         entry.insert("shape".to_owned(), json!(tensor.shape));
         entry.insert("data_offsets".to_owned(), json!([start, end]));
-        header.insert(tensor.name.clone(), Value::Object(entry));
-    }
-    let mut header = Value::Object(header).to_string().into_bytes();
-    header.resize(header.len().next_multiple_of(8), b' ');
-
-    let mut file = Vec::with_capacity(8 + header.len() + end);
-    file.extend((header.len() as u64).to_le_bytes());
-    file.extend(header);
+        (tensor.name.clone(), Value::Object(entry))
+    });
+    let mut file = header(entries, metadata);
+    file.reserve_exact(end);
     for tensor in &tensors {
         file.extend(&tensor.bytes);
     }
     file
+}
+
+/// The length of a header, and the header itself, padded to 8 bytes: what stands before the values. An entry is a tensor's
+/// name with its `dtype`, `shape` and `data_offsets`.
+pub(crate) fn header(
+    entries: impl IntoIterator<Item = (String, Value)>,
+    metadata: &BTreeMap<String, String>,
+) -> Vec<u8> {
+    let mut header = Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".to_owned(), json!(metadata));
+    }
+    header.extend(entries);
+    let mut header = Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut bytes = Vec::with_capacity(8 + header.len());
+    bytes.extend((header.len() as u64).to_le_bytes());
+    bytes.extend(header);
+    bytes
 }
 
 #[cfg(test)]
