@@ -11,7 +11,7 @@ mod common;
 use std::fs;
 use std::process::Stdio;
 
-use common::{Selma, expert, tiny_sd, tiny_sdxl};
+use common::{Selma, expert, fixture, tiny_sd, tiny_sdxl};
 use image::RgbImage;
 use selma_dataset::{DatasetWriter, Provenance};
 use serde_json::Value;
@@ -44,6 +44,21 @@ fn an_adapter_is_described() {
         .map(|module| module["parameters"].as_u64().unwrap())
         .sum();
     assert_eq!(found["parameters"], parameters);
+    // A folder of PEFT, one for each component.
+    let folder = fixture("selma-lora/tests/fixtures/peft_lora");
+    for path in [folder.clone(), format!("{folder}/unet")] {
+        let ended = selma.run_with("inspect", &[&path]).ok();
+        assert!(ended.text().contains("peft, f32"), "{}", ended.text());
+    }
+    let kinds = fixture("selma-lora/tests/fixtures/lycoris_kinds.safetensors");
+    let ended = selma.run_with("inspect", &[&kinds]).ok();
+    for part in ["LoHa 4, LoKr 6", "kind", "unet."] {
+        assert!(ended.text().contains(part), "{part}: {}", ended.text());
+    }
+    assert_eq!(
+        json(&selma, &kinds)["modules"].as_array().unwrap().len(),
+        12
+    );
 }
 
 #[test]
@@ -112,9 +127,12 @@ fn what_is_none_of_these_is_an_error() {
     selma
         .run("inspect text")
         .failed(&["text", "not a readable safetensors file"]);
-    selma
-        .run("inspect empty")
-        .failed(&["empty", "model_index.json", "metadata.jsonl"]);
+    selma.run("inspect empty").failed(&[
+        "empty",
+        "model_index.json",
+        "metadata.jsonl",
+        "adapter_config.json",
+    ]);
     selma.run("inspect").misused(&["FILE|DIR"]);
 }
 
@@ -123,7 +141,8 @@ fn every_sub_command_explains_itself_with_an_example() {
     let selma = Selma::new();
     let all = selma.run("--help").ok();
     for command in [
-        "prompts", "filter", "generate", "merge", "inspect", "eval dsg",
+        "prompts", "filter", "generate", "merge", "resize", "extract", "convert", "diff", "fuse",
+        "inspect", "eval dsg",
     ] {
         let name = command.split(' ').next().unwrap();
         assert!(all.text().contains(&format!("  {name}")), "{name}");

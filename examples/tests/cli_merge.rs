@@ -124,6 +124,68 @@ fn options_of_a_method_are_those_of_the_library() {
 }
 
 #[test]
+fn a_merge_is_written_for_peft_and_says_where_it_comes_from() {
+    let selma = Selma::new();
+    for out in ["one", "two"] {
+        let ended = selma
+            .run_with(
+                &format!(
+                    "merge --method mean --format peft --dtype f16 --out {out} --report {out}.json"
+                ),
+                &[&expert('a'), &format!("{}=-0.5", expert('b'))],
+            )
+            .ok();
+        let written = format!("merged 2 adapters by mean into {out} (peft, f16)");
+        assert!(ended.stderr.contains(&written), "{}", ended.stderr);
+    }
+    let merged = Adapter::load(selma.path("one")).unwrap();
+    assert_eq!(merged.source.as_ref().unwrap().format, Format::Peft);
+    let recipe: Value = serde_json::from_str(&merged.metadata["selma_merge"]).unwrap();
+    let hash = |letter| {
+        Adapter::load(expert(letter))
+            .unwrap()
+            .source
+            .unwrap()
+            .sha256
+    };
+    assert_eq!(recipe["method"], "mean");
+    assert_eq!(recipe["inputs"][0]["sha256"], hash('a'));
+    assert_eq!(recipe["inputs"][1]["weight"], -0.5);
+    let mut names: Vec<_> = fs::read_dir(selma.path("one"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["adapter_config.json", "adapter_model.safetensors"]);
+    for name in names {
+        assert_eq!(
+            selma.read(&format!("one/{name}")),
+            selma.read(&format!("two/{name}"))
+        );
+    }
+    // A folder of PEFT is an input, too.
+    selma
+        .run_with("merge --method sum --out m one", &[&expert('c')])
+        .ok();
+    let before = selma.names();
+    selma.write("file", "mine");
+    for (out, cause) in [
+        ("file", "the format peft is a folder"),
+        ("no/m", "no/m"),
+        ("-", "standard output"),
+    ] {
+        selma
+            .run_with(
+                &format!("merge --method mean --format peft --out {out}"),
+                &[&expert('a')],
+            )
+            .failed(&[cause]);
+    }
+    fs::remove_file(selma.path("file")).unwrap();
+    assert_eq!(selma.names(), before);
+}
+
+#[test]
 fn a_name_may_hold_an_equals_sign() {
     let selma = Selma::new();
     fs::copy(expert('a'), selma.path("rank=8.safetensors")).unwrap();
@@ -220,8 +282,8 @@ fn wrong_flags_are_explained() {
         .run_with("merge --method mean --dtype f64 --out m", &[&a])
         .misused(&["f32, f16, bf16"]);
     selma
-        .run_with("merge --method mean --format peft --out m", &[&a])
-        .misused(&["kohya, diffusers"]);
+        .run_with("merge --method mean --format ckpt --out m", &[&a])
+        .misused(&["kohya, diffusers, peft"]);
     selma
         .run_with("merge --method mean --out m", &[&format!("{a}=nan")])
         .misused(&["finite"]);

@@ -42,7 +42,7 @@ rank = 2
 alpha = 2.0
 
 [merge]
-methods = ["mean"]
+methods = ["mean", { method = "peft_ties", density = 0.5, weights = [1.0, 0.5], name = "ties-0.5" }]
 
 [eval]
 prompts = 1
@@ -120,7 +120,13 @@ fn kill_at(selma: &Selma, part: &str) -> bool {
 fn a_run_that_is_killed_in_every_stage_makes_the_same_files() {
     let selma = world();
     let ended = selma.run("run recipe.toml --out whole").ok();
-    for part in ["base", "coco", "count_bench", "merged-mean"] {
+    for part in [
+        "base",
+        "coco",
+        "count_bench",
+        "merged-mean",
+        "merged-ties-0.5",
+    ] {
         assert!(ended.text().contains(part), "{part}: {}", ended.text());
     }
     for part in [
@@ -266,6 +272,10 @@ fn a_recipe_that_cannot_be_used_is_named() {
     with("prompt.toml", "count = 4", "count = 4\ncuont = 3").failed(&["prompt.toml", "cuont"]);
     with("type.toml", "rank = 2", "rank = \"two\"").failed(&["type.toml", "in `rank`", "two"]);
     with("value.toml", "steps = 5", "steps = 0").failed(&["steps", "0"]);
+    with("merge.toml", "density = 0.5", "densty = 0.5").failed(&["merge.toml", "densty"]);
+    with("option.toml", "peft_ties", "sum").failed(&["merge.methods, ties-0.5", "density"]);
+    with("twice.toml", "ties-0.5", "mean").failed(&["merge.methods", "mean twice"]);
+    with("weights.toml", "[1.0, 0.5]", "[1.0]").failed(&["ties-0.5", "one for each skill"]);
     with("seed.toml", "rank = 2", "rank = 2\nseed = 3").failed(&["train.seed", "found 3"]);
     with("skill.toml", "\"coco\"", "\"cooking\"").failed(&["cooking"]);
     with("model.toml", "model = \"model\"", "model = \"none\"").failed(&["none does not exist"]);

@@ -135,6 +135,51 @@ fn adapters_are_merged() {
 }
 
 #[test]
+fn workers_whose_factors_are_merged_learn_what_none_of_them_sees() {
+    let ended = run(env!("CARGO_BIN_EXE_merge_in_trainer"), Path::new("."), &[]).ok();
+    let losses: Vec<f32> = ended
+        .text()
+        .lines()
+        .map(|line| line.split([' ', ',']).nth(3).unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(losses.len(), 12);
+    assert!(losses[11] < 0.01 * losses[0], "{}", ended.text());
+}
+
+#[test]
+fn adapters_are_swapped_between_requests() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q";
+    let mut module = selma_lora::init::gaussian(path, &[8, 8], 2, 2.0, 0).unwrap();
+    module.b.fill(3.0);
+    let adapter = selma_lora::Adapter::new([(path.to_owned(), module)]);
+    let file = folder.path().join("bold.safetensors");
+    adapter
+        .save(&file, selma_lora::Format::Kohya, selma_lora::Dtype::F32)
+        .unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_swap_adapters"))
+        .args([&tiny_sd(), "out", "bold.safetensors"])
+        .current_dir(folder.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let requests = b"base: a red star\nbold: a red star\nother: a star\nodd\nbase: a red star\n";
+    child.stdin.take().unwrap().write_all(requests).unwrap();
+    let ended = Ended::of(child.wait_with_output().unwrap()).ok();
+    let text = ended.text();
+    assert!(
+        text.contains("2: out/2.png by bold") && text.contains("3: there is no adapter other"),
+        "{text}"
+    );
+    let picture = |number: u8| std::fs::read(folder.path().join(format!("out/{number}.png")));
+    assert_eq!(picture(1).unwrap(), picture(5).unwrap());
+    assert_ne!(picture(1).unwrap(), picture(2).unwrap());
+    assert!(picture(3).is_err() && picture(4).is_err());
+}
+
+#[test]
 fn pictures_of_the_miniature_world_are_scored() {
     let folder = tempfile::tempdir().unwrap();
     let ended = run(env!("CARGO_BIN_EXE_mini_world"), folder.path(), &["world"]).ok();
@@ -155,6 +200,7 @@ fn without_arguments_they_say_how_they_are_used() {
         env!("CARGO_BIN_EXE_write_prompts"),
         env!("CARGO_BIN_EXE_make_dataset"),
         env!("CARGO_BIN_EXE_merge_adapters"),
+        env!("CARGO_BIN_EXE_swap_adapters"),
         env!("CARGO_BIN_EXE_text_to_image"),
         env!("CARGO_BIN_EXE_train_expert"),
         env!("CARGO_BIN_EXE_score_images"),

@@ -4,7 +4,6 @@ mod checkpoint;
 pub mod config;
 mod device;
 mod error;
-mod hash;
 pub mod image;
 pub mod models;
 pub mod nn;
@@ -17,7 +16,7 @@ pub mod single_file;
 pub mod tokenizer;
 pub mod weights;
 
-pub use checkpoint::{Checkpoint, CheckpointOptions, Component, ConfigSource, Stored};
+pub use checkpoint::{Checkpoint, CheckpointOptions, Component, ConfigSource, Difference, Stored};
 pub use device::device;
 pub use error::{DiffusionError, Origin};
 pub use pipeline::{Generated, InitImage, Latents, StableDiffusion, TextToImage};

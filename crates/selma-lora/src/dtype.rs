@@ -115,6 +115,21 @@ fn numbers<T, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Ve
     chunks.iter().map(|&chunk| number(chunk)).collect()
 }
 
+impl Dtype {
+    /// As [`encode`](Self::encode), with an error that names the tensor.
+    pub(crate) fn encode_named(self, name: &str, values: &[f32]) -> Result<Vec<u8>, LoraError> {
+        self.encode(values).map_err(|value| {
+            let key = name.to_owned();
+            if value.is_finite() {
+                let dtype = self;
+                LoraError::Overflow { key, value, dtype }
+            } else {
+                LoraError::NonFinite { key }
+            }
+        })
+    }
+}
+
 impl fmt::Display for Dtype {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -377,6 +377,14 @@ pub enum LoraError {
         limit: f64,
     },
 
+    /// A checkpoint's folder cannot be read or written as it is.
+    #[error("{path} {reason}")]
+    CheckpointFolder {
+        /// The folder, or a file in it.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A module of the adapter does not exist in the model.
     #[error("the model has no such module")]
     NotInModel,

@@ -19,11 +19,13 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use header::open;
+pub(crate) use keys::COMPONENTS;
 pub(crate) use lazy::{LazyFile, open as open_lazy};
 pub(crate) use load::{Content, Kinds, from_bytes, load};
 pub use names::ModuleNames;
 pub(crate) use peft::save;
 pub(crate) use stream::{Expected, FileWriter};
+pub(crate) use tensors::header;
 pub(crate) use write::write;
 
 use crate::LoraError;

@@ -43,6 +43,14 @@ pub enum SelmaError {
         /// What is there.
         found: String,
     },
+    /// A method of a recipe's `[merge]` with options that cannot be used.
+    #[error("recipe setting merge.methods, {name}: {source}")]
+    MergeMethod {
+        /// What the recipe calls it.
+        name: String,
+        /// What is wrong with it.
+        source: LoraError,
+    },
     /// A folder that another recipe has made.
     #[error("{path} was made by another recipe; choose another folder, or remove it")]
     OtherRecipe {

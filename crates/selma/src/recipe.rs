@@ -6,13 +6,12 @@ use selma_diffusion::schedulers::SchedulerKind;
 use selma_eval::Bootstrap;
 use selma_eval::dsg::Aggregation;
 use selma_llm::{OpenAiConfig, PromptConfig};
-use selma_lora::merge::{Merge, Method};
 use selma_train::TrainConfig;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::files::{read_json, read_toml};
-use crate::{Layout, SelmaError};
+use crate::{Layout, MergeMethod, SelmaError};
 
 /// A run: everything that decides its results.
 ///
@@ -116,8 +115,8 @@ impl TrainStage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MergeStage {
-    /// One merged model for each method.
-    pub methods: Vec<Method>,
+    /// One merged model for each: a method's name, or a table with a method and its options.
+    pub methods: Vec<MergeMethod>,
 }
 
 /// How models are compared.
@@ -200,11 +199,20 @@ impl Recipe {
             return wrong("merge.methods", "at least one", "none".to_owned());
         }
         for (index, method) in methods.iter().enumerate() {
-            if methods.iter().skip(index + 1).any(|other| other == method) {
-                return wrong("merge.methods", "each once", format!("{method} twice"));
+            let name = &method.name;
+            if !plain(name) {
+                let expected = "names of letters, digits, '-', '_' and '.'";
+                return wrong("merge.methods", expected, format!("{name:?}"));
             }
-            let weights = self.prompts.skills.iter().map(|_| 1.0);
-            Merge::new(*method).validate(weights)?;
+            if methods
+                .iter()
+                .skip(index + 1)
+                .any(|other| other.name == *name)
+            {
+                let expected = "each once, or with a `name` of its own";
+                return wrong("merge.methods", expected, format!("{name} twice"));
+            }
+            method.validate(self.prompts.skills.len())?;
         }
         for (field, value) in [
             ("images.steps", self.images.steps),

@@ -288,9 +288,9 @@ fn models(recipe: &Recipe, skills: &[Skill], layout: &Layout) -> Vec<Model> {
     for arm in recipe.train.arms() {
         for method in &recipe.merge.methods {
             models.push(Model {
-                name: format!("merged-{method}{arm}"),
+                name: format!("merged-{}{arm}", method.name),
                 kind: ModelKind::Merged,
-                adapter: Some(layout.merged(&format!("{method}{arm}"))),
+                adapter: Some(layout.merged(&format!("{}{arm}", method.name))),
             });
         }
     }

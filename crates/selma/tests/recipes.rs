@@ -32,6 +32,30 @@ fn every_recipe_that_comes_along_can_be_used() {
 }
 
 #[test]
+fn the_ways_to_merge_that_are_documented_can_be_used() {
+    let page = fs::read_to_string(recipes().join("../docs/recipes.md")).unwrap();
+    let (_, block) = page.split_once("```toml\n[merge]\n").unwrap();
+    let (documented, _) = block.split_once("```").unwrap();
+    let text = fs::read_to_string(recipes().join("mini.toml")).unwrap();
+    let own = "methods = [\"mean\", \"factor_mean\"]";
+    assert!(text.contains(own));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("recipe.toml");
+    fs::write(&path, text.replace(own, documented)).unwrap();
+    let recipe = Recipe::load(&path).unwrap();
+    let names = recipe
+        .merge
+        .methods
+        .iter()
+        .map(|method| method.name.as_str());
+    let names: Vec<&str> = names.collect();
+    assert_eq!(names[..3], ["mean", "svd", "ties-0.3"]);
+    // What a run keeps of it is read back.
+    let kept = serde_json::to_vec(&recipe).unwrap();
+    assert_eq!(serde_json::from_slice::<Recipe>(&kept).unwrap(), recipe);
+}
+
+#[test]
 fn names_that_collide_are_refused() {
     let recipe = Recipe::load(&recipes().join("mini.toml")).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -41,13 +65,23 @@ fn names_that_collide_are_refused() {
     let error = Run::open(twice, &folder, &Device::flex()).unwrap_err();
     assert!(error.to_string().contains("coco twice"), "{error}");
     let mut twice = recipe.clone();
-    twice.merge.methods.push(recipe.merge.methods[0]);
+    twice.merge.methods.push(recipe.merge.methods[0].clone());
     let error = Run::open(twice, &folder, &Device::flex()).unwrap_err();
     assert!(error.to_string().contains("mean twice"), "{error}");
-    let mut unset = recipe;
-    unset.merge.methods.push(Method::PeftTies);
+    let mut unset = recipe.clone();
+    unset.merge.methods.push(Method::PeftTies.into());
     let error = Run::open(unset, &folder, &Device::flex()).unwrap_err();
     assert!(error.to_string().contains("density"), "{error}");
+    let mut named = recipe.clone();
+    named.merge.methods[0].name = "a/b".to_owned();
+    let error = Run::open(named, &folder, &Device::flex()).unwrap_err();
+    assert!(error.to_string().contains("\"a/b\""), "{error}");
+    // Experts on faultless pictures are merged under this name, too.
+    let mut named = recipe;
+    named.train.filtered = true;
+    named.merge.methods[1].name = "mean-filtered".to_owned();
+    let error = Run::open(named, &folder, &Device::flex()).unwrap_err();
+    assert!(error.to_string().contains("mean-filtered twice"), "{error}");
     assert!(!folder.exists());
 }
 

@@ -5,11 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use indicatif::{HumanBytes, HumanCount};
+use indicatif::HumanCount;
 use selma_durable::to_json;
 use selma_lora::merge::{Majority, Masks, ModuleWeight};
 use selma_lora::{Adapter, Dtype, Format, Merge, MergeReport, Method, Weighted};
 
+use super::adapter_out::{AdapterOutput, DTYPES, FORMATS};
 use super::values::{WeightedFile, named, weighted_file};
 use crate::output::{Output, spare};
 use crate::terminal::say;
@@ -61,19 +62,19 @@ pub struct Args {
     /// Factors on the weights in parts of the model, as JSON: [{"module": REGEX, "adapter": NUMBER or left out, "weight": FACTOR}, ...].
     #[arg(long, value_name = "FILE.json")]
     weights_by_module: Option<PathBuf>,
-    /// Names of the tensors in the file: kohya is read by most programs, diffusers by PEFT and diffusers.
-    #[arg(long, value_name = "NAME", default_value = "kohya", value_parser = named::<Format>(["kohya", "diffusers"]))]
+    /// Form of the merged adapter: kohya is read by most programs, diffusers by diffusers; peft is a folder that PEFT reads.
+    #[arg(long, value_name = "FORMAT", default_value = "kohya", value_parser = named::<Format>(FORMATS))]
     format: Format,
-    /// Number type of the file.
-    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = named::<Dtype>(["f32", "f16", "bf16"]))]
+    /// Number type of the merged adapter.
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = named::<Dtype>(DTYPES))]
     dtype: Dtype,
-    /// The merged adapter.
-    #[arg(long, value_name = "FILE")]
+    /// The merged adapter: a file, or with peft a folder.
+    #[arg(long, value_name = "FILE|DIR")]
     out: PathBuf,
     /// Also write what the merge did to every layer, as JSON.
     #[arg(long, value_name = "FILE.json")]
     report: Option<PathBuf>,
-    /// Adapters, in any format and of any ranks. A weight multiplies an adapter's update; it is 1 if none is given.
+    /// Adapters: files of any format, or folders of PEFT, of any ranks. A weight multiplies an adapter's update; it is 1 if none is given.
     #[arg(required = true, value_name = "FILE[=WEIGHT]", value_parser = weighted_file())]
     adapters: Vec<WeightedFile>,
 }
@@ -83,8 +84,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         args.adapters.iter().map(|adapter| adapter.path.as_path()),
         std::iter::once(args.out.as_path()).chain(args.report.as_deref()),
     )?;
-    let mut out = Output::create(&args.out)?;
-    let mut report_out = args.report.as_deref().map(Output::create).transpose()?;
+    let out = AdapterOutput::create(&args.out, args.format, args.dtype)?;
+    let report_out = args.report.as_deref().map(Output::create).transpose()?;
     let loaded = args
         .adapters
         .iter()
@@ -99,23 +100,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .collect();
     let merge = args.recipe()?;
     let (merged, report) = merge.run(&inputs)?;
-    let bytes = merged.to_bytes(args.format, args.dtype)?;
-    out.write(&bytes)?;
-    if let (Some(output), Some(path)) = (&mut report_out, &args.report) {
-        output.write(&to_json(path, &report)?)?;
-    }
-    out.finish()?;
-    if let Some(output) = report_out {
-        output.finish()?;
+    let written = out.finish(&merged)?;
+    if let (Some(output), Some(path)) = (report_out, &args.report) {
+        output.finish_with(&to_json(path, &report)?)?;
     }
     say(format_args!(
-        "merged {} adapters by {} into {} ({}, {} {})",
+        "merged {} adapters by {} into {written}",
         inputs.len(),
         args.method,
-        args.out.display(),
-        HumanBytes(bytes.len() as u64),
-        args.format,
-        args.dtype_name(),
     ));
     say(describe(&report));
     Ok(())
@@ -153,14 +145,6 @@ impl Args {
                 .map(Arc::new),
             ..Merge::new(self.method)
         })
-    }
-
-    fn dtype_name(&self) -> &'static str {
-        match self.dtype {
-            Dtype::F32 => "f32",
-            Dtype::F16 => "f16",
-            Dtype::BF16 => "bf16",
-        }
     }
 }
 

@@ -1,8 +1,13 @@
 //! The sub-commands: each file turns the flags of one into the settings of a library, and runs it.
 
+mod adapter_out;
+mod convert;
+mod diff;
 mod eval;
 mod events;
+mod extract;
 mod filter;
+mod fuse;
 mod generate;
 mod images;
 mod inspect;
@@ -11,6 +16,7 @@ mod model;
 mod pretrain;
 mod prompts;
 mod report;
+mod resize;
 mod run;
 mod train;
 mod values;
@@ -28,6 +34,11 @@ pub enum Command {
     Generate(generate::Args),
     Train(train::Args),
     Merge(merge::Args),
+    Resize(resize::Args),
+    Extract(extract::Args),
+    Convert(convert::Args),
+    Diff(diff::Args),
+    Fuse(fuse::Args),
     Inspect(inspect::Args),
     Eval(eval::Args),
     Report(report::Args),
@@ -46,6 +57,11 @@ impl Command {
             Self::Filter(args) => filter::run(args),
             Self::Generate(args) => generate::run(args),
             Self::Merge(args) => merge::run(args),
+            Self::Resize(args) => resize::run(args),
+            Self::Extract(args) => extract::run(args),
+            Self::Convert(args) => convert::run(args),
+            Self::Diff(args) => diff::run(args),
+            Self::Fuse(args) => fuse::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Eval(args) => eval::run(args),
         }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
+use selma_lora::{LoraError, RankRule};
 use selma_rouge::{DiversityFilter, Tokenizer};
 
 /// A file with a weight, `FILE` or `FILE=WEIGHT`.
@@ -48,6 +49,19 @@ where
     T: FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
 {
     names.into().try_map(|name| name.parse::<T>())
+}
+
+/// Whether an adapter was refused because it is no LoRA.
+pub fn is_other_kind(error: &LoraError) -> bool {
+    match error {
+        LoraError::InFile { error, .. } => is_other_kind(error),
+        error => matches!(error, LoraError::Unsupported { .. }),
+    }
+}
+
+/// How ranks are chosen.
+pub fn rank_rule(text: &str) -> Result<RankRule, LoraError> {
+    text.parse()
 }
 
 /// A finite number.

@@ -11,6 +11,8 @@
     reason = "a test fails by a panic, in its helpers too"
 )]
 
+pub mod models;
+
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
 //! Stable Diffusion on disk: diffusers' folder layout, or a single file in the original layout.
 
+mod changes;
 mod names;
 mod options;
 mod stored;
@@ -7,13 +8,13 @@ mod stored;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use selma_durable::sha256;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::DiffusionError;
 use crate::config::{ConfigError, read_json};
-use crate::hash::sha256;
 use crate::models::{
     AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, ClipTextModel, UNet2DConditionModel,
     UNet2DConditionModelConfig,
@@ -24,6 +25,7 @@ use crate::single_file::{SingleFile, SinglePart};
 use crate::tokenizer::ClipTokenizer;
 use crate::weights::{self, Fit, WeightFile, Weights, compare, load};
 
+pub use changes::Difference;
 pub use options::{CheckpointOptions, ConfigSource};
 pub use stored::{Component, Stored};
 

@@ -29,14 +29,21 @@ pub(super) fn vae_names(weights: &Weights) -> impl Fn(&str) -> String {
     }
 }
 
-/// The names that VAE files of SD 1 and 2 have for the projections of their attention.
+/// The names that VAE files of SD 1 and 2 have for the projections of their attention, each behind the new one.
+const ATTENTION: [(&str, &str); 4] = [
+    (".to_q.", ".query."),
+    (".to_k.", ".key."),
+    (".to_v.", ".value."),
+    (".to_out.0.", ".proj_attn."),
+];
+
 fn old_attention_name(path: &str) -> String {
-    [
-        (".to_q.", ".query."),
-        (".to_k.", ".key."),
-        (".to_v.", ".value."),
-        (".to_out.0.", ".proj_attn."),
-    ]
-    .iter()
-    .fold(path.to_owned(), |path, (new, old)| path.replace(new, old))
+    let rename = |path: String, (new, old): &(&str, &str)| path.replace(new, old);
+    ATTENTION.iter().fold(path.to_owned(), rename)
+}
+
+/// The field of the VAE that a key is for, whichever names its file has.
+pub(super) fn new_attention_name(key: &str) -> String {
+    let rename = |key: String, (new, old): &(&str, &str)| key.replace(old, new);
+    ATTENTION.iter().fold(key.to_owned(), rename)
 }

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
+use selma_durable::sha256;
 use serde::{Deserialize, Serialize};
 
 use crate::DiffusionError;
-use crate::hash::sha256;
 use crate::pipeline::MicroConditioning;
 use crate::schedulers::SchedulerConfig;
 

@@ -15,6 +15,8 @@ use std::collections::BTreeMap;
 pub use error::SingleFileError;
 use part::Part;
 
+use selma_lora::fuse::{Place, module_of};
+
 use crate::models::{AutoencoderKLConfig, ClipTextConfig, UNet2DConditionModelConfig};
 use crate::presets::{Family, Preset};
 use crate::schedulers::SchedulerConfig;
@@ -40,6 +42,7 @@ pub struct SingleFile {
     text_encoder: SinglePart<ClipTextConfig>,
     text_encoder_2: Option<SinglePart<ClipTextConfig>>,
     unused: Vec<String>,
+    places: BTreeMap<String, Vec<Place>>,
 }
 
 impl SingleFile {
@@ -70,18 +73,21 @@ impl SingleFile {
                 let known = family == Family::Sdxl || !rest.starts_with("label_emb.");
                 let name = unet.rename(rest).filter(|_| known);
                 let named = name.map(|name| vec![(name, tensor.clone())]);
+                sorted.add_layers("unet", key, tensor, named.as_ref());
                 sorted.add(|sorted| &mut sorted.unet, key, named);
             } else if let Some(rest) = key.strip_prefix(family::VAE) {
                 let named = vae.convert(rest, tensor).map(|named| vec![named]);
                 sorted.add(|sorted| &mut sorted.vae, key, named);
             } else if let Some(rest) = key.strip_prefix(text.prefix) {
                 let named = text.convert(rest, tensor);
+                sorted.add_layers("text_encoder", key, tensor, named.as_ref());
                 sorted.add(|sorted| &mut sorted.text, key, named);
             } else if let Some((second, rest)) = text_2
                 .as_ref()
                 .and_then(|second| Some((second, key.strip_prefix(second.prefix)?)))
             {
                 let named = second.convert(rest, tensor);
+                sorted.add_layers("text_encoder_2", key, tensor, named.as_ref());
                 sorted.add(|sorted| &mut sorted.text_2, key, named);
             } else {
                 sorted.unknown.push(key.to_owned());
@@ -116,6 +122,7 @@ impl SingleFile {
                 weights: named(sorted.text_2),
             }),
             unused: sorted.unused,
+            places: sorted.places,
         })
     }
 
@@ -161,6 +168,12 @@ impl SingleFile {
         self.text_encoder_2.as_ref()
     }
 
+    /// The layers whose weights a tensor of the file holds, by the tensor's name in the file: what [`fuse_file`](selma_lora::fuse::fuse_file) needs to know.
+    #[must_use]
+    pub fn places(&self, tensor: &str) -> &[Place] {
+        self.places.get(tensor).map_or(&[], Vec::as_slice)
+    }
+
     /// Tensors that are known to be no part of the model.
     #[must_use]
     pub fn unused(&self) -> &[String] {
@@ -177,9 +190,29 @@ struct Sorted {
     text_2: BTreeMap<String, StoredTensor>,
     unused: Vec<String>,
     unknown: Vec<String>,
+    places: BTreeMap<String, Vec<Place>>,
 }
 
 impl Sorted {
+    /// Remembers which layers of a component have their weights in a tensor.
+    fn add_layers(
+        &mut self,
+        component: &str,
+        key: &str,
+        tensor: &StoredTensor,
+        named: Option<&Vec<(String, StoredTensor)>>,
+    ) {
+        let places = named.into_iter().flatten().filter_map(|(name, part)| {
+            let place = module_of(component, name)?;
+            let part = part.part_of(tensor)?;
+            Some(Place { part, ..place })
+        });
+        let places: Vec<Place> = places.collect();
+        if !places.is_empty() {
+            self.places.insert(key.to_owned(), places);
+        }
+    }
+
     /// Puts a tensor under its new names: `None` if there is none for it, an empty list if it is not needed.
     fn add(
         &mut self,

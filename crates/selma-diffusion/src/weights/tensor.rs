@@ -6,6 +6,7 @@ use std::sync::Arc;
 use burn::tensor::{Bytes, DType, TensorData};
 use half::{bf16, f16};
 use safetensors::Dtype;
+use selma_lora::fuse::Part;
 
 use super::mapped::MappedFile;
 
@@ -103,6 +104,22 @@ impl StoredTensor {
         matrix.shape.truncate(2);
         matrix.strides.truncate(2);
         Some(matrix)
+    }
+
+    /// Which part of a tensor this is, if it was made of that by the methods above.
+    pub(crate) fn part_of(&self, whole: &Self) -> Option<Part> {
+        if self.start == whole.start && self.strides == whole.strides && self.shape == whole.shape {
+            return Some(Part::Whole);
+        }
+        let turned = whole.transposed();
+        if turned.is_some_and(|turned| self.start == turned.start && self.strides == turned.strides)
+        {
+            return Some(Part::Transposed);
+        }
+        let (&stride, &rows) = (whole.strides.first()?, self.shape.first()?);
+        let bytes = self.start.checked_sub(whole.start)?;
+        let first = bytes.checked_div(stride * self.element()?)?;
+        (self.strides == whole.strides).then(|| Part::Rows(first..first + rows))
     }
 
     /// Bytes from the first to behind the last element.
@@ -263,6 +280,9 @@ mod tests {
         assert_eq!(turned.floats().unwrap(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
         let row = matrix.rows(1..2).unwrap();
         assert_eq!(row.floats().unwrap(), [3.0, 4.0, 5.0]);
+        assert_eq!(matrix.part_of(&matrix), Some(Part::Whole));
+        assert_eq!(turned.part_of(&matrix), Some(Part::Transposed));
+        assert_eq!(row.part_of(&matrix), Some(Part::Rows(1..2)));
         assert_eq!(
             turned.rows(1..3).unwrap().floats().unwrap(),
             [1.0, 4.0, 2.0, 5.0]

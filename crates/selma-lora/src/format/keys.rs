@@ -25,7 +25,7 @@ pub(super) const KOHYA_PREFIXES: [(&str, &str); 4] = [
 /// What PEFT puts before the paths of the model that it wraps.
 pub(super) const PEFT_PREFIX: &str = "base_model.model.";
 
-pub(super) const COMPONENTS: [&str; 3] = ["unet", "text_encoder", "text_encoder_2"];
+pub(crate) const COMPONENTS: [&str; 3] = ["unet", "text_encoder", "text_encoder_2"];
 
 /// Endings, the part each is, and the scheme that has it; `None` where more than one does.
 const SUFFIXES: [(&str, Part, Option<Format>); 32] = [

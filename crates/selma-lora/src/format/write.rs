@@ -148,20 +148,12 @@ fn tensor(
     shape: &[usize],
     values: &[f32],
 ) -> Result<Tensor, LoraError> {
-    match dtype.encode(values) {
-        Ok(bytes) => Ok(Tensor {
-            name,
-            dtype,
-            shape: shape.to_vec(),
-            bytes,
-        }),
-        Err(value) if value.is_finite() => Err(LoraError::Overflow {
-            key: name,
-            value,
-            dtype,
-        }),
-        Err(_) => Err(LoraError::NonFinite { key: name }),
-    }
+    Ok(Tensor {
+        bytes: dtype.encode_named(&name, values)?,
+        name,
+        dtype,
+        shape: shape.to_vec(),
+    })
 }
 
 /// The metadata of a file, given those of the adapter and the rank and alpha of every module.

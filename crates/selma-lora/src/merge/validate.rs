@@ -35,6 +35,7 @@ impl Merge {
             });
         }
         self.validate_numbers()?;
+        self.compiled(adapters)?;
         self.validate_places()
     }
 
@@ -172,6 +173,21 @@ impl Merge {
         adapters: usize,
         paths: &BTreeSet<&String>,
     ) -> Result<Vec<Rule>, LoraError> {
+        let rules = self.compiled(adapters)?;
+        let mut nowhere = rules
+            .iter()
+            .filter(|rule| !paths.iter().any(|path| rule.pattern.is_match(path)));
+        match nowhere.next() {
+            Some(rule) => {
+                let expected = "patterns of modules that are there";
+                Err(self.wrong("weights_by_module", expected, &rule.pattern))
+            }
+            None => Ok(rules),
+        }
+    }
+
+    /// The rules as far as they can be checked without the adapters' modules.
+    fn compiled(&self, adapters: usize) -> Result<Vec<Rule>, LoraError> {
         let compiled = self.weights_by_module.iter().map(|rule| {
             let wrong =
                 |expected: &str, found: &str| self.wrong("weights_by_module", expected, found);
@@ -180,9 +196,6 @@ impl Merge {
             if let Some(adapter) = rule.adapter.filter(|&adapter| adapter >= adapters) {
                 let expected = format!("adapters below {adapters}");
                 return Err(wrong(&expected, &adapter.to_string()));
-            }
-            if !paths.iter().any(|path| pattern.is_match(path)) {
-                return Err(wrong("patterns of modules that are there", &rule.module));
             }
             Ok(Rule {
                 pattern,

@@ -1,7 +1,7 @@
 //! Stage 4: the experts are merged.
 
 use selma_durable::{create_folder, write_json};
-use selma_lora::merge::{Merge, Weighted};
+use selma_lora::merge::Weighted;
 use selma_lora::{Adapter, Dtype, Format};
 
 use super::prompts::finished;
@@ -11,8 +11,8 @@ use crate::{Run, RunObserver, SelmaError};
 pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
     for arm in run.recipe.train.arms() {
         let mut experts: Option<Vec<Adapter>> = None;
-        for &method in &run.recipe.merge.methods {
-            let name = format!("{method}{arm}");
+        for method in &run.recipe.merge.methods {
+            let name = format!("{}{arm}", method.name);
             let path = run.layout.merged(&name);
             let before = path.is_file();
             if !before {
@@ -23,12 +23,12 @@ pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), Selma
                     Some(loaded) => loaded,
                     None => load(run, arm)?,
                 };
-                let inputs = loaded.iter().map(|adapter| Weighted {
-                    adapter,
-                    weight: 1.0,
-                });
-                let inputs: Vec<Weighted<'_>> = inputs.collect();
-                let (merged, report) = Merge::new(method).run(&inputs)?;
+                let inputs: Vec<Weighted<'_>> = loaded
+                    .iter()
+                    .zip(method.weights(loaded.len()))
+                    .map(|(adapter, weight)| Weighted { adapter, weight })
+                    .collect();
+                let (merged, report) = method.merge.run(&inputs)?;
                 write_json(&path.with_extension("json"), &report)?;
                 merged.save(&path, Format::Diffusers, Dtype::F32)?;
                 experts = Some(loaded);

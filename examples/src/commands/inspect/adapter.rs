@@ -1,15 +1,106 @@
 //! What is in an adapter.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use indicatif::HumanCount;
-use selma_lora::{Adapter, Summary};
+use selma_lora::{Adapter, AdapterFile, Kind, Source, Summary};
+use serde::Serialize;
 
-use super::Description;
+use super::{Description, show};
+use crate::commands::values::is_other_kind;
 use crate::table::{columns, pairs};
 
-pub fn describe(path: &Path) -> anyhow::Result<Summary> {
-    Ok(Adapter::load(path)?.summary()?)
+/// Shows a LoRA with all its figures, and of other kinds what they are.
+pub fn describe(path: &Path, json: bool) -> anyhow::Result<()> {
+    match Adapter::load(path) {
+        Ok(adapter) => show(&adapter.summary()?, json),
+        Err(error) if is_other_kind(&error) => {
+            // What is no update of a weight at all is refused once more, by its name.
+            show(&OtherKinds::of(AdapterFile::load(path, None)?), json)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// An adapter with updates that are no LoRAs.
+#[derive(Debug, Serialize)]
+struct OtherKinds {
+    source: Source,
+    kinds: BTreeMap<Kind, usize>,
+    metadata: BTreeMap<String, String>,
+    modules: Vec<Module>,
+}
+
+#[derive(Debug, Serialize)]
+struct Module {
+    module: String,
+    kind: Kind,
+    /// With the kernel multiplied in where the file does not say how it is shaped.
+    weight: Vec<usize>,
+}
+
+impl OtherKinds {
+    fn of(file: AdapterFile) -> Self {
+        let modules = file.updates.iter().map(|(module, update)| Module {
+            module: module.clone(),
+            kind: update.kind(),
+            weight: update.weight_shape(),
+        });
+        Self {
+            modules: modules.collect(),
+            kinds: file.kinds(),
+            source: file.source,
+            metadata: file.metadata,
+        }
+    }
+}
+
+impl Description for OtherKinds {
+    fn text(&self) -> String {
+        let mut rows = source_rows(&self.source);
+        let kinds = self
+            .kinds
+            .iter()
+            .map(|(kind, count)| format!("{kind} {count}"));
+        let kinds = kinds.collect::<Vec<_>>().join(", ");
+        rows.push(("modules", format!("{}: {kinds}", self.modules.len())));
+        rows.extend(metadata_rows(&self.metadata));
+        let modules: Vec<[String; 3]> = self
+            .modules
+            .iter()
+            .map(|module| {
+                [
+                    module.module.clone(),
+                    shape(&module.weight),
+                    module.kind.to_string(),
+                ]
+            })
+            .collect();
+        let table = columns(["module", "weight", "kind"], &modules);
+        format!("{}\n\n{table}", pairs(&rows))
+    }
+}
+
+fn source_rows(source: &Source) -> Vec<(&'static str, String)> {
+    let dtypes = source.dtypes.iter().map(ToString::to_string);
+    let dtypes = dtypes.collect::<Vec<_>>().join(", ");
+    vec![
+        ("adapter", source.path.display().to_string()),
+        ("format", format!("{}, {dtypes}", source.format)),
+        ("sha256", source.sha256.clone()),
+    ]
+}
+
+fn metadata_rows(metadata: &BTreeMap<String, String>) -> Vec<(&'static str, String)> {
+    let rows = metadata.iter();
+    rows.map(|(key, value)| ("metadata", format!("{key} = {}", shorten(value))))
+        .collect()
+}
+
+fn shape(weight: &[usize]) -> String {
+    let sizes: Vec<String> = weight.iter().map(usize::to_string).collect();
+    sizes.join("x")
 }
 
 impl Description for Summary {
@@ -17,16 +108,7 @@ impl Description for Summary {
         let list = |items: Vec<String>| items.join(", ");
         let mut rows = Vec::new();
         if let Some(source) = &self.source {
-            let dtypes = source
-                .dtypes
-                .iter()
-                .map(|dtype| format!("{dtype:?}").to_lowercase());
-            rows.push(("adapter", source.path.display().to_string()));
-            rows.push((
-                "format",
-                format!("{}, {}", source.format, list(dtypes.collect())),
-            ));
-            rows.push(("sha256", source.sha256.clone()));
+            rows.extend(source_rows(source));
         }
         let parts = self
             .components
@@ -52,17 +134,14 @@ impl Description for Summary {
             ("parameters", HumanCount(self.parameters as u64).to_string()),
             ("norm of dW", format!("{:.6}", self.norm)),
         ]);
-        for (key, value) in &self.metadata {
-            rows.push(("metadata", format!("{key} = {}", shorten(value))));
-        }
+        rows.extend(metadata_rows(&self.metadata));
         let modules: Vec<[String; 5]> = self
             .modules
             .iter()
             .map(|module| {
-                let shape: Vec<String> = module.weight.iter().map(usize::to_string).collect();
                 [
                     module.module.clone(),
-                    shape.join("x"),
+                    shape(&module.weight),
                     module.rank.to_string(),
                     module.alpha.to_string(),
                     format!("{:.6}", module.norm),

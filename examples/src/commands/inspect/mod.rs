@@ -20,9 +20,9 @@ use crate::terminal::print;
 /// Show what is in a model, an adapter, a picture or a dataset.
 ///
 /// A PNG file says how it was drawn, if its program wrote that. Any other file is a whole model in the original layout
-/// (.safetensors or .ckpt, of which nothing is executed) or a LoRA adapter: its format, layers, ranks, alphas and the size
-/// of its updates. A folder with model_index.json is a model in the layout of diffusers, one with metadata.jsonl a dataset
-/// of pictures with texts.
+/// (.safetensors or .ckpt, of which nothing is executed) or an adapter: of a LoRA format, layers, ranks, alphas and the size
+/// of its updates, of a LoHa, a LoKr or a full difference format, layers and kinds. A folder with model_index.json is a model in the layout of diffusers, one with metadata.jsonl a dataset
+/// of pictures with texts, one with adapter_config.json, or such folders for unet and text encoders, an adapter of PEFT.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -59,7 +59,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         } else if is_model(path) {
             show(&model::describe(path, &args.options)?, args.json)
         } else {
-            show(&adapter::describe(path)?, args.json)
+            adapter::describe(path, args.json)
         };
     }
     let has = |name: &str| path.join(name).exists();
@@ -67,6 +67,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         show(&model::describe(path, &args.options)?, args.json)
     } else if has(METADATA_FILE) || has(JOURNAL_FILE) {
         show(&dataset::describe(path)?, args.json)
+    } else if ["", "unet", "text_encoder", "text_encoder_2"]
+        .iter()
+        .any(|component| path.join(component).join("adapter_config.json").exists())
+    {
+        adapter::describe(path, args.json)
     } else {
         unknown(path)
     }
@@ -94,7 +99,7 @@ fn is_model(path: &Path) -> bool {
 
 fn unknown(path: &Path) -> anyhow::Result<()> {
     bail!(
-        "{} is neither a model (no model_index.json) nor a dataset (no {METADATA_FILE})",
+        "{} is neither a model (no model_index.json) nor a dataset (no {METADATA_FILE}) nor an adapter (no adapter_config.json)",
         path.display()
     )
 }
