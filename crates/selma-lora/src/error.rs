@@ -1,6 +1,9 @@
 //! The one error type of the crate.
 
-use std::path::PathBuf;
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use selma_durable::DurableError;
 
@@ -19,7 +22,7 @@ pub enum LoraError {
         /// The file.
         path: PathBuf,
         /// The cause.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file cannot be written.
     #[error(transparent)]
@@ -419,10 +422,23 @@ pub enum LoraError {
 }
 
 impl LoraError {
-    pub(crate) fn in_file(self, path: &std::path::Path) -> Self {
-        Self::InFile {
+    /// A file that cannot be read, for its [`Io`](Self::Io).
+    pub(crate) fn unreadable(path: &Path) -> impl Fn(io::Error) -> Self + '_ {
+        |source| Self::Io {
+            action: "read",
             path: path.to_path_buf(),
-            error: Box::new(self),
+            source,
+        }
+    }
+
+    /// The error with the file that it is about, if it does not name one already.
+    pub(crate) fn in_file(self, path: &Path) -> Self {
+        match self {
+            Self::Io { .. } | Self::Durable(_) => self,
+            error => Self::InFile {
+                path: path.to_path_buf(),
+                error: Box::new(error),
+            },
         }
     }
 

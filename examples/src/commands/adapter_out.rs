@@ -62,8 +62,13 @@ impl AdapterOutput {
             Some(file) => file.finish_with(&adapter.to_bytes(format, dtype)?)?,
             None => adapter.save(&path, format, dtype)?,
         }
-        Ok(format!("{} ({format}, {dtype})", path.display()))
+        Ok(written(&path, format, dtype))
     }
+}
+
+/// What was written, for people.
+pub fn written(path: &Path, format: Format, dtype: Dtype) -> String {
+    format!("{} ({format}, {dtype})", path.display())
 }
 
 fn check_folder(path: &Path) -> anyhow::Result<()> {

@@ -1,16 +1,16 @@
 //! `selma merge`.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
 use indicatif::HumanCount;
 use selma_durable::to_json;
 use selma_lora::merge::{Majority, Masks, ModuleWeight};
-use selma_lora::{Adapter, Dtype, Format, Merge, MergeReport, Method, Weighted};
+use selma_lora::{Adapter, AdapterReader, Dtype, Format, Merge, MergeReport, Method, Weighted};
 
-use super::adapter_out::{AdapterOutput, DTYPES, FORMATS};
+use super::adapter_out::{AdapterOutput, DTYPES, FORMATS, written};
 use super::values::{WeightedFile, named, weighted_file};
 use crate::output::{Output, spare};
 use crate::terminal::say;
@@ -86,8 +86,50 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     )?;
     let out = AdapterOutput::create(&args.out, args.format, args.dtype)?;
     let report_out = args.report.as_deref().map(Output::create).transpose()?;
-    let loaded = args
+    let merge = args.recipe()?;
+    let (report, written) = if args.out == Path::new("-") {
+        in_memory(&args.adapters, &merge, out)?
+    } else {
+        drop(out);
+        on_disk(&args, &merge)?
+    };
+    if let (Some(output), Some(path)) = (report_out, &args.report) {
+        output.finish_with(&to_json(path, &report)?)?;
+    }
+    say(format_args!(
+        "merged {} adapters by {} into {written}",
+        args.adapters.len(),
+        args.method,
+    ));
+    say(describe(&report));
+    Ok(())
+}
+
+/// A layer at a time, however large the adapters are.
+fn on_disk(args: &Args, merge: &Merge) -> anyhow::Result<(MergeReport, String)> {
+    let opened = args
         .adapters
+        .iter()
+        .map(|file| Ok((AdapterReader::open(&file.path)?, file.weight)))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let inputs: Vec<selma_lora::WeightedFile<'_>> = opened
+        .iter()
+        .map(|(adapter, weight)| selma_lora::WeightedFile {
+            adapter,
+            weight: *weight,
+        })
+        .collect();
+    let report = merge.run_files(&inputs, &args.out, args.format, args.dtype)?;
+    Ok((report, written(&args.out, args.format, args.dtype)))
+}
+
+/// For standard output, which cannot be written out of order.
+fn in_memory(
+    files: &[WeightedFile],
+    merge: &Merge,
+    out: AdapterOutput,
+) -> anyhow::Result<(MergeReport, String)> {
+    let loaded = files
         .iter()
         .map(|file| Ok((Adapter::load(&file.path)?, file.weight)))
         .collect::<anyhow::Result<Vec<_>>>()?;
@@ -98,19 +140,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
             weight: *weight,
         })
         .collect();
-    let merge = args.recipe()?;
     let (merged, report) = merge.run(&inputs)?;
-    let written = out.finish(&merged)?;
-    if let (Some(output), Some(path)) = (report_out, &args.report) {
-        output.finish_with(&to_json(path, &report)?)?;
-    }
-    say(format_args!(
-        "merged {} adapters by {} into {written}",
-        inputs.len(),
-        args.method,
-    ));
-    say(describe(&report));
-    Ok(())
+    Ok((report, out.finish(&merged)?))
 }
 
 impl Args {

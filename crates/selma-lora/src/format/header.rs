@@ -1,6 +1,6 @@
 //! Opening safetensors files.
 
-use std::{collections::BTreeSet, fmt};
+use std::{collections::BTreeSet, fmt, fs::File, io::Read, path::Path};
 
 use safetensors::{SafeTensorError, SafeTensors, tensor::Metadata};
 use serde::{
@@ -9,6 +9,9 @@ use serde::{
 };
 
 use crate::LoraError;
+
+/// What the `safetensors` crate allows, too.
+const LARGEST_HEADER: u64 = 100_000_000;
 
 /// The tensors and the header of a safetensors file.
 ///
@@ -19,11 +22,50 @@ pub(crate) fn open(bytes: &[u8]) -> Result<(SafeTensors<'_>, Metadata), LoraErro
     let file = SafeTensors::deserialize(bytes).map_err(unreadable)?;
     let (length, header) = SafeTensors::read_metadata(bytes).map_err(unreadable)?;
     let json = bytes.get(8..).and_then(|rest| rest.get(..length));
-    let names: Names = serde_json::from_slice(json.unwrap_or_default())
-        .map_err(|error| unreadable(SafeTensorError::InvalidHeaderDeserialization(error)))?;
+    check_names(json.unwrap_or_default())?;
+    Ok((file, header))
+}
+
+/// Where the values of a file begin, and its header, checked as [`open`] checks it. The values are not read.
+pub(crate) fn read_header(mut file: &File, path: &Path) -> Result<(u64, Metadata), LoraError> {
+    let broken = |error| LoraError::NotSafetensors { error };
+    let unreadable = LoraError::unreadable(path);
+    let length = file.metadata().map_err(&unreadable)?.len();
+    let mut size = [0; 8];
+    if length < size.len() as u64 {
+        return Err(broken(SafeTensorError::HeaderTooSmall));
+    }
+    file.read_exact(&mut size).map_err(&unreadable)?;
+    let size = u64::from_le_bytes(size);
+    if size > LARGEST_HEADER {
+        return Err(broken(SafeTensorError::HeaderTooLarge));
+    }
+    if size > length - 8 {
+        return Err(broken(SafeTensorError::InvalidHeaderLength));
+    }
+    let mut json = Vec::new();
+    let read = file.take(size).read_to_end(&mut json);
+    read.map_err(&unreadable)?;
+    let text =
+        str::from_utf8(&json).map_err(|error| broken(SafeTensorError::InvalidHeader(error)))?;
+    // Checks the offsets against each other, the shapes and the number types.
+    let metadata: Metadata = serde_json::from_str(text)
+        .map_err(|error| broken(SafeTensorError::InvalidHeaderDeserialization(error)))?;
+    let start = 8 + size;
+    if start.checked_add(metadata.data_len() as u64) != Some(length) {
+        return Err(broken(SafeTensorError::MetadataIncompleteBuffer));
+    }
+    check_names(&json)?;
+    Ok((start, metadata))
+}
+
+fn check_names(json: &[u8]) -> Result<(), LoraError> {
+    let names: Names = serde_json::from_slice(json).map_err(|error| LoraError::NotSafetensors {
+        error: SafeTensorError::InvalidHeaderDeserialization(error),
+    })?;
     match names.repeated {
         Some(name) => Err(LoraError::RepeatedName { name }),
-        None => Ok((file, header)),
+        None => Ok(()),
     }
 }
 

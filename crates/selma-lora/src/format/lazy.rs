@@ -3,17 +3,16 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::Read,
     path::{Path, PathBuf},
 };
 
-use safetensors::{SafeTensorError, tensor::Metadata};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use super::{
     Format, ModuleNames,
     config::{AdapterConfig, METADATA_KEY},
+    header::read_header,
     keys,
     load::{Kinds, peft_folder, peft_parts, read_file},
     parts::Part,
@@ -23,8 +22,6 @@ use super::{
 };
 use crate::{LoraError, LoraModule, Update};
 
-/// What `safetensors` allows, too.
-const LARGEST_HEADER: u64 = 100_000_000;
 /// Bytes that are hashed at once.
 const BLOCK: usize = 1 << 20;
 
@@ -87,9 +84,8 @@ impl LazyFile {
         component: Option<&'static str>,
         beside: Option<(AdapterConfig, Vec<u8>)>,
     ) -> Result<Self, LoraError> {
-        let file = File::open(path).map_err(unreadable(path))?;
-        let length = file.metadata().map_err(unreadable(path))?.len();
-        let (start, metadata) = read_header(&file, length, path)?;
+        let file = File::open(path).map_err(LoraError::unreadable(path))?;
+        let (start, metadata) = read_header(&file, path)?;
         let info = metadata.metadata().as_ref();
         let (config, beside) = match (beside, info.and_then(|info| info.get(METADATA_KEY))) {
             (Some(beside), _) => beside,
@@ -196,7 +192,11 @@ impl LazyFile {
     /// Hashes the whole file as it is on the disk, after what stands beside it.
     pub(crate) fn hash(&self, hash: &mut Sha256) -> Result<(), LoraError> {
         hash.update(&self.beside);
-        let length = self.file.metadata().map_err(unreadable(&self.path))?.len();
+        let length = self
+            .file
+            .metadata()
+            .map_err(LoraError::unreadable(&self.path))?
+            .len();
         let mut block = vec![0; BLOCK];
         let mut at = 0;
         while at < length {
@@ -210,57 +210,22 @@ impl LazyFile {
     }
 }
 
-/// Where the values begin, and what the header says, which is held against the length of the file.
-fn read_header(mut file: &File, length: u64, path: &Path) -> Result<(u64, Metadata), LoraError> {
-    let broken = |error| LoraError::NotSafetensors { error };
-    let mut size = [0; 8];
-    if length < size.len() as u64 {
-        return Err(broken(SafeTensorError::HeaderTooSmall));
-    }
-    file.read_exact(&mut size).map_err(unreadable(path))?;
-    let size = u64::from_le_bytes(size);
-    if size > LARGEST_HEADER {
-        return Err(broken(SafeTensorError::HeaderTooLarge));
-    }
-    if size > length - 8 {
-        return Err(broken(SafeTensorError::InvalidHeaderLength));
-    }
-    let mut text = vec![0; size as usize];
-    file.read_exact(&mut text).map_err(unreadable(path))?;
-    let text =
-        str::from_utf8(&text).map_err(|error| broken(SafeTensorError::InvalidHeader(error)))?;
-    let metadata: Metadata = serde_json::from_str(text)
-        .map_err(|error| broken(SafeTensorError::InvalidHeaderDeserialization(error)))?;
-    let start = 8 + size;
-    if start.checked_add(metadata.data_len() as u64) != Some(length) {
-        return Err(broken(SafeTensorError::MetadataIncompleteBuffer));
-    }
-    Ok((start, metadata))
-}
-
 /// Fills `bytes` from a place in the file, from any thread.
 #[cfg(unix)]
 fn read_at(file: &File, path: &Path, bytes: &mut [u8], start: u64) -> Result<(), LoraError> {
     use std::os::unix::fs::FileExt;
-    file.read_exact_at(bytes, start).map_err(unreadable(path))
+    file.read_exact_at(bytes, start)
+        .map_err(LoraError::unreadable(path))
 }
 
 /// Fills `bytes` from a place in the file, from any thread.
 #[cfg(not(unix))]
 fn read_at(_: &File, path: &Path, bytes: &mut [u8], start: u64) -> Result<(), LoraError> {
-    use std::io::{Seek, SeekFrom};
+    use std::io::{Read, Seek, SeekFrom};
     // A file of its own, since all handles of one share their place.
-    let mut file = File::open(path).map_err(unreadable(path))?;
+    let mut file = File::open(path).map_err(LoraError::unreadable(path))?;
     let found = file.seek(SeekFrom::Start(start));
     found
         .and_then(|_| file.read_exact(bytes))
-        .map_err(unreadable(path))
-}
-
-fn unreadable(path: &Path) -> impl FnOnce(std::io::Error) -> LoraError {
-    move |source| LoraError::Io {
-        action: "read",
-        path: path.to_path_buf(),
-        source,
-    }
+        .map_err(LoraError::unreadable(path))
 }

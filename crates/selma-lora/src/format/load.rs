@@ -168,9 +168,5 @@ fn content(tensors: Tensors, path: PathBuf, sha256: String) -> Content {
 }
 
 pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, LoraError> {
-    std::fs::read(path).map_err(|source| LoraError::Io {
-        action: "read",
-        path: path.to_path_buf(),
-        source,
-    })
+    std::fs::read(path).map_err(LoraError::unreadable(path))
 }

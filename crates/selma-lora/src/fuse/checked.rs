@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::{
     FuseReport, FusedFile,
-    source::{Source, Stored, unreadable},
+    source::{Source, Stored},
     update::Updates,
 };
 use crate::{Dtype, LoadReport, LoraError, Weighted, format::header, merge::MergeInput};
@@ -78,10 +78,7 @@ impl<'a> Checked<'a> {
         let from = source.path.clone();
         let tensors = self
             .stream(source, to, &hash)
-            .map_err(|error| match error {
-                LoraError::Io { .. } | LoraError::Durable(_) => error,
-                error => error.in_file(&from),
-            })?;
+            .map_err(|error| error.in_file(&from))?;
         Ok(FusedFile {
             path: from,
             sha256: hash,
@@ -108,7 +105,11 @@ impl<'a> Checked<'a> {
         let mut reader = BufReader::with_capacity(BLOCK, file);
         let file = AtomicFile::create(to).map_err(unwritable())?;
         let mut writer = BufWriter::with_capacity(BLOCK, file);
-        let mut read = |bytes: &mut [u8]| reader.read_exact(bytes).map_err(unreadable(&path));
+        let mut read = |bytes: &mut [u8]| {
+            reader
+                .read_exact(bytes)
+                .map_err(LoraError::unreadable(&path))
+        };
         let mut write = |bytes: &[u8]| -> Result<(), LoraError> {
             Ok(writer.write_all(bytes).map_err(unwritable())?)
         };
@@ -151,11 +152,7 @@ impl<'a> Checked<'a> {
     }
 
     fn inputs(&self) -> Vec<MergeInput> {
-        let inputs = self.inputs.iter().map(|input| MergeInput {
-            sha256: input.adapter.origin_sha256(),
-            weight: input.weight,
-        });
-        inputs.collect()
+        self.inputs.iter().map(MergeInput::from).collect()
     }
 
     pub(super) fn report(&self, files: Vec<FusedFile>, left_out: Vec<PathBuf>) -> FuseReport {

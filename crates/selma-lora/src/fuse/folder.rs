@@ -10,12 +10,7 @@ use std::{
 use selma_durable::{AtomicFolder, DurableError, create_folder};
 use serde::Deserialize;
 
-use super::{
-    FuseReport,
-    checked::Checked,
-    module_of,
-    source::{Source, unreadable},
-};
+use super::{FuseReport, checked::Checked, module_of, source::Source};
 use crate::{LoraError, Weighted, format::COMPONENTS};
 
 /// Endings of files with weights, in whatever form.
@@ -128,7 +123,7 @@ fn begin(from: &Path, to: &Path) -> Result<AtomicFolder, LoraError> {
     let parent = to.parent().filter(|folder| *folder != Path::new(""));
     let parent = fs::canonicalize(parent.unwrap_or(Path::new(".")))
         .map_err(DurableError::io("write", to))?;
-    if parent.starts_with(fs::canonicalize(from).map_err(unreadable(from))?) {
+    if parent.starts_with(fs::canonicalize(from).map_err(LoraError::unreadable(from))?) {
         return Err(wrong("would lie in the checkpoint itself"));
     }
     Ok(AtomicFolder::create(to).map_err(DurableError::io("write", to))?)
@@ -149,7 +144,7 @@ fn variants(from: &Path, component: &'static str) -> Result<Vec<Vec<Source>>, Lo
     }
     let mut sets: Vec<BTreeSet<PathBuf>> = Vec::new();
     for path in indices {
-        let text = fs::read(&path).map_err(unreadable(&path))?;
+        let text = fs::read(&path).map_err(LoraError::unreadable(&path))?;
         let unusable = || LoraError::CheckpointFolder {
             path: path.clone(),
             reason: "is no index of files beside it",
@@ -213,7 +208,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, LoraError> {
                 .map(|entry| Ok(entry?.path()))
                 .collect::<Result<Vec<_>, _>>()
         })
-        .map_err(unreadable(folder))?;
+        .map_err(LoraError::unreadable(folder))?;
     paths.sort();
     Ok(paths)
 }

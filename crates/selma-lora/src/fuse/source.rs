@@ -3,20 +3,13 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    io::{self, Read},
     path::{Path, PathBuf},
 };
 
-use safetensors::{
-    SafeTensorError,
-    tensor::{Metadata, TensorInfo},
-};
+use safetensors::tensor::TensorInfo;
 
 use super::Place;
-use crate::LoraError;
-
-/// Headers are no longer than this in any file that the reference reader takes.
-const LONGEST_HEADER: u64 = 100_000_000;
+use crate::{LoraError, format::read_header};
 
 /// A safetensors file of which the header is read.
 #[derive(Debug)]
@@ -55,11 +48,8 @@ impl Source {
         path: &Path,
         places: impl Fn(&str) -> P,
     ) -> Result<Self, LoraError> {
-        let unreadable = unreadable(path);
-        let mut file = File::open(path).map_err(&unreadable)?;
-        let len = file.metadata().map_err(&unreadable)?.len();
-        let header = header(&mut file, len).map_err(&unreadable)?;
-        let header = header.map_err(|error| LoraError::NotSafetensors { error }.in_file(path))?;
+        let file = File::open(path).map_err(LoraError::unreadable(path))?;
+        let (_, header) = read_header(&file, path).map_err(|error| error.in_file(path))?;
         let mut tensors: Vec<Stored> = header
             .tensors()
             .into_iter()
@@ -80,40 +70,5 @@ impl Source {
             metadata: metadata.into_iter().collect(),
             tensors,
         })
-    }
-}
-
-/// Reads and checks the header as the reference reader does, without the values.
-fn header(file: &mut File, len: u64) -> io::Result<Result<Metadata, SafeTensorError>> {
-    let mut prefix = [0; 8];
-    if len < 8 {
-        return Ok(Err(SafeTensorError::HeaderTooSmall));
-    }
-    file.read_exact(&mut prefix)?;
-    let header_len = u64::from_le_bytes(prefix);
-    if header_len > LONGEST_HEADER {
-        return Ok(Err(SafeTensorError::HeaderTooLarge));
-    }
-    if header_len > len - 8 {
-        return Ok(Err(SafeTensorError::InvalidHeaderLength));
-    }
-    let mut header = Vec::new();
-    file.take(header_len).read_to_end(&mut header)?;
-    // Checks the offsets against each other, the shapes and the number types.
-    let parsed: Metadata = match serde_json::from_slice(&header) {
-        Ok(parsed) => parsed,
-        Err(error) => return Ok(Err(SafeTensorError::InvalidHeaderDeserialization(error))),
-    };
-    if 8 + header_len + parsed.data_len() as u64 != len {
-        return Ok(Err(SafeTensorError::MetadataIncompleteBuffer));
-    }
-    Ok(Ok(parsed))
-}
-
-pub(super) fn unreadable(path: &Path) -> impl Fn(io::Error) -> LoraError + '_ {
-    |source| LoraError::Io {
-        action: "read",
-        path: path.to_path_buf(),
-        source,
     }
 }

@@ -27,11 +27,7 @@ impl Masks {
     /// [`LoraError::RepeatedName`], and [`LoraError::MaskDtype`] for a tensor of another type.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, LoraError> {
         let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(|source| LoraError::Io {
-            action: "read",
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let bytes = std::fs::read(path).map_err(LoraError::unreadable(path))?;
         Self::from_bytes(&bytes).map_err(|error| error.in_file(path))
     }
 
