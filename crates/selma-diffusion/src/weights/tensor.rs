@@ -164,9 +164,7 @@ impl StoredTensor {
             Some(bytes) => bytes,
             None => {
                 let values = self.floats()?;
-                if let Some(range) = self.range() {
-                    self.file.release(range);
-                }
+                self.release();
                 Bytes::from_elems(values)
             }
         };
@@ -205,6 +203,13 @@ impl StoredTensor {
                 .into_iter()
                 .collect(),
             _ => None,
+        }
+    }
+
+    /// Gives the file's pages back; see [`MappedFile::release`].
+    pub(crate) fn release(&self) {
+        if let Some(range) = self.range() {
+            self.file.release(range);
         }
     }
 
