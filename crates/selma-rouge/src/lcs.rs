@@ -1,41 +1,27 @@
 //! Length of the longest common subsequence, 64 table cells at a time.
 #![allow(
     clippy::indexing_slicing,
-    reason = "slots are handed out by `Pattern::new`, which sizes the tables they index"
+    reason = "numbers of masks are handed out by `Pattern::new`, which sizes the tables they index"
 )]
-
-use std::collections::HashMap;
 
 /// Length of the longest common subsequence of two sequences.
 ///
 /// Bit-parallel after Hyyrö, "Bit-Parallel LCS-length Computation Revisited" (2004): about `a.len() / 64 * b.len()`
 /// word operations.
 pub fn lcs_len(a: &[u32], b: &[u32]) -> usize {
-    let mut dense = HashMap::new();
-    let a: Vec<u32> = a
-        .iter()
-        .map(|&symbol| {
-            let next = dense.len() as u32;
-            *dense.entry(symbol).or_insert(next)
-        })
-        .collect();
-    // A symbol that `a` lacks matches nothing, so it can be left out.
-    let b: Vec<u32> = b
-        .iter()
-        .filter_map(|symbol| dense.get(symbol).copied())
-        .collect();
-    Pattern::new(&a).lcs_len(&b)
+    Pattern::new(a).lcs_len(b)
 }
 
 /// One sequence prepared for comparison with many others.
-///
-/// Symbols must be small numbers: the table has one entry for each number up to the largest.
 #[derive(Debug)]
 pub(crate) struct Pattern {
     /// Words in one mask.
     words: usize,
-    /// For each symbol the number of its mask, or 0 if the pattern lacks it.
-    slots: Vec<u32>,
+    /// An open-addressed table of symbols and the numbers of their masks, 0 where it is empty. Its length is a power of
+    /// two, and at least half of it is empty.
+    slots: Vec<(u32, u32)>,
+    /// How far a hash is shifted to become an index of `slots`.
+    shift: u32,
     /// Masks, mask `s` at `(s - 1) * words`; bit `i` is set where the pattern's symbol `i` is the mask's.
     masks: Vec<u64>,
 }
@@ -43,33 +29,44 @@ pub(crate) struct Pattern {
 impl Pattern {
     pub(crate) fn new(pattern: &[u32]) -> Self {
         let words = pattern.len().div_ceil(64);
-        let table = pattern
-            .iter()
-            .max()
-            .map_or(0, |&largest| largest as usize + 1);
-        let mut slots = vec![0_u32; table];
-        let mut masks = Vec::new();
+        let slots = (2 * pattern.len()).next_power_of_two().max(2);
+        let mut prepared = Self {
+            words,
+            slots: vec![(0, 0); slots],
+            shift: u64::BITS - slots.trailing_zeros(),
+            masks: Vec::with_capacity(pattern.len() * words.min(1)),
+        };
         let mut used = 0;
         for (position, &symbol) in pattern.iter().enumerate() {
-            let slot = &mut slots[symbol as usize];
-            if *slot == 0 {
+            let index = prepared.index(symbol);
+            let slot = &mut prepared.slots[index];
+            if slot.1 == 0 {
                 used += 1;
-                *slot = used;
-                masks.resize(masks.len() + words, 0);
+                *slot = (symbol, used);
+                prepared.masks.resize(prepared.masks.len() + words, 0);
             }
-            masks[(*slot as usize - 1) * words + position / 64] |= 1 << (position % 64);
+            prepared.masks[(slot.1 as usize - 1) * words + position / 64] |= 1 << (position % 64);
         }
-        Self {
-            words,
-            slots,
-            masks,
+        prepared
+    }
+
+    /// Where the symbol is in the table, or would be.
+    fn index(&self, symbol: u32) -> usize {
+        // Fibonacci hashing: the product's upper bits spread evenly.
+        let hash = u64::from(symbol).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut index = (hash >> self.shift) as usize;
+        loop {
+            let (other, mask) = self.slots[index];
+            if mask == 0 || other == symbol {
+                return index;
+            }
+            index = (index + 1) & (self.slots.len() - 1);
         }
     }
 
+    /// The number of the symbol's mask, or 0 if the pattern lacks it.
     fn slot(&self, symbol: u32) -> usize {
-        self.slots
-            .get(symbol as usize)
-            .map_or(0, |&slot| slot as usize)
+        self.slots[self.index(symbol)].1 as usize
     }
 
     /// Length of the longest common subsequence of the pattern and `text`.
@@ -94,26 +91,35 @@ impl Pattern {
         v.count_zeros() as usize
     }
 
-    /// The same with the addition's carry handed from word to word; the subtraction never borrows, since `u` is part
-    /// of `v`.
     fn lcs_many_words(&self, text: &[u32]) -> usize {
-        let mut column = vec![u64::MAX; self.words];
+        let mut column = self.first_column();
         for &symbol in text {
-            let slot = self.slot(symbol);
-            if slot == 0 {
-                continue;
-            }
-            let mask = &self.masks[(slot - 1) * self.words..slot * self.words];
-            let mut carry = false;
-            for (v, m) in column.iter_mut().zip(mask) {
-                let u = *v & m;
-                let (sum, over) = v.overflowing_add(u);
-                let (sum, over_again) = sum.overflowing_add(u64::from(carry));
-                carry = over || over_again;
-                *v = sum | (*v - u);
-            }
+            self.advance(&mut column, symbol);
         }
         column.iter().map(|v| v.count_zeros() as usize).sum()
+    }
+
+    /// The column of the table before the first symbol of a text, see [`advance`](Self::advance).
+    pub(crate) fn first_column(&self) -> Vec<u64> {
+        vec![u64::MAX; self.words]
+    }
+
+    /// Goes on by one symbol of the text. As with one word, and the addition's carry is handed from word to word; the
+    /// subtraction never borrows, since `u` is part of `v`.
+    pub(crate) fn advance(&self, column: &mut [u64], symbol: u32) {
+        let slot = self.slot(symbol);
+        if slot == 0 {
+            return;
+        }
+        let mask = &self.masks[(slot - 1) * self.words..slot * self.words];
+        let mut carry = false;
+        for (v, m) in column.iter_mut().zip(mask) {
+            let u = *v & m;
+            let (sum, over) = v.overflowing_add(u);
+            let (sum, over_again) = sum.overflowing_add(u64::from(carry));
+            carry = over || over_again;
+            *v = sum | (*v - u);
+        }
     }
 }
 
