@@ -61,6 +61,14 @@ impl Bounds {
         }
     }
 
+    /// [`least`](Self::least) by the lengths of targets, as far as the table goes.
+    pub(super) fn row(&self, prediction: usize) -> &[u16] {
+        self.least
+            .chunks_exact(SIDE)
+            .nth(prediction)
+            .unwrap_or_default()
+    }
+
     /// The least common length, at least 1, whose F is not less than `fmeasure`; more than either length if there is
     /// none.
     pub(super) fn least_reaching(&self, fmeasure: f64, target: usize, prediction: usize) -> usize {

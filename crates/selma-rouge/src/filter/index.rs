@@ -145,6 +145,7 @@ impl Index {
         self.sort(&mut text.elements);
         let length = text.elements.len();
         let sketch = fold(text.sketch);
+        let row = bounds.row(length);
         let prefix = text.elements.iter().take(bounds.prediction_prefix(length));
         for (position, &element) in prefix.enumerate() {
             let Some(list) = self.lists.get(element as usize) else {
@@ -158,7 +159,10 @@ impl Index {
             for posting in list.get(known..).unwrap_or_default() {
                 let other = usize::from(posting.length);
                 if other < LONG {
-                    let least = bounds.least(other, length);
+                    let least = match row.get(other) {
+                        Some(&least) => usize::from(least),
+                        None => bounds.least(other, length),
+                    };
                     // Where the two first share an element, all they share is yet to come.
                     if least > rest.min(usize::from(posting.rest)) {
                         continue;
