@@ -34,7 +34,7 @@ impl Pattern {
             words,
             slots: vec![(0, 0); slots],
             shift: u64::BITS - slots.trailing_zeros(),
-            masks: Vec::with_capacity(pattern.len() * words.min(1)),
+            masks: Vec::with_capacity(pattern.len() * usize::from(words == 1)),
         };
         let mut used = 0;
         for (position, &symbol) in pattern.iter().enumerate() {

@@ -8,6 +8,7 @@ mod rouge;
 mod score;
 mod stemmer;
 mod tokenizer;
+mod words;
 
 pub use error::RougeError;
 pub use filter::{DiversityFilter, FilterConfig, Nearest, Verdict, WithoutTokens};

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use crate::lcs::Pattern;
-use crate::rouge::Numbers;
+use crate::rouge::numbers;
+use crate::words::Words;
 use crate::{Score, Tokenizer};
 
 /// Summary-level ROUGE-L of `prediction` against `target` (Lin 2004, section 3.2), with [`Tokenizer::Rouge`] the same bits
@@ -13,9 +14,11 @@ use crate::{Score, Tokenizer};
 /// A text without tokens scores zero against everything, itself included. For two sentences of `m` and `n` tokens it takes
 /// `m * n / 8` bytes of memory.
 pub fn rouge_lsum(target: &str, prediction: &str, tokenizer: Tokenizer) -> Score {
-    let mut numbers = Numbers::default();
+    let mut words = Words::default();
     let mut sentences = |text: &str| -> Vec<Vec<u32>> {
-        let lines = text.split('\n').map(|line| numbers.of(line, tokenizer));
+        let lines = text
+            .split('\n')
+            .map(|line| numbers(&mut words, line, tokenizer));
         lines.collect()
     };
     let (target, prediction) = (sentences(target), sentences(prediction));

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 
 use crate::lcs::Pattern;
+use crate::words::Words;
 use crate::{Score, Tokenizer};
 
 /// ROUGE-L of `prediction` against `target` (Lin 2004, section 3), with [`Tokenizer::Rouge`] the same bits as
@@ -11,9 +12,9 @@ use crate::{Score, Tokenizer};
 ///
 /// A text without tokens scores zero against everything, itself included.
 pub fn rouge_l(target: &str, prediction: &str, tokenizer: Tokenizer) -> Score {
-    let mut numbers = Numbers::default();
-    let target = numbers.of(target, tokenizer);
-    let prediction = numbers.of(prediction, tokenizer);
+    let mut words = Words::default();
+    let target = numbers(&mut words, target, tokenizer);
+    let prediction = numbers(&mut words, prediction, tokenizer);
     let lcs = Pattern::new(&prediction).lcs_len(&target);
     Score::from_common(lcs, target.len(), prediction.len())
 }
@@ -23,9 +24,9 @@ pub fn rouge_l(target: &str, prediction: &str, tokenizer: Tokenizer) -> Score {
 ///
 /// A text with fewer than `order` tokens scores zero against everything, itself included.
 pub fn rouge_n(order: NonZeroUsize, target: &str, prediction: &str, tokenizer: Tokenizer) -> Score {
-    let mut numbers = Numbers::default();
-    let target = numbers.of(target, tokenizer);
-    let prediction = numbers.of(prediction, tokenizer);
+    let mut words = Words::default();
+    let target = numbers(&mut words, target, tokenizer);
+    let prediction = numbers(&mut words, prediction, tokenizer);
     let mut unmatched: HashMap<&[u32], usize> = HashMap::new();
     for ngram in target.windows(order.get()) {
         *unmatched.entry(ngram).or_default() += 1;
@@ -41,24 +42,11 @@ pub fn rouge_n(order: NonZeroUsize, target: &str, prediction: &str, tokenizer: T
     Score::from_common(common, ngrams(&target), ngrams(&prediction))
 }
 
-/// Gives equal tokens equal numbers.
-#[derive(Debug, Default)]
-pub(crate) struct Numbers(HashMap<Box<str>, u32>);
-
-impl Numbers {
-    /// The tokens of `text` as numbers.
-    pub(crate) fn of(&mut self, text: &str, tokenizer: Tokenizer) -> Vec<u32> {
-        let mut ids = Vec::new();
-        tokenizer.for_each(text, |token| {
-            let id = self.0.get(token).copied().unwrap_or_else(|| {
-                let next = self.0.len() as u32;
-                self.0.insert(token.into(), next);
-                next
-            });
-            ids.push(id);
-        });
-        ids
-    }
+/// The tokens of `text` as numbers.
+pub(crate) fn numbers(words: &mut Words, text: &str, tokenizer: Tokenizer) -> Vec<u32> {
+    let mut numbers = Vec::new();
+    tokenizer.for_each(text, |token| numbers.push(words.number(token)));
+    numbers
 }
 
 #[cfg(test)]

@@ -91,28 +91,34 @@ impl FromStr for Tokenizer {
 /// Python: `i` with a combining dot, and `k`.
 fn for_each_rouge_token(text: &str, mut visit: impl FnMut(&str)) {
     let mut token = String::new();
-    for c in text.chars() {
-        if c.is_ascii_alphanumeric() {
-            token.push(c.to_ascii_lowercase());
-            continue;
+    let mut flush = |token: &mut String| {
+        if !token.is_empty() {
+            token.make_ascii_lowercase();
+            visit(token);
+            token.clear();
         }
-        let mut push = |c: char| {
-            if c.is_ascii_alphanumeric() {
-                token.push(c);
-            } else if !token.is_empty() {
-                visit(&token);
-                token.clear();
+    };
+    let mut rest = text;
+    while let Some(end) = rest.bytes().position(|byte| !byte.is_ascii_alphanumeric()) {
+        let (run, tail) = rest.split_at(end);
+        token.push_str(run);
+        let mut tail = tail.chars();
+        match tail.next() {
+            Some(c) if !c.is_ascii() => {
+                for c in c.to_lowercase() {
+                    if c.is_ascii_alphanumeric() {
+                        token.push(c);
+                    } else {
+                        flush(&mut token);
+                    }
+                }
             }
-        };
-        if c.is_ascii() {
-            push(c);
-        } else {
-            c.to_lowercase().for_each(push);
+            _ => flush(&mut token),
         }
+        rest = tail.as_str();
     }
-    if !token.is_empty() {
-        visit(&token);
-    }
+    token.push_str(rest);
+    flush(&mut token);
 }
 
 fn for_each_word(text: &str, mut visit: impl FnMut(&str)) {

@@ -176,7 +176,7 @@ fn configs() -> impl Strategy<Value = FilterConfig> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(16))]
+    #![proptest_config(ProptestConfig::with_cases(10))]
 
     #[test]
     fn prompts(config in configs(), seed: u64, words in 8_usize..400, removals: bool) {

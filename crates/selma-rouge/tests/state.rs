@@ -1,4 +1,8 @@
 //! The filter's state on disk.
+#![allow(
+    clippy::unwrap_used,
+    reason = "in the helpers of a test a failure is the result"
+)]
 
 use std::fs;
 use std::path::Path;

@@ -89,6 +89,10 @@ impl Index {
                 self.lists.resize_with(element + 1, Vec::new);
             }
             if let Some(list) = self.lists.get_mut(element) {
+                // Doubling would waste up to half of the memory.
+                if list.len() == list.capacity() {
+                    list.reserve_exact(1 + list.len() / 4);
+                }
                 list.push(Posting {
                     id: id as u32,
                     sketch: fold(sketch),

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::Tokenizer;
+use crate::words::Words;
 
 /// Numbers of tokens, and of their repetitions within a text, from one counter.
 ///
@@ -10,7 +11,9 @@ use crate::Tokenizer;
 /// The first copy's element is the token itself.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Vocabulary {
-    words: HashMap<Box<str>, u32>,
+    words: Words,
+    /// Elements of the words.
+    tokens: Vec<u32>,
     /// Elements of the copies after the first: by the token and the number of copies before, at least 1.
     repeats: HashMap<(u32, u32), u32>,
 }
@@ -43,16 +46,18 @@ impl Vocabulary {
 
     pub(super) fn encode(&self, text: &str, tokenizer: Tokenizer) -> Encoded {
         let known = self.len();
-        let mut fresh: HashMap<Box<str>, u32> = HashMap::new();
+        let mut fresh = Words::default();
         let mut new = Vec::new();
         let mut tokens = Vec::new();
         tokenizer.for_each(text, |token| {
-            let id = self.words.get(token).or_else(|| fresh.get(token)).copied();
+            let word = self.words.get(token);
+            let id = word.and_then(|word| self.tokens.get(word as usize).copied());
             tokens.push(id.unwrap_or_else(|| {
-                let id = (known + new.len()) as u32;
-                new.push(New::Word(token.into()));
-                fresh.insert(token.into(), id);
-                id
+                let word = fresh.number(token);
+                if word as usize == new.len() {
+                    new.push(New::Word(token.into()));
+                }
+                known as u32 + word
             }));
         });
         let mut elements = Vec::with_capacity(tokens.len());
@@ -88,9 +93,14 @@ impl Vocabulary {
         for new in new {
             let id = self.len() as u32;
             match new {
-                New::Word(word) => self.words.insert(word, id),
-                New::Repeat(token, copy) => self.repeats.insert((token, copy), id),
-            };
+                New::Word(word) => {
+                    self.words.number(&word);
+                    self.tokens.push(id);
+                }
+                New::Repeat(token, copy) => {
+                    self.repeats.insert((token, copy), id);
+                }
+            }
         }
     }
 }
