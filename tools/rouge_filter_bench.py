@@ -72,10 +72,14 @@ def timed(name, loop, texts):
     return kept, pairs, cpu / pairs
 
 
+def run(binary, way, path, count):
+    done = subprocess.run([binary, way, path, str(count)], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
 def program(binary, way, path, count):
-    run = subprocess.run([binary, way, path, str(count)], check=True, capture_output=True, text=True)
-    row = json.loads(run.stdout)
-    memory = "" if way == "rougers" else f"  {row['bytes']} bytes a kept prompt beyond its text"
+    row = run(binary, way, path, count)
+    memory = "" if way != "offer" else f"  {row['bytes']} bytes a kept prompt beyond its text"
     print(f"{way:12} {count:>9,} prompts  {row['kept']:>8,} kept  {row['cpu_seconds']:10.2f} s CPU  {row['seconds']:10.2f} s clock{memory}", flush=True)
     return row
 
@@ -86,6 +90,7 @@ def main():
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.writelines(text + "\n" for text in texts)
         file.flush()
+        print("one pair, ns:", run(binary, "pairs", file.name, 2000), flush=True)
         kept, _, per_pair = timed("rouge_score", rouge_score_loop, texts[:1000])
         assert kept == program(binary, "offer", file.name, 1000)["kept"]
         row = program(binary, "rougers", file.name, 4000)

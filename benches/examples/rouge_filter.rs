@@ -1,6 +1,6 @@
-//! Times the diversity filter, and the same filter as a loop over `rougers`, on prompts from a file, one a line.
+//! Times the diversity filter, the same filter as a loop over `rougers`, and single pairs, on prompts from a file, one a line.
 //!
-//!     cargo run --release -p selma-benches --example rouge_filter -- offer|batch|rougers prompts.txt COUNT
+//!     cargo run --release -p selma-benches --example rouge_filter -- offer|batch|rougers|pairs prompts.txt COUNT
 //!
 //! Prints a line of JSON. `tools/rouge_filter_bench.py` calls it.
 
@@ -8,9 +8,10 @@
 
 use std::error::Error;
 use std::fs;
-use std::time::Instant;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
 
-use selma_rouge::{DiversityFilter, Tokenizer};
+use selma_rouge::{DiversityFilter, Tokenizer, rouge_l};
 
 /// Numbers of /proc/self/{stat,statm} that are zero where there is no such file: CPU seconds, and resident bytes.
 fn used() -> (f64, u64) {
@@ -37,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut next = || {
         arguments
             .next()
-            .ok_or("expected: offer|batch|rougers FILE COUNT")
+            .ok_or("expected: offer|batch|rougers|pairs FILE COUNT")
     };
     let (way, file, count) = (next()?, next()?, next()?.parse::<usize>()?);
     let content = fs::read_to_string(&file)?;
@@ -57,6 +58,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 filter.insert(prompt);
             }
         }
+        "pairs" => return pairs(&prompts),
         _ => return Err(format!("unknown way `{way}`").into()),
     }
     let seconds = start.elapsed().as_secs_f64();
@@ -88,4 +90,29 @@ fn by_rougers<'a>(prompts: &[&'a str]) -> Result<Vec<&'a str>, Box<dyn Error>> {
         }
     }
     Ok(kept)
+}
+
+/// Each prompt against the next, by both crates in turn; the shortest of many rounds, so that other work on the machine
+/// matters little.
+fn pairs(prompts: &[&str]) -> Result<(), Box<dyn Error>> {
+    let scorer = rougers::RougeScorer::new(["rougeL"], false)?;
+    let mut shortest = [Duration::MAX; 2];
+    for _ in 0..100 {
+        let start = Instant::now();
+        for (target, prediction) in prompts.iter().zip(prompts.iter().skip(1)) {
+            black_box(rouge_l(target, prediction, Tokenizer::Rouge));
+        }
+        let middle = Instant::now();
+        for (target, prediction) in prompts.iter().zip(prompts.iter().skip(1)) {
+            black_box(scorer.score(target, prediction));
+        }
+        let times = [middle - start, middle.elapsed()];
+        for (shortest, time) in shortest.iter_mut().zip(times) {
+            *shortest = time.min(*shortest);
+        }
+    }
+    let pairs = prompts.len().saturating_sub(1).max(1) as f64;
+    let [ours, rougers] = shortest.map(|time| time.as_secs_f64() * 1e9 / pairs);
+    println!("{{\"rouge_l\": {ours:.0}, \"rougers\": {rougers:.0}}}");
+    Ok(())
 }

@@ -134,13 +134,13 @@ fn for_each_word(text: &str, mut visit: impl FnMut(&str)) {
         .for_each(&mut visit);
 }
 
-/// Case folding: the lower case of the upper case, so that `ß` is `ss` and both forms of the small sigma are one. For NFKC
-/// texts it makes equal what Unicode's full case folding makes equal.
+/// Case folding by way of the upper case, so that `ß` is `ss` and both forms of the small sigma are one. Characters in NFKC
+/// become equal if and only if Unicode's full case folding makes them equal; for Cherokee it chooses the other case.
 fn fold(c: char) -> impl Iterator<Item = char> {
-    // The dotless ı, whose upper case is I, folds to itself.
-    let dotless = (c == 'ı').then_some(c);
-    let other = (c != 'ı').then(|| c.to_uppercase().flat_map(char::to_lowercase));
-    dotless.into_iter().chain(other.into_iter().flatten())
+    // The capital sharp s has no upper case but its lower case has. The dotless ı, whose upper case is I, folds to itself.
+    let upper = move |c: char| c.to_uppercase().flat_map(char::to_lowercase);
+    let folded = (c != 'ı').then(|| c.to_lowercase().flat_map(upper));
+    folded.into_iter().flatten().chain((c == 'ı').then_some(c))
 }
 
 /// Selectors of the forms of emoji, black and white or coloured.
@@ -199,6 +199,7 @@ mod tests {
     fn unicode_folds_case() {
         let cut = |text| Tokenizer::Unicode.tokenize(text);
         assert_eq!(cut("NAÏVE STRASSE"), cut("naïve Straße"));
+        assert_eq!(cut("STRAẞE"), ["strasse"]);
         assert_eq!(cut("ΟΔΥΣΣΕΎΣ"), cut("οδυσσεύς"));
         assert_eq!(cut("ſtop K"), ["stop", "k"]);
         assert_ne!(cut("ı"), cut("i"));
