@@ -21,8 +21,11 @@ impl Lengths {
     }
 
     pub(super) fn remove(&mut self, id: usize, length: usize) {
-        if let Some(ids) = self.0.get_mut(&length) {
-            ids.retain(|&other| other as usize != id);
+        let Some(ids) = self.0.get_mut(&length) else {
+            return;
+        };
+        if let Ok(at) = ids.binary_search(&(id as u32)) {
+            ids.remove(at);
         }
     }
 }
