@@ -3,11 +3,17 @@
 mod error;
 mod filter;
 mod lcs;
+mod lsum;
+mod rouge;
 mod score;
+mod stemmer;
 mod tokenizer;
+mod words;
 
 pub use error::RougeError;
-pub use filter::{DiversityFilter, Nearest, Verdict};
+pub use filter::{DiversityFilter, FilterConfig, Nearest, Verdict, WithoutTokens};
 pub use lcs::lcs_len;
-pub use score::{Score, rouge_l};
+pub use lsum::rouge_lsum;
+pub use rouge::{rouge_l, rouge_n};
+pub use score::Score;
 pub use tokenizer::Tokenizer;

@@ -1,65 +1,58 @@
-//! ROUGE-L of two texts.
-
-use std::collections::HashMap;
+//! Precision, recall and F.
 
 use serde::{Deserialize, Serialize};
 
-use crate::Tokenizer;
-use crate::lcs::Pattern;
-
-/// A ROUGE-L score; each part lies in `0..=1`.
+/// A ROUGE score; each part lies in `0..=1`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Score {
-    /// Length of the longest common subsequence over the number of tokens in the prediction.
+    /// What the two texts have in common over what the prediction has.
     pub precision: f64,
-    /// Length of the longest common subsequence over the number of tokens in the target.
+    /// What the two texts have in common over what the target has.
     pub recall: f64,
     /// Harmonic mean of precision and recall.
     pub fmeasure: f64,
 }
 
 impl Score {
-    /// The score of a common subsequence of `lcs` tokens between a target and a prediction of the given lengths.
+    /// The score of `common` units (tokens or n-grams) between a target and a prediction that have so many; zero if
+    /// either has none.
     ///
     /// The order of the operations is that of `rouge_score` 0.1.2 (`rouge_scorer._score_lcs`, `scoring.fmeasure`). It
     /// decides ties: 4 of 5 and 5 tokens gives 0.8000000000000002, 4 of 4 and 6 gives 0.8.
-    pub(crate) fn from_lcs(lcs: usize, target_len: usize, prediction_len: usize) -> Self {
-        if target_len == 0 || prediction_len == 0 {
+    pub(crate) fn from_common(common: usize, target: usize, prediction: usize) -> Self {
+        Self::from_common_beta(common, target, prediction, 1.0)
+    }
+
+    /// The same with the F of [`f_beta`](Self::f_beta).
+    pub(crate) fn from_common_beta(
+        common: usize,
+        target: usize,
+        prediction: usize,
+        beta: f64,
+    ) -> Self {
+        if target == 0 || prediction == 0 {
             return Self::default();
         }
-        let precision = lcs as f64 / prediction_len as f64;
-        let recall = lcs as f64 / target_len as f64;
-        let fmeasure = if precision + recall > 0.0 {
-            2.0 * precision * recall / (precision + recall)
+        let mut score = Self {
+            precision: common as f64 / prediction as f64,
+            recall: common as f64 / target as f64,
+            fmeasure: 0.0,
+        };
+        score.fmeasure = score.f_beta(beta);
+        score
+    }
+
+    /// `F = (1 + beta²) P R / (beta² P + R)` of Lin 2004, equation 4: `beta` above 1 favours recall, 0 leaves precision
+    /// alone. For `beta` 1 the same bits as [`fmeasure`](Self::fmeasure); 0 if precision or recall is.
+    pub fn f_beta(&self, beta: f64) -> f64 {
+        let square = beta * beta;
+        if self.precision > 0.0 && self.recall > 0.0 {
+            (1.0 + square) * self.precision * self.recall / (square * self.precision + self.recall)
         } else {
             0.0
-        };
-        Self {
-            precision,
-            recall,
-            fmeasure,
         }
     }
-}
-
-/// ROUGE-L of `prediction` against `target` (Lin 2004, section 3), with [`Tokenizer::Rouge`] the same bits as
-/// `rouge_scorer.RougeScorer(["rougeL"]).score(target, prediction)` of Python's `rouge_score` 0.1.2.
-///
-/// A text without tokens scores zero against everything, itself included.
-pub fn rouge_l(target: &str, prediction: &str, tokenizer: Tokenizer) -> Score {
-    let mut vocabulary = HashMap::new();
-    let mut encode = |text| -> Vec<u32> {
-        let mut ids = Vec::new();
-        for token in tokenizer.tokenize(text) {
-            let next = vocabulary.len() as u32;
-            ids.push(*vocabulary.entry(token).or_insert(next));
-        }
-        ids
-    };
-    let (target, prediction) = (encode(target), encode(prediction));
-    let lcs = Pattern::new(&prediction).lcs_len(&target);
-    Score::from_lcs(lcs, target.len(), prediction.len())
 }
 
 #[cfg(test)]
@@ -67,33 +60,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn precision_is_over_the_prediction() {
-        let score = rouge_l("testing one two", "testing", Tokenizer::Rouge);
-        assert_eq!(
-            score,
-            Score {
-                precision: 1.0,
-                recall: 1.0 / 3.0,
-                fmeasure: 0.5
-            }
-        );
-    }
-
-    #[test]
     fn ties_fall_as_the_floats_do() {
-        assert_eq!(Score::from_lcs(4, 5, 5).fmeasure, 0.800_000_000_000_000_2);
-        assert_eq!(Score::from_lcs(8, 10, 10).fmeasure, 0.800_000_000_000_000_2);
-        assert_eq!(Score::from_lcs(4, 4, 6).fmeasure, 0.8);
+        assert_eq!(
+            Score::from_common(4, 5, 5).fmeasure,
+            0.800_000_000_000_000_2
+        );
+        assert_eq!(
+            Score::from_common(8, 10, 10).fmeasure,
+            0.800_000_000_000_000_2
+        );
+        assert_eq!(Score::from_common(4, 4, 6).fmeasure, 0.8);
     }
 
     #[test]
-    fn nothing_in_common_is_zero() {
-        for (target, prediction) in [("", ""), ("a", ""), ("", "a"), ("a", "b"), ("猫", "猫")] {
-            assert_eq!(
-                rouge_l(target, prediction, Tokenizer::Rouge),
-                Score::default()
-            );
+    fn beta_one_has_the_bits_of_the_harmonic_mean() {
+        for target in 1..60 {
+            for prediction in 1..60 {
+                for common in 1..=target.min(prediction) {
+                    let score = Score::from_common(common, target, prediction);
+                    let (p, r) = (score.precision, score.recall);
+                    assert_eq!(score.fmeasure.to_bits(), (2.0 * p * r / (p + r)).to_bits());
+                }
+            }
         }
-        assert_eq!(rouge_l("猫", "猫", Tokenizer::Unicode).fmeasure, 1.0);
+    }
+
+    #[test]
+    fn beta_weighs_recall() {
+        let score = Score::from_common(2, 10, 4);
+        assert_eq!(score.f_beta(0.0), score.precision);
+        assert!((score.f_beta(2.0) - 10.0 / 44.0).abs() < 1e-15);
+        assert!((score.f_beta(1000.0) - score.recall).abs() < 1e-6);
+        assert_eq!(Score::default().f_beta(3.0), 0.0);
     }
 }

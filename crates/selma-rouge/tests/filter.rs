@@ -36,15 +36,8 @@ fn check(texts: &[String], threshold: f64, tokenizer: Tokenizer) {
                 assert_eq!(verdict, Verdict::Rejected { nearest }, "{text:?}");
                 assert_eq!(filter.len(), before);
             }
-            nearest => {
-                assert_eq!(
-                    verdict,
-                    Verdict::Kept {
-                        id: before,
-                        nearest
-                    },
-                    "{text:?}"
-                );
+            _ => {
+                assert_eq!(verdict, Verdict::Kept { id: before }, "{text:?}");
                 assert_eq!(filter.get(before), Some(text.as_str()));
             }
         }
@@ -99,15 +92,9 @@ fn the_first_of_equally_near_texts_is_named() {
 fn texts_without_tokens_are_always_kept() {
     let mut filter = DiversityFilter::new(0.8, Tokenizer::Rouge).unwrap();
     for id in 0..3 {
-        assert_eq!(filter.offer("猫"), Verdict::Kept { id, nearest: None });
+        assert_eq!(filter.offer("猫"), Verdict::Kept { id });
     }
-    assert_eq!(
-        filter.offer("a cat"),
-        Verdict::Kept {
-            id: 3,
-            nearest: None
-        }
-    );
+    assert_eq!(filter.offer("a cat"), Verdict::Kept { id: 3 });
     let mut filter = DiversityFilter::new(0.8, Tokenizer::Unicode).unwrap();
     assert!(filter.offer("猫").is_kept());
     assert_eq!(
@@ -142,10 +129,8 @@ fn at_threshold_one_copies_are_kept() {
 #[test]
 fn thresholds_out_of_range_are_refused() {
     for found in [0.0, -0.5, 1.000_001, f64::INFINITY, f64::NEG_INFINITY] {
-        assert_eq!(
-            DiversityFilter::new(found, Tokenizer::Rouge).unwrap_err(),
-            RougeError::Threshold { found }
-        );
+        let error = DiversityFilter::new(found, Tokenizer::Rouge).unwrap_err();
+        assert!(matches!(error, RougeError::Threshold { found: f } if f == found));
     }
     let error = DiversityFilter::new(f64::NAN, Tokenizer::Rouge).unwrap_err();
     assert_eq!(

@@ -38,7 +38,7 @@ pub struct Args {
     #[arg(long, value_name = "F", default_value = "0.8", value_parser = values::threshold)]
     threshold: f64,
     /// How prompts become words: "rouge" is the paper's and knows a-z and 0-9 only, "unicode" knows every script.
-    #[arg(long, value_name = "NAME", default_value = "rouge", value_parser = values::named::<Tokenizer>(["rouge", "unicode"]))]
+    #[arg(long, value_name = "NAME", default_value = "rouge", value_parser = values::named::<Tokenizer>(["rouge", "rouge-stemmed", "unicode"]))]
     tokenizer: Tokenizer,
 }
 
