@@ -37,7 +37,8 @@ pub struct Args {
     /// A prompt is rejected if its ROUGE-L F with a kept one is greater than this; over 0 and at most 1.
     #[arg(long, value_name = "F", default_value = "0.8", value_parser = values::threshold)]
     threshold: f64,
-    /// How prompts become words: "rouge" is the paper's and knows a-z and 0-9 only, "unicode" knows every script.
+    /// How prompts become words: "rouge" is the paper's and knows a-z and 0-9 only, "rouge-stemmed" takes their endings off as well,
+    /// "unicode" knows every script.
     #[arg(long, value_name = "NAME", default_value = "rouge", value_parser = values::named::<Tokenizer>(["rouge", "rouge-stemmed", "unicode"]))]
     tokenizer: Tokenizer,
 }
