@@ -66,6 +66,11 @@ impl Output {
         Ok(Target::File(BufWriter::new(AtomicFile::create(&path)?)))
     }
 
+    /// Whether it is a file that appears when it is complete, and no device or standard output.
+    pub fn is_file(&self) -> bool {
+        matches!(self.target, Target::File(_))
+    }
+
     /// Adds bytes.
     ///
     /// # Errors

@@ -225,7 +225,7 @@ fn wrong_flags_are_explained() {
         .misused(&["--threshold", "number"]);
     selma
         .run(&format!("{filter} --tokenizer words"))
-        .misused(&["--tokenizer", "rouge, unicode"]);
+        .misused(&["--tokenizer", "rouge, rouge-stemmed, unicode"]);
     selma
         .run(&format!("{filter} --frobnicate"))
         .misused(&["--frobnicate"]);

@@ -240,7 +240,16 @@ fn runs_with_several_seeds_are_set_side_by_side() {
         .iter()
         .filter_map(|line| line.split(' ').nth(1))
         .collect();
-    assert_eq!(names, ["base", "coco", "count\\_bench", "merged-mean"]);
+    assert_eq!(
+        names,
+        [
+            "base",
+            "coco",
+            "count\\_bench",
+            "merged-mean",
+            "merged-ties-0.5"
+        ]
+    );
     assert_eq!(lines[3].matches("p\u{a0}=").count(), 3, "{table}");
 
     selma.run("report one one").failed(&["one"]);

@@ -46,6 +46,11 @@ impl AdapterOutput {
         })
     }
 
+    /// Whether it is a place that can be written out of order: no device, and not standard output.
+    pub fn is_on_disk(&self) -> bool {
+        self.file.as_ref().is_none_or(Output::is_file)
+    }
+
     /// Writes the adapter; what was written, for people.
     ///
     /// # Errors

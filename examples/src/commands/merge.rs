@@ -1,7 +1,7 @@
 //! `selma merge`.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -87,11 +87,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let out = AdapterOutput::create(&args.out, args.format, args.dtype)?;
     let report_out = args.report.as_deref().map(Output::create).transpose()?;
     let merge = args.recipe()?;
-    let (report, written) = if args.out == Path::new("-") {
-        in_memory(&args.adapters, &merge, out)?
-    } else {
+    let (report, written) = if out.is_on_disk() {
         drop(out);
         on_disk(&args, &merge)?
+    } else {
+        in_memory(&args.adapters, &merge, out)?
     };
     if let (Some(output), Some(path)) = (report_out, &args.report) {
         output.finish_with(&to_json(path, &report)?)?;
@@ -123,7 +123,7 @@ fn on_disk(args: &Args, merge: &Merge) -> anyhow::Result<(MergeReport, String)> 
     Ok((report, written(&args.out, args.format, args.dtype)))
 }
 
-/// For standard output, which cannot be written out of order.
+/// For standard output and devices, which cannot be written out of order.
 fn in_memory(
     files: &[WeightedFile],
     merge: &Merge,
