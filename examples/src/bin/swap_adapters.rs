@@ -1,6 +1,8 @@
 //! Serving: loads a model and adapters once, and draws requests from standard input, each with the adapter that it names.
 //!
-//!     printf 'coco: a red star\nbase: a red star\n' | cargo run --release --bin swap_adapters -- models/mini pictures coco.safetensors
+//! ```sh
+//! printf 'coco: a red star\nbase: a red star\n' | cargo run --release --bin swap_adapters -- models/mini pictures coco.safetensors
+//! ```
 
 #![allow(clippy::print_stdout, reason = "a program for the terminal")]
 
