@@ -6,25 +6,16 @@
     reason = "in the helpers of a test a failure is the result"
 )]
 
+mod common;
+
 use std::collections::HashMap;
 
+use common::Random;
 use proptest::prelude::*;
 use rayon::ThreadPoolBuilder;
 use selma_rouge::{
     DiversityFilter, FilterConfig, Nearest, Tokenizer, Verdict, WithoutTokens, lcs_len,
 };
-
-/// splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) % limit as u64) as usize
-    }
-}
 
 /// Texts of `shortest..=longest` words, the common ones more frequent, half of them changed copies of others.
 fn corpus(seed: u64, count: usize, words: usize, [shortest, longest]: [usize; 2]) -> Vec<String> {

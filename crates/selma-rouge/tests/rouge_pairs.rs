@@ -7,8 +7,11 @@
     reason = "in the helpers of a test a failure is the result"
 )]
 
+mod common;
+
 use std::num::NonZeroUsize;
 
+use common::Random;
 use selma_rouge::{Tokenizer, rouge_l, rouge_lsum, rouge_n};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -33,18 +36,6 @@ struct Checksums {
 
 fn checksums() -> Checksums {
     serde_json::from_str(include_str!("fixtures/rouge_pairs.json")).unwrap()
-}
-
-/// splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) % limit as u64) as usize
-    }
 }
 
 struct Texts {

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use indicatif::HumanCount;
-use selma_lora::{Adapter, Weighted};
 
 use super::model::ModelOptions;
-use super::values::{WeightedFile, weighted_file};
+use super::values::{WeightedFile, load_weighted, weighted, weighted_file};
 use crate::output::{check_file, spare};
 use crate::terminal::say;
 
@@ -41,18 +40,8 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let adapters = args.adapters.iter().map(|file| file.path.as_path());
     spare(adapters.chain([args.model.as_path()]), [args.out.as_path()])?;
-    let loaded = args
-        .adapters
-        .iter()
-        .map(|file| Ok((Adapter::load(&file.path)?, file.weight)))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    let inputs: Vec<Weighted<'_>> = loaded
-        .iter()
-        .map(|(adapter, weight)| Weighted {
-            adapter,
-            weight: *weight,
-        })
-        .collect();
+    let loaded = load_weighted(&args.adapters)?;
+    let inputs = weighted(&loaded);
     let checkpoint = args.options.open(&args.model)?;
     if checkpoint.single_file().is_some() {
         ensure!(

@@ -8,10 +8,10 @@ use anyhow::Context;
 use indicatif::HumanCount;
 use selma_durable::to_json;
 use selma_lora::merge::{Majority, Masks, ModuleWeight};
-use selma_lora::{Adapter, AdapterReader, Dtype, Format, Merge, MergeReport, Method, Weighted};
+use selma_lora::{AdapterReader, Dtype, Format, Merge, MergeReport, Method};
 
 use super::adapter_out::{AdapterOutput, DTYPES, FORMATS, written};
-use super::values::{WeightedFile, named, weighted_file};
+use super::values::{WeightedFile, load_weighted, named, weighted, weighted_file};
 use crate::output::{Output, spare};
 use crate::terminal::say;
 
@@ -129,18 +129,8 @@ fn in_memory(
     merge: &Merge,
     out: AdapterOutput,
 ) -> anyhow::Result<(MergeReport, String)> {
-    let loaded = files
-        .iter()
-        .map(|file| Ok((Adapter::load(&file.path)?, file.weight)))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    let inputs: Vec<Weighted<'_>> = loaded
-        .iter()
-        .map(|(adapter, weight)| Weighted {
-            adapter,
-            weight: *weight,
-        })
-        .collect();
-    let (merged, report) = merge.run(&inputs)?;
+    let loaded = load_weighted(files)?;
+    let (merged, report) = merge.run(&weighted(&loaded))?;
     Ok((report, out.finish(&merged)?))
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
-use selma_lora::{LoraError, RankRule};
+use selma_lora::{Adapter, LoraError, RankRule, Weighted};
 use selma_rouge::{DiversityFilter, Tokenizer};
 
 /// A file with a weight, `FILE` or `FILE=WEIGHT`.
@@ -15,6 +15,23 @@ pub struct WeightedFile {
     pub path: PathBuf,
     /// The weight; 1 if none is given.
     pub weight: f64,
+}
+
+/// The adapters of files with weights.
+pub fn load_weighted(files: &[WeightedFile]) -> Result<Vec<(Adapter, f64)>, LoraError> {
+    let load = |file: &WeightedFile| Ok((Adapter::load(&file.path)?, file.weight));
+    files.iter().map(load).collect()
+}
+
+/// Adapters with their weights, as merging and fusing take them.
+pub fn weighted(adapters: &[(Adapter, f64)]) -> Vec<Weighted<'_>> {
+    let adapters = adapters.iter();
+    adapters
+        .map(|(adapter, weight)| Weighted {
+            adapter,
+            weight: *weight,
+        })
+        .collect()
 }
 
 /// Reads `FILE` or `FILE=WEIGHT`. The name may hold `=`: only a number behind the last one is a weight.

@@ -14,17 +14,11 @@ use crate::{Recipe, Run, SelmaError};
 /// [`SelmaError::Setting`] for fewer than two runs, recipes that differ in more than name and seed, or two with one seed
 /// or one name; [`SelmaError::MissingStage`] where an evaluation is not finished.
 pub fn compare_seeds(runs: &[Run]) -> Result<SeedTable, SelmaError> {
-    check(runs)?;
+    let first = check(runs)?;
     let names: Vec<String> = runs.iter().map(|run| run.recipe.name.clone()).collect();
     let together = |results: &[EvalResult]| pool(names.iter().cloned().zip(results));
     let mut base: Option<(Vec<EvalResult>, EvalResult)> = None;
     let mut models = Vec::new();
-    let Some(first) = runs.first() else {
-        return Ok(SeedTable {
-            runs: names,
-            models,
-        });
-    };
     for (index, model) in first.models().into_iter().enumerate() {
         let of_run = |run: &Run| {
             // The runs have the same models; only the folders of their adapters differ.
@@ -62,7 +56,8 @@ pub fn compare_seeds(runs: &[Run]) -> Result<SeedTable, SelmaError> {
     })
 }
 
-fn check(runs: &[Run]) -> Result<(), SelmaError> {
+/// The first of runs that can be compared.
+fn check(runs: &[Run]) -> Result<&Run, SelmaError> {
     let wrong = |field: &str, expected: &str, found: String| {
         Err(SelmaError::Setting {
             field: field.to_owned(),
@@ -95,5 +90,5 @@ fn check(runs: &[Run]) -> Result<(), SelmaError> {
             return wrong("runs", &expected, format!("others in {name}"));
         }
     }
-    Ok(())
+    Ok(first)
 }
