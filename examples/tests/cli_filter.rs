@@ -121,6 +121,119 @@ fn the_tokenizer_and_the_threshold_count() {
 }
 
 #[test]
+fn rejected_rows_say_what_they_are_close_to() {
+    let selma = Selma::new();
+    selma.write("in.txt", PROMPTS);
+    selma
+        .run("filter --input in.txt --kept kept.txt --rejected rejected.jsonl")
+        .ok();
+    assert_eq!(
+        String::from_utf8(selma.read("rejected.jsonl")).unwrap(),
+        "{\"text\":\"a red cat sits on the mat\",\"nearest\":\"a red cat sits on a mat\",\"score\":0.8571428571428571}\n\
+         {\"text\":\"two dogs run in a park\",\"nearest\":\"two dogs run in the park\",\"score\":0.8333333333333334}\n"
+    );
+    // Rows of JSONL keep their fields.
+    selma.write(
+        "in.jsonl",
+        "{\"text\": \"a b c d e\"}\n{\"id\": 7, \"text\": \"a b c d e\"}\n",
+    );
+    selma
+        .run("filter --input in.jsonl --kept kept.jsonl --rejected rejected.jsonl")
+        .ok();
+    assert_eq!(
+        selma.read("rejected.jsonl"),
+        b"{\"id\":7,\"text\":\"a b c d e\",\"nearest\":\"a b c d e\",\"score\":1.0}\n"
+    );
+}
+
+#[test]
+fn a_state_carries_what_was_kept_to_the_next_run() {
+    let selma = Selma::new();
+    let lines: Vec<&str> = PROMPTS.split_inclusive('\n').collect();
+    selma.write("all.txt", PROMPTS);
+    selma.write("first.txt", lines[..2].concat());
+    selma.write("second.txt", lines[2..].concat());
+    selma.run("filter --input all.txt --kept all.kept").ok();
+    for name in ["first", "second"] {
+        selma
+            .run(&format!(
+                "filter --input {name}.txt --kept {name}.kept --state seen"
+            ))
+            .ok();
+    }
+    let both = [selma.read("first.kept"), selma.read("second.kept")].concat();
+    assert_eq!(both, selma.read("all.kept"));
+    // A run that fails leaves the state as it was.
+    let state = selma.read("seen");
+    selma.write("bad.txt", b"something else entirely\n\xff\n");
+    let filter = "filter --kept kept --state seen --input";
+    selma
+        .run(&format!("{filter} bad.txt"))
+        .failed(&["bad.txt, line 2"]);
+    assert_eq!(selma.read("seen"), state);
+    selma
+        .run(&format!("{filter} all.txt --threshold 0.7"))
+        .failed(&["seen was made with --threshold 0.8, not with 0.7"]);
+    selma
+        .run(&format!("{filter} all.txt --without-tokens distinct"))
+        .failed(&["seen was made with --without-tokens \"keep\", not with \"distinct\""]);
+    selma.write("seen", &state[..state.len() / 2]);
+    selma.run(&format!("{filter} all.txt")).failed(&["seen"]);
+    selma
+        .run("filter --input all.txt --kept kept --state kept")
+        .failed(&["two outputs"]);
+}
+
+#[test]
+fn beta_and_the_rule_for_prompts_without_words_count() {
+    let selma = Selma::new();
+    // All words of the second prompt are in the first (precision 1), which has as many again.
+    selma.write("in.txt", "a b c d e f\na b c\n");
+    selma.run("filter --input in.txt --kept f1.txt").ok();
+    selma
+        .run("filter --input in.txt --kept precision.txt --beta 0")
+        .ok();
+    assert_eq!(selma.read("f1.txt"), selma.read("in.txt"));
+    assert_eq!(selma.read("precision.txt"), b"a b c d e f\n");
+    selma
+        .run("filter --input in.txt --kept kept.txt --beta 1001")
+        .failed(&["beta", "1001"]);
+    selma.write("in.txt", "🐈\n🐈\n🐕\n");
+    selma.run("filter --input in.txt --kept kept.txt").ok();
+    assert_eq!(selma.read("kept.txt"), selma.read("in.txt"));
+    selma
+        .run("filter --input in.txt --kept kept.txt --without-tokens distinct")
+        .ok();
+    assert_eq!(selma.read("kept.txt"), "🐈\n🐕\n".as_bytes());
+}
+
+#[test]
+fn batches_change_nothing() {
+    let selma = Selma::new();
+    let prompts: Vec<String> = (0..20_000)
+        .map(|number| format!("number {} of {} things", number % 9_000, number / 3))
+        .collect();
+    selma.write("in.txt", prompts.join("\n"));
+    let ended = selma
+        .run("filter --input in.txt --kept kept.txt --threshold 0.75")
+        .ok();
+    let mut filter =
+        selma_rouge::DiversityFilter::new(0.75, selma_rouge::Tokenizer::Rouge).unwrap();
+    let kept = prompts
+        .iter()
+        .filter(|prompt| filter.offer(prompt).is_kept());
+    assert!(
+        selma
+            .read("kept.txt")
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .eq(kept.map(|prompt| prompt.as_bytes())),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
 fn a_bad_line_is_named_and_nothing_is_written() {
     let selma = Selma::new();
     let cases: [(&str, &[u8], &[&str]); 5] = [

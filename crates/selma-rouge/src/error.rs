@@ -20,6 +20,12 @@ pub enum RougeError {
         /// The value given.
         found: f64,
     },
+    /// No policy for texts without tokens has this name.
+    #[error("unknown policy `{found}` for texts without tokens, expected `keep` or `distinct`")]
+    UnknownWithoutTokens {
+        /// The name that was given.
+        found: String,
+    },
     /// No tokenizer has this name.
     #[error("unknown tokenizer `{found}`, expected `rouge`, `rouge-stemmed` or `unicode`")]
     UnknownTokenizer {

@@ -1,5 +1,7 @@
 //! Settings of the filter.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{RougeError, Tokenizer};
@@ -59,4 +61,16 @@ pub enum WithoutTokens {
     Keep,
     /// Keeps it once: a text without tokens that equals a kept one, byte for byte, is rejected with the score 1.
     Distinct,
+}
+
+impl FromStr for WithoutTokens {
+    type Err = RougeError;
+
+    fn from_str(name: &str) -> Result<Self, RougeError> {
+        match name {
+            "keep" => Ok(Self::Keep),
+            "distinct" => Ok(Self::Distinct),
+            _ => Err(RougeError::UnknownWithoutTokens { found: name.into() }),
+        }
+    }
 }
