@@ -3,11 +3,12 @@
 mod changes;
 mod names;
 mod options;
+mod other_vae;
 mod stored;
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 use selma_durable::sha256;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -106,6 +107,12 @@ impl Checkpoint {
     #[must_use]
     pub fn is_xl(&self) -> bool {
         self.xl
+    }
+
+    /// The number type that the networks are loaded in.
+    #[must_use]
+    pub fn dtype(&self) -> FloatDType {
+        self.options.dtype.unwrap_or(FloatDType::F32)
     }
 
     /// Whether zeros stand for a negative prompt that is not given (SDXL), rather than the empty text.
@@ -217,7 +224,7 @@ impl Checkpoint {
         &self,
         device: &Device,
     ) -> Result<Component<ClipTextConfig, ClipTextModel>, DiffusionError> {
-        clip(self.stored_text_encoder()?, device)
+        clip(self.stored_text_encoder()?, self.dtype(), device)
     }
 
     /// The second text encoder of SDXL: the one whose pooled output is used.
@@ -229,7 +236,7 @@ impl Checkpoint {
         &self,
         device: &Device,
     ) -> Result<Component<ClipTextConfig, ClipTextModel>, DiffusionError> {
-        clip(self.stored_text_encoder_2()?, device)
+        clip(self.stored_text_encoder_2()?, self.dtype(), device)
     }
 
     /// The denoising network.
@@ -244,7 +251,9 @@ impl Checkpoint {
         let stored = self.stored_unet()?;
         let model = stored.model(|config| config.init(device))?;
         Ok(Component {
-            model: load(model, &stored.weights, str::to_owned, |_| false)?,
+            model: load(model, &stored.weights, self.dtype(), str::to_owned, |_| {
+                false
+            })?,
             config: stored.config,
         })
     }
@@ -261,9 +270,13 @@ impl Checkpoint {
         let stored = self.stored_vae()?;
         let model = stored.model(|config| config.init(device))?;
         Ok(Component {
-            model: load(model, &stored.weights, vae_names(&stored.weights), |_| {
-                false
-            })?,
+            model: load(
+                model,
+                &stored.weights,
+                vae_dtype(self.dtype(), self.xl, &stored.config),
+                vae_names(&stored.weights),
+                |_| false,
+            )?,
             config: stored.config,
         })
     }
@@ -299,12 +312,25 @@ impl Checkpoint {
         self.stored("unet", |preset| Some(preset.unet()), part)
     }
 
-    /// The VAE's configuration and tensors.
+    /// The VAE's configuration and tensors: those of the options, or else the checkpoint's own.
     ///
     /// # Errors
     ///
     /// If its files are missing or damaged.
     pub fn stored_vae(&self) -> Result<Stored<AutoencoderKLConfig>, DiffusionError> {
+        if let Some(path) = &self.options.vae {
+            let preset = match (&self.options.config, self.single_file()) {
+                (Some(ConfigSource::Preset(preset)), _) => *preset,
+                (_, Some(single)) => single.preset(),
+                (_, None) if self.xl => Preset::SdxlBase,
+                (_, None) => Preset::Sd15,
+            };
+            let given = match &self.options.config {
+                Some(source) => source.config("vae", |preset| Some(preset.vae()))?,
+                None => None,
+            };
+            return other_vae::stored(path, given, preset);
+        }
         let part = |single: &SingleFile| Some(single.vae().clone());
         self.stored("vae", |preset| Some(preset.vae()), part)
     }
@@ -388,22 +414,45 @@ impl Checkpoint {
         Ok(hex::encode(hash.finalize()))
     }
 
-    /// The weight files of all components, or the single file.
+    /// SHA-256 over the weight files of the VAE that the options name, if they name one.
+    ///
+    /// # Errors
+    ///
+    /// If it has no files, or one cannot be read.
+    pub fn other_vae_sha256(&self) -> Result<Option<String>, DiffusionError> {
+        let Some(path) = &self.options.vae else {
+            return Ok(None);
+        };
+        let mut hash = Sha256::new();
+        for path in other_vae::files(path)? {
+            hash.update(sha256(&path)?);
+        }
+        Ok(Some(hex::encode(hash.finalize())))
+    }
+
+    /// The weight files of all components, or the single file; a VAE that the options name comes last.
     ///
     /// # Errors
     ///
     /// If a component of a folder has none.
     pub fn weight_files(&self) -> Result<Vec<PathBuf>, DiffusionError> {
-        if self.single_file().is_some() {
-            return Ok(vec![self.path.clone()]);
-        }
         let mut files = Vec::new();
-        let mut names = vec!["text_encoder", "unet", "vae"];
-        if self.xl {
-            names.push("text_encoder_2");
+        if self.single_file().is_some() {
+            files.push(self.path.clone());
+        } else {
+            let mut names = vec!["text_encoder", "unet"];
+            if self.options.vae.is_none() {
+                names.push("vae");
+            }
+            if self.xl {
+                names.push("text_encoder_2");
+            }
+            for name in names {
+                files.extend(self.weight_file(name)?.files);
+            }
         }
-        for name in names {
-            files.extend(self.weight_file(name)?.files);
+        if let Some(path) = &self.options.vae {
+            files.extend(other_vae::files(path)?);
         }
         Ok(files)
     }
@@ -415,14 +464,24 @@ impl Checkpoint {
 
 fn clip(
     stored: Stored<ClipTextConfig>,
+    dtype: FloatDType,
     device: &Device,
 ) -> Result<Component<ClipTextConfig, ClipTextModel>, DiffusionError> {
     let model = stored.model(|config| config.init(device))?;
     let weights = &stored.weights;
     Ok(Component {
-        model: load(model, weights, text_names(weights), is_constant)?,
+        model: load(model, weights, dtype, text_names(weights), is_constant)?,
         config: stored.config,
     })
+}
+
+/// The number type of the VAE where the other networks have `dtype`: that of SDXL overflows in `f16`, unless its configuration
+/// says by `force_upcast` that it is the one that was made for it.
+pub(crate) fn vae_dtype(dtype: FloatDType, xl: bool, config: &AutoencoderKLConfig) -> FloatDType {
+    match dtype {
+        FloatDType::F16 if xl && config.force_upcast => FloatDType::F32,
+        _ => dtype,
+    }
 }
 
 /// Checks that a folder is a Stable Diffusion pipeline: whether of SDXL, and whether zeros stand for a negative prompt
