@@ -11,7 +11,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::models::{adapter_of, change, single_file, weights};
+use common::models::{adapter_of, change, files, single_file, weights};
 use common::{Selma, copy_folder, expert, fixture, tiny_sd, tiny_sdxl};
 use selma_lora::{Adapter, Dtype, Format, RankRule};
 use serde_json::Value;
@@ -91,6 +91,60 @@ fn other_kinds_become_loras_of_the_rank_that_is_asked_for() {
     let made = load(&selma, "l");
     assert_eq!(recipe(&made, "selma_convert")["rule"]["energy"], 0.9999);
     assert_eq!(selma.names(), ["l"]);
+}
+
+/// A DoRA of one layer whose row lengths are those of the tuned weight: then its update is that of the LoRA in it.
+#[test]
+fn a_dora_becomes_a_lora_where_its_model_is_given() {
+    let selma = Selma::new();
+    let layer = LAYERS[0];
+    let lora = adapter_of("tiny-sd", &[layer]);
+    let delta = lora.modules[layer].delta().unwrap();
+    let model = files::tensors(&weights(Path::new(&tiny_sd()), "unet"));
+    let (_, shape, bytes) = &model[&format!("{}.weight", layer.strip_prefix("unet.").unwrap())];
+    let base: Vec<f32> = bytes
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+        .collect();
+    let tuned: Vec<f32> = base
+        .iter()
+        .zip(&delta)
+        .map(|(base, delta)| base + delta)
+        .collect();
+    let lengths = tuned
+        .chunks_exact(shape[1])
+        .map(|row| row.iter().map(|x| x * x).sum::<f32>().sqrt());
+    let lengths: Vec<u8> = lengths.flat_map(f32::to_le_bytes).collect();
+    lora.save(selma.path("lora"), Format::Kohya, Dtype::F32)
+        .unwrap();
+    let mut tensors = files::tensors(&selma.path("lora"));
+    let key = format!("lora_{}.dora_scale", layer.replace('.', "_"));
+    tensors.insert(key, (safetensors::Dtype::F32, vec![shape[0], 1], lengths));
+    files::write(&selma.path("dora"), &tensors);
+
+    let convert = "convert dora --to kohya --out made";
+    selma
+        .run(convert)
+        .failed(&["DoRA", "--rank RULE", "--base MODEL"]);
+    selma
+        .run(&format!("{convert} --rank 2"))
+        .failed(&["cannot convert dora", "DoRA"]);
+    let ended = selma
+        .run_with(&format!("{convert} --rank 2 --base"), &[&tiny_sd()])
+        .ok();
+    assert!(
+        ended.stderr.contains("1 of 1 modules became LoRAs"),
+        "{}",
+        ended.stderr
+    );
+    let made = load(&selma, "made");
+    assert!(apart(&lora, &made) < 1e-5);
+    assert!(
+        recipe(&made, "selma_convert_base")["unet/diffusion_pytorch_model.safetensors"].is_string()
+    );
+    selma
+        .run_with(&format!("{convert} --rank 2 --base"), &[&tiny_sdxl()])
+        .failed(&["cannot convert dora"]);
 }
 
 #[test]

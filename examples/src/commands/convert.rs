@@ -8,6 +8,7 @@ use selma_lora::{Adapter, AdapterFile, Dtype, Format, Kind, LoraError, Model, Ra
 use serde_json::json;
 
 use super::adapter_out::{AdapterOutput, DTYPES, FORMATS, widest};
+use super::model::FileOptions;
 use super::values::{is_other_kind, named, rank_rule};
 use crate::output::spare;
 use crate::terminal::say;
@@ -17,13 +18,14 @@ use crate::terminal::say;
 /// The form of the input is found out by itself. "kohya" is read by most programs that draw (ComfyUI, A1111, Forge, sd-scripts, diffusers);
 /// "diffusers" is what diffusers' save_lora_weights writes, "diffusers_script" what its training scripts write; "peft" is a folder with
 /// adapter_config.json and adapter_model.safetensors. The updates stay the same up to rounding. A LoHa, a LoKr or a full difference becomes a LoRA
-/// of the rank that you give.
+/// of the rank that you give, and so does a DoRA where the model that it is for is given, too.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   selma convert lora.safetensors --to peft --out lora-peft
   selma convert lora-peft --to kohya --dtype f16 --out lora.safetensors
-  selma convert loha.safetensors --to kohya --rank energy:0.99 --model sd1 --out lora.safetensors")]
+  selma convert loha.safetensors --to kohya --rank energy:0.99 --model sd1 --out lora.safetensors
+  selma convert dora.safetensors --to kohya --rank 64 --base v1-5-pruned-emaonly.safetensors --out lora.safetensors")]
 pub struct Args {
     /// An adapter file, or a folder of PEFT.
     #[arg(value_name = "FILE|DIR")]
@@ -41,6 +43,15 @@ pub struct Args {
     /// The model that the adapter is for, whose list of layers tells names and shapes. Needed for a LoHa or LoKr of convolutions.
     #[arg(long, value_name = "NAME", value_parser = named::<Model>(["sd1", "sd2", "sdxl"]))]
     model: Option<Model>,
+    /// The model that the adapter is for itself: a folder in diffusers' layout, a file with the whole model, or the id of one on the Hugging Face Hub.
+    /// Needed for a DoRA, whose update depends on the weights.
+    #[arg(
+        long,
+        value_name = "DIR|FILE|ID",
+        requires = "rank",
+        conflicts_with = "model"
+    )]
+    base: Option<PathBuf>,
     /// The file, or with peft the folder, to write.
     #[arg(long, value_name = "FILE|DIR")]
     out: PathBuf,
@@ -53,9 +64,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let (adapter, dtypes) = if let Some(rule) = args.rank {
         let file = AdapterFile::load(path, names.as_ref())?;
         let dtypes = file.source.dtypes.clone();
-        let (adapter, report) = file
-            .into_adapter(rule, args.model.map(Model::modules))
-            .with_context(|| format!("cannot convert {}", path.display()))?;
+        let context = || format!("cannot convert {}", path.display());
+        let (adapter, report) = match &args.base {
+            Some(base) => {
+                let checkpoint = FileOptions::default().open(base)?;
+                checkpoint.to_lora(file, rule).with_context(context)?
+            }
+            None => file
+                .into_adapter(rule, args.model.map(Model::modules))
+                .with_context(context)?,
+        };
         let approximated = report
             .modules
             .iter()
@@ -94,7 +112,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 fn advise(error: LoraError) -> anyhow::Error {
     if is_other_kind(&error) {
         return anyhow::anyhow!(
-            "{error}; with --rank RULE it becomes one, if its update can be told without the base model"
+            "{error}; with --rank RULE it becomes one, for a DoRA together with --base MODEL"
         );
     }
     error.into()

@@ -6,7 +6,10 @@ use std::path::Path;
 use ndarray::{ArrayD, IxDyn};
 use selma_durable::sha256;
 use selma_lora::fuse::{fuse_file, fuse_folder, module_of};
-use selma_lora::{Adapter, ExtractReport, FuseReport, RankRule, WeightPair, Weighted};
+use selma_lora::{
+    Adapter, AdapterFile, ConversionReport, ExtractReport, FuseReport, RankRule, WeightPair,
+    Weighted,
+};
 use serde_json::{Value, json};
 
 use super::Checkpoint;
@@ -105,6 +108,38 @@ impl Checkpoint {
             report,
             others,
         })
+    }
+
+    /// Makes LoRAs of the updates of a file that are none, as [`AdapterFile::into_adapter_on`] does: this checkpoint is the model that it is for, whose
+    /// weights a DoRA needs. One layer is in memory at a time. The metadata gets the SHA-256 of the weight files.
+    ///
+    /// # Errors
+    ///
+    /// If files of the checkpoint are missing or damaged, an update does not fit the model, or the rule cannot be used.
+    pub fn to_lora(
+        &self,
+        file: AdapterFile,
+        rule: RankRule,
+    ) -> Result<(Adapter, ConversionReport), DiffusionError> {
+        let components = self.components()?;
+        let mut places = BTreeMap::new();
+        for (component, tensors) in &components {
+            for name in tensors.names.keys() {
+                if let Some(module) = tensors.layer(component, name) {
+                    places.insert(module, (tensors, name));
+                }
+            }
+        }
+        let weight = |module: &str| match places.get(module) {
+            Some((tensors, name)) => tensors.read(name).map(Some),
+            None => Ok(None),
+        };
+        let (mut adapter, report) = file.into_adapter_on(rule, weight)?;
+        let base = self.hashes()?.to_string();
+        adapter
+            .metadata
+            .insert("selma_convert_base".to_owned(), base);
+        Ok((adapter, report))
     }
 
     /// The weights of all components.
