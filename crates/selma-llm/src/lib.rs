@@ -1,18 +1,29 @@
 #![doc = include_str!("../README.md")]
 
+mod answer;
 mod base64_bytes;
+mod block_list;
 mod chat;
 mod client;
 mod config;
 mod error;
 mod generator;
 mod journal;
+mod json_list;
+mod lexicon;
+mod limits;
 mod list;
+mod names;
 mod pool;
 mod prompt;
+mod report;
 mod skill;
+mod strategy;
+mod toml_text;
 mod wire;
 
+pub use answer::{ParsedList, Parser};
+pub use block_list::BlockList;
 pub use chat::{
     ChatModel, ChatRequest, ChatResponse, Choice, FinishReason, Message, Part, Role, Usage,
 };
@@ -21,12 +32,16 @@ pub use config::PromptConfig;
 pub use error::LlmError;
 pub use generator::{PromptGenerator, PromptObserver};
 pub use journal::{Journal, RequestHash};
-pub use list::{NumberedList, parse_numbered_list};
-pub use pool::{Generation, GenerationReport, PromptEvent};
+pub use json_list::parse_json_list;
+pub use list::parse_numbered_list;
+pub use names::NameFinder;
+pub use pool::{Generation, PromptEvent};
 pub use prompt::{
     Prompt, RejectReason, RejectedPrompt, read_prompts, read_rejected, write_prompts,
     write_rejected,
 };
+pub use report::GenerationReport;
 pub use secrecy::SecretString;
 pub use skill::Skill;
+pub use strategy::{Attributes, Strategy, Topics};
 pub use wire::Endpoint;
