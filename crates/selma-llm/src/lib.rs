@@ -5,8 +5,10 @@ mod base64_bytes;
 mod block_list;
 mod chat;
 mod client;
+mod comparison;
 mod config;
 mod error;
+mod folder;
 mod generator;
 mod journal;
 mod json_list;
@@ -18,6 +20,7 @@ mod pool;
 mod prompt;
 mod report;
 mod skill;
+mod statistics;
 mod strategy;
 mod toml_text;
 mod wire;
@@ -28,8 +31,10 @@ pub use chat::{
     ChatModel, ChatRequest, ChatResponse, Choice, FinishReason, Message, Part, Role, Usage,
 };
 pub use client::{OpenAiClient, OpenAiConfig};
+pub use comparison::{ComparisonRow, PromptComparison};
 pub use config::PromptConfig;
 pub use error::LlmError;
+pub use folder::{PromptSet, read_prompt_folder};
 pub use generator::{PromptGenerator, PromptObserver};
 pub use journal::{Journal, RequestHash};
 pub use json_list::parse_json_list;
@@ -43,5 +48,6 @@ pub use prompt::{
 pub use report::GenerationReport;
 pub use secrecy::SecretString;
 pub use skill::Skill;
+pub use statistics::{KindCoverage, PromptStatistics, WordCounts};
 pub use strategy::{Attributes, Strategy, Topics};
 pub use wire::Endpoint;
