@@ -2,6 +2,7 @@
 
 mod answer;
 mod base64_bytes;
+mod bias;
 mod block_list;
 mod chat;
 mod client;
@@ -26,6 +27,7 @@ mod toml_text;
 mod wire;
 
 pub use answer::{ParsedList, Parser};
+pub use bias::{BiasHit, BiasKind, BiasReport};
 pub use block_list::BlockList;
 pub use chat::{
     ChatModel, ChatRequest, ChatResponse, Choice, FinishReason, Message, Part, Role, Usage,
