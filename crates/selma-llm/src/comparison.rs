@@ -101,27 +101,28 @@ fn column(set: &PromptStatistics) -> Vec<(String, Option<f64>)> {
 /// Columns as wide as their widest text; whole numbers without, others with three decimals, `-` for what is not known.
 impl fmt::Display for PromptComparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let head = self.sets.iter().map(|set| set.name.clone()).collect();
-        let mut lines: Vec<(String, Vec<String>)> = vec![(String::new(), head)];
+        let head = self.sets.iter().map(|set| set.name.clone());
+        let mut lines: Vec<Vec<String>> = vec![[String::new()].into_iter().chain(head).collect()];
         for row in self.rows() {
             let values = row.values.iter().map(|value| match value {
                 Some(value) if value.fract() == 0.0 => format!("{value}"),
                 Some(value) => format!("{value:.3}"),
                 None => "-".to_owned(),
             });
-            lines.push((row.name, values.collect()));
+            lines.push([row.name].into_iter().chain(values).collect());
         }
-        let width = |cell: &dyn Fn(&(String, Vec<String>)) -> Option<usize>| {
-            lines.iter().filter_map(cell).max().unwrap_or_default()
-        };
-        let first = width(&|line| Some(line.0.chars().count()));
-        let widths: Vec<usize> = (0..self.sets.len())
-            .map(|column| width(&|line| Some(line.1.get(column)?.chars().count())))
+        let widths: Vec<usize> = (0..=self.sets.len())
+            .map(|column| {
+                let cells = lines.iter().filter_map(|line| line.get(column));
+                cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+            })
             .collect();
-        for (name, cells) in &lines {
-            write!(f, "{name:first$}")?;
-            for (cell, width) in cells.iter().zip(&widths) {
-                write!(f, "  {cell:>width$}")?;
+        for line in &lines {
+            for (column, (cell, width)) in line.iter().zip(&widths).enumerate() {
+                match column {
+                    0 => write!(f, "{cell:width$}")?,
+                    _ => write!(f, "  {cell:>width$}")?,
+                }
             }
             writeln!(f)?;
         }

@@ -61,7 +61,7 @@ pub struct PromptStatistics {
 impl PromptStatistics {
     /// Looks at a set of prompts; `tokenizer` makes the tokens of all numbers but `words` and `coverage`.
     ///
-    /// Takes less than half a second for 1,000 prompts, and grows with the square of their number because of `mean_nearest`.
+    /// The time grows with the square of the number of prompts, because of `mean_nearest`.
     ///
     /// # Errors
     /// None in practice; those of [`DiversityFilter::new`], whose threshold is fixed here.
