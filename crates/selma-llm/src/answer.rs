@@ -55,7 +55,10 @@ impl Parser {
                 let text = without_thoughts(&text);
                 let list = parse_json_list(text, first);
                 let list = list.unwrap_or_else(|| parse_numbered_list(text, first));
-                ParsedList { removed, ..list }
+                ParsedList {
+                    removed: removed + list.removed,
+                    ..list
+                }
             }
             Self::SelmaOfficial => parse_as_selma(text, first),
         }
@@ -83,7 +86,7 @@ fn parse_as_selma(text: &str, first: usize) -> ParsedList {
 
 /// The text with `\n` for every line end, other breaks and tabs as spaces, and without the characters that
 /// [`ParsedList::removed`] counts.
-fn clean(text: &str) -> (Cow<'_, str>, usize) {
+pub(crate) fn clean(text: &str) -> (Cow<'_, str>, usize) {
     if !text.contains(|c| is_break(c) || is_removed(c)) {
         return (Cow::Borrowed(text), 0);
     }
@@ -197,6 +200,58 @@ mod tests {
         let family = "4. 👩\u{200d}🚀 می\u{200c}خواهم";
         assert_eq!(tolerant(family).items, ["👩\u{200d}🚀 می\u{200c}خواهم"]);
         assert_eq!(tolerant(family).removed, 0);
+    }
+
+    #[test]
+    fn any_text_gives_clean_items() {
+        use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+
+        const PIECES: [&str; 26] = [
+            "4. ",
+            "5) ",
+            "\"",
+            "\"",
+            "[",
+            "]",
+            "{",
+            "}",
+            ", ",
+            ": ",
+            "\"caption\": ",
+            "[\"",
+            "\", \"",
+            "\"]",
+            "\\u000d",
+            "\\n",
+            "\\u0000",
+            "\n",
+            "\r",
+            "```json\n",
+            "```",
+            "dog",
+            "Cat.",
+            "狗",
+            "\u{202e}",
+            "7",
+        ];
+        let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(2);
+        let mut json = 0;
+        for _ in 0..30_000 {
+            let length = rng.next_u32() % 16;
+            let text: String = (0..length)
+                .map(|_| PIECES[rng.next_u32() as usize % PIECES.len()])
+                .collect();
+            let list = tolerant(&text);
+            json += usize::from(list.json);
+            for item in &list.items {
+                assert!(
+                    !item.is_empty() && item.trim() == item,
+                    "{text:?}: {item:?}"
+                );
+                assert!(!item.contains(|c| is_break(c) || is_removed(c) || c == '\n'));
+            }
+        }
+        assert!(json > 1000, "{json}");
     }
 
     #[test]

@@ -1,11 +1,12 @@
-//! A folder of prompts, one file a skill: [`read_prompt_folder`].
+//! Folders of prompts, one file a skill: [`read_prompt_folder`], [`compare_prompt_folders`].
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use selma_durable::DurableError;
 use selma_rouge::Tokenizer;
 
-use crate::{GenerationReport, LlmError, Prompt, PromptStatistics, read_prompts};
+use crate::{GenerationReport, LlmError, Prompt, PromptComparison, PromptStatistics, read_prompts};
 
 /// The prompts of one skill in a folder.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +67,27 @@ pub fn read_prompt_folder(folder: &Path) -> Result<Vec<PromptSet>, LlmError> {
         .collect()
 }
 
+/// Compares the prompts of folders skill by skill, e.g. those of two language models. A skill has a column, named after the
+/// folder, for each folder that has it.
+///
+/// # Errors
+/// Those of [`read_prompt_folder`].
+pub fn compare_prompt_folders<P: AsRef<Path>>(
+    folders: &[P],
+    tokenizer: Tokenizer,
+) -> Result<BTreeMap<String, PromptComparison>, LlmError> {
+    let mut skills: BTreeMap<String, PromptComparison> = BTreeMap::new();
+    for folder in folders {
+        let folder = folder.as_ref();
+        for set in read_prompt_folder(folder)? {
+            let mut statistics = set.statistics(tokenizer)?;
+            statistics.name = folder.display().to_string();
+            skills.entry(set.skill).or_default().sets.push(statistics);
+        }
+    }
+    Ok(skills)
+}
+
 fn read_report(path: &Path) -> Result<Option<GenerationReport>, LlmError> {
     if !path.exists() {
         return Ok(None);
@@ -119,5 +141,29 @@ mod tests {
             "{error}"
         );
         assert!(read_prompt_folder(&path("none")).is_err());
+    }
+
+    #[test]
+    fn folders_are_compared_skill_by_skill() {
+        let dir = tempfile::tempdir().unwrap();
+        let folders = [dir.path().join("a"), dir.path().join("b")];
+        for (folder, skills) in folders.iter().zip([&["coco"][..], &["coco", "tea"]]) {
+            fs::create_dir(folder).unwrap();
+            for skill in skills {
+                let path = folder.join(format!("{skill}.jsonl"));
+                write_prompts(&path, &[Prompt::new(skill, 0, "a dog")]).unwrap();
+            }
+        }
+        let compared = compare_prompt_folders(&folders, Tokenizer::Rouge).unwrap();
+        let columns: Vec<(&str, Vec<&str>)> = compared
+            .iter()
+            .map(|(skill, comparison)| {
+                let names = comparison.sets.iter().map(|set| set.name.as_str());
+                (skill.as_str(), names.collect())
+            })
+            .collect();
+        let [a, b] = folders.each_ref().map(|folder| folder.to_str().unwrap());
+        assert_eq!(columns, [("coco", vec![a, b]), ("tea", vec![b])]);
+        assert!(compare_prompt_folders(&[dir.path()], Tokenizer::Rouge).is_err());
     }
 }

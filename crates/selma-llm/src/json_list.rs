@@ -5,6 +5,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::ParsedList;
+use crate::answer::clean;
 use crate::list::{number_marker, undress};
 
 /// Names of fields that hold prompts, without a number at their end and in the singular.
@@ -129,6 +130,9 @@ impl<'de> Visitor<'de> for Reader<'_> {
         if self.level != Level::Prompt {
             return self.no_text();
         }
+        // Escapes hide characters from whoever looks at the answer only.
+        let (text, removed) = clean(text);
+        self.list.removed += removed;
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         let line = lines.join(" ");
         let position = self.list.items.len();
@@ -241,6 +245,11 @@ mod tests {
         assert_eq!(list.items, ["A dog", "A cat"]);
         assert_eq!((list.skipped, list.empty), (4, 1));
         assert_eq!(items("Here: [\"A dog\"]"), ["A dog"]);
+        let list = parse_json_list(r#"["A\r\nd\u0000og\u2028runs"]"#, 4).unwrap();
+        assert_eq!(
+            (list.items, list.removed),
+            (vec!["A dog runs".to_owned()], 1)
+        );
     }
 
     #[test]

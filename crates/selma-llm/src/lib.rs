@@ -36,7 +36,7 @@ pub use client::{OpenAiClient, OpenAiConfig};
 pub use comparison::{ComparisonRow, PromptComparison};
 pub use config::PromptConfig;
 pub use error::LlmError;
-pub use folder::{PromptSet, read_prompt_folder};
+pub use folder::{PromptSet, compare_prompt_folders, read_prompt_folder};
 pub use generator::{PromptGenerator, PromptObserver};
 pub use journal::{Journal, RequestHash};
 pub use json_list::parse_json_list;

@@ -78,13 +78,13 @@ impl Shape {
         if text.contains(char::REPLACEMENT_CHARACTER) {
             return Some(RejectReason::Garbled);
         }
+        if self.scripts.is_empty() {
+            return None;
+        }
         let foreign = |c: &char| {
             let script = c.script();
             !matches!(script, Script::Common | Script::Inherited) && !self.scripts.contains(&script)
         };
-        if self.scripts.is_empty() {
-            return None;
-        }
         text.chars()
             .find(foreign)
             .map(|letter| RejectReason::Script {

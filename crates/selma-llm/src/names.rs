@@ -58,9 +58,12 @@ impl NameFinder {
     }
 }
 
-/// Whether one name is the other in another case, or begins with it.
+/// Whether one name is the other in another case, or begins with its words.
 fn same_name(a: &str, b: &str) -> bool {
-    let (a, b) = (a.to_lowercase(), b.to_lowercase());
+    let (a, b) = (
+        format!("{} ", a.to_lowercase()),
+        format!("{} ", b.to_lowercase()),
+    );
     a.starts_with(&b) || b.starts_with(&a)
 }
 
@@ -190,6 +193,10 @@ mod tests {
             (
                 "a stage with a singer like Edith Piaf at night",
                 &["Edith Piaf"],
+            ),
+            (
+                "a long poem by Ann and Anna Bell and then one by anna",
+                &["Ann", "Anna Bell"],
             ),
             ("a group of motorcycle riders", &[]),
             ("a plate of ", &[]),

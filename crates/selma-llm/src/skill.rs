@@ -116,12 +116,22 @@ impl Skill {
     /// # Errors
     /// [`LlmError::UnknownSkill`] lists the names there are.
     pub fn builtin(name: &str) -> Result<Self, LlmError> {
-        let found = BUILTINS.iter().find(|(known, _)| *known == name);
-        let (name, toml) = found.ok_or_else(|| LlmError::UnknownSkill {
-            name: name.to_owned(),
-            known: Self::builtin_names(),
-        })?;
+        let toml = Self::builtin_toml(name)?;
         Self::parse(toml, &PathBuf::from(format!("skills/{name}.toml")))
+    }
+
+    /// The file of a built-in skill, with its comments: what to begin a skill of one's own with.
+    ///
+    /// # Errors
+    /// [`LlmError::UnknownSkill`] lists the names there are.
+    pub fn builtin_toml(name: &str) -> Result<&'static str, LlmError> {
+        let found = BUILTINS.iter().find(|(known, _)| *known == name);
+        found
+            .map(|(_, toml)| *toml)
+            .ok_or_else(|| LlmError::UnknownSkill {
+                name: name.to_owned(),
+                known: Self::builtin_names(),
+            })
     }
 
     /// All built-in skills, in the order of [`Skill::builtin_names`].

@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(
             found,
             [
-                ("spatial", 2),
+                ("spatial", 1),
                 ("count", 2),
                 ("animal", 1),
                 ("human", 1),
