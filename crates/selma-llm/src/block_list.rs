@@ -41,8 +41,8 @@ impl BlockList {
     /// Reads a file with one term a line. Empty lines are skipped, and lines that begin with `#` are comments.
     ///
     /// # Errors
-    /// [`LlmError::Durable`] if the file cannot be read, [`LlmError::Line`] with the number of the first line that is not UTF-8 or
-    /// has no word.
+    /// [`LlmError::Durable`] if the file cannot be read, [`LlmError::Line`] with the number of the first line that is not
+    /// UTF-8 or has no word.
     pub fn load(path: &Path) -> Result<Self, LlmError> {
         let bytes = std::fs::read(path).map_err(DurableError::io("read block list", path))?;
         let mut list = Self::default();

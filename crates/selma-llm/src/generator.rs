@@ -10,8 +10,8 @@ use sha2::{Digest as _, Sha256};
 use crate::pool::Pool;
 use crate::strategy::Focus;
 use crate::{
-    ChatModel, ChatRequest, Generation, Journal, LlmError, Message, PromptConfig, PromptEvent,
-    Skill, Strategy,
+    ChatModel, ChatRequest, ChatResponse, Generation, Journal, LlmError, Message, PromptConfig,
+    PromptEvent, Skill, Strategy,
 };
 
 /// Called with every event; `Break` ends the run with [`LlmError::Cancelled`].
@@ -74,28 +74,13 @@ impl PromptGenerator {
         let mut pool = Pool::new(&self.skill, &self.config)?;
         let mut stalled = 0;
         while pool.missing() > 0 {
-            // All requests of a batch are made on the same pool.
-            let mut answers = Vec::new();
-            for place in 0..self.config.batch_size() as u64 {
-                let index = pool.requests() + place;
-                let kept = pool.kept();
-                self.go_on(
-                    kept,
-                    observer(&PromptEvent::Asking {
-                        request: index,
-                        kept,
-                        target: self.config.count,
-                    }),
-                )?;
-                let examples = self.examples(&pool, index);
-                let request = self.request(&examples, index);
-                let (response, replayed) = match journal.as_deref_mut() {
-                    Some(journal) => journal.complete(model, index, &request)?,
-                    None => (model.complete(&request)?, false),
-                };
-                answers.push((response, replayed, examples.len() + 1));
-            }
-            for (response, replayed, first) in answers {
+            let answers = self.ask(&pool, model, journal.as_deref_mut(), observer)?;
+            for Answer {
+                response,
+                replayed,
+                first,
+            } in answers
+            {
                 let index = pool.requests();
                 let kept = pool.kept();
                 let captions = pool.read(&response, self.config.strategy.parser(), first);
@@ -127,6 +112,41 @@ impl PromptGenerator {
             }
         }
         Ok(pool.finish())
+    }
+
+    /// Makes all requests of a batch, on one state of the pool.
+    fn ask(
+        &self,
+        pool: &Pool,
+        model: &dyn ChatModel,
+        mut journal: Option<&mut Journal>,
+        observer: &mut PromptObserver<'_>,
+    ) -> Result<Vec<Answer>, LlmError> {
+        let kept = pool.kept();
+        let mut answers = Vec::new();
+        for place in 0..self.config.batch_size() as u64 {
+            let index = pool.requests() + place;
+            self.go_on(
+                kept,
+                observer(&PromptEvent::Asking {
+                    request: index,
+                    kept,
+                    target: self.config.count,
+                }),
+            )?;
+            let examples = self.examples(pool, index);
+            let request = self.request(&examples, index);
+            let (response, replayed) = match journal.as_deref_mut() {
+                Some(journal) => journal.complete(model, index, &request)?,
+                None => (model.complete(&request)?, false),
+            };
+            answers.push(Answer {
+                response,
+                replayed,
+                first: examples.len() + 1,
+            });
+        }
+        Ok(answers)
     }
 
     /// The request with this number, counted from 0.
@@ -175,6 +195,16 @@ impl PromptGenerator {
             }),
         }
     }
+}
+
+/// What a request brought.
+#[derive(Debug)]
+struct Answer {
+    response: ChatResponse,
+    /// Whether it came from the journal.
+    replayed: bool,
+    /// The number that its list should begin with.
+    first: usize,
 }
 
 /// Random numbers for one purpose of one request.

@@ -64,8 +64,9 @@ pub struct Skill {
         skip_serializing_if = "is_default_max_characters"
     )]
     pub max_characters: usize,
-    /// Scripts whose letters a prompt may have, by their Unicode names, e.g. `["latin"]`; digits, punctuation and emoji belong
-    /// to every script. Default: none, and any script is good. It stands for a limit of language, which a script can only hint at.
+    /// Scripts whose letters a prompt may have, by their Unicode names, e.g. `["latin"]`; digits, punctuation and emoji
+    /// belong to every script. Default: none, and any script is good. It stands for a limit of language, which a script can
+    /// only hint at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scripts: Vec<String>,
     /// What [`Strategy::Stratified`](crate::Strategy::Stratified) combines. Default: [`Attributes::builtin`].
@@ -353,6 +354,16 @@ mod tests {
         // As an editor on Windows writes it.
         let dos = format!("\u{feff}{}", GOOD.replace('\n', "\r\n"));
         assert_eq!(Skill::parse(&dos, Path::new("tea.toml")).unwrap(), skill);
+    }
+
+    #[test]
+    fn the_skill_of_the_page_is_sound() {
+        let page = include_str!("../README.md");
+        let (_, toml) = page.split_once("```toml\n").unwrap();
+        let (toml, _) = toml.split_once("```").unwrap();
+        let skill = Skill::parse(toml, Path::new("README.md")).unwrap();
+        assert_eq!((skill.min_words, skill.max_characters), (4, 300));
+        assert_eq!(skill.topics.unwrap().leaves().len(), 4);
     }
 
     #[test]

@@ -2,7 +2,7 @@ use std::fs;
 use std::sync::Mutex;
 
 use super::*;
-use crate::{ChatResponse, FinishReason, Prompt, RejectReason, Usage};
+use crate::{FinishReason, Prompt, RejectReason, Usage};
 
 /// A model that is a function of the request: it makes captions from the request's seed, some of them again and again,
 /// numbers them badly and chats. `fuel` is the number of requests it answers.

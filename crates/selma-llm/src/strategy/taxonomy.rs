@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::LlmError;
 use crate::toml_text::parse_toml;
 
-/// A tree of topics for [`Strategy::Taxonomy`](crate::Strategy::Taxonomy): tables of tables of lists, e.g. `animals.pets = ["a cat"]`.
+/// A tree of topics for [`Strategy::Taxonomy`](crate::Strategy::Taxonomy): tables of tables of lists, e.g.
+/// `animals.pets = ["a cat"]`.
 ///
 /// In TOML it is `[topics]` in a skill file or the whole of a file of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -51,8 +52,8 @@ impl Topics {
     /// Reads topics from TOML; `path` is what errors call the source.
     ///
     /// # Errors
-    /// [`LlmError::SkillSyntax`] for what is no tree of lists of texts, [`LlmError::SkillField`] for a branch without topics and a
-    /// topic that is empty, has a line break or stands twice in its list.
+    /// [`LlmError::SkillSyntax`] for what is no tree of lists of texts, [`LlmError::SkillField`] for a branch without topics
+    /// and a topic that is empty, has a line break or stands twice in its list.
     pub fn parse(toml: &str, path: &Path) -> Result<Self, LlmError> {
         let topics: Self = parse_toml(toml, path)?;
         topics.check().map_err(|reason| LlmError::SkillField {
