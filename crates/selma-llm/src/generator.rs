@@ -74,12 +74,12 @@ impl PromptGenerator {
         let mut pool = Pool::new(&self.skill, &self.config)?;
         let mut stalled = 0;
         while pool.missing() > 0 {
-            let answers = self.ask(&pool, model, journal.as_deref_mut(), observer)?;
-            for Answer {
+            let replies = self.ask(&pool, model, journal.as_deref_mut(), observer)?;
+            for Reply {
                 response,
                 replayed,
                 first,
-            } in answers
+            } in replies
             {
                 let index = pool.requests();
                 let kept = pool.kept();
@@ -121,9 +121,9 @@ impl PromptGenerator {
         model: &dyn ChatModel,
         mut journal: Option<&mut Journal>,
         observer: &mut PromptObserver<'_>,
-    ) -> Result<Vec<Answer>, LlmError> {
+    ) -> Result<Vec<Reply>, LlmError> {
         let kept = pool.kept();
-        let mut answers = Vec::new();
+        let mut replies = Vec::new();
         for place in 0..self.config.batch_size() as u64 {
             let index = pool.requests() + place;
             self.go_on(
@@ -140,13 +140,13 @@ impl PromptGenerator {
                 Some(journal) => journal.complete(model, index, &request)?,
                 None => (model.complete(&request)?, false),
             };
-            answers.push(Answer {
+            replies.push(Reply {
                 response,
                 replayed,
                 first: examples.len() + 1,
             });
         }
-        Ok(answers)
+        Ok(replies)
     }
 
     /// The request with this number, counted from 0.
@@ -199,7 +199,7 @@ impl PromptGenerator {
 
 /// What a request brought.
 #[derive(Debug)]
-struct Answer {
+struct Reply {
     response: ChatResponse,
     /// Whether it came from the journal.
     replayed: bool,

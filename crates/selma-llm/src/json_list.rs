@@ -5,8 +5,8 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use crate::ParsedList;
-use crate::answer::clean;
 use crate::list::{number_marker, undress};
+use crate::parser::clean;
 
 /// Names of fields that hold prompts, without a number at their end and in the singular.
 const TEXT_KEYS: [&str; 9] = [

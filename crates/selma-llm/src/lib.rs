@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-mod answer;
 mod base64_bytes;
 mod bias;
 mod block_list;
@@ -14,19 +13,19 @@ mod generator;
 mod journal;
 mod json_list;
 mod lexicon;
-mod limits;
 mod list;
 mod names;
+mod parser;
 mod pool;
 mod prompt;
 mod report;
+mod rules;
 mod skill;
 mod statistics;
 mod strategy;
 mod toml_text;
 mod wire;
 
-pub use answer::{ParsedList, Parser};
 pub use bias::{BiasHit, BiasKind, BiasReport};
 pub use block_list::BlockList;
 pub use chat::{
@@ -42,6 +41,7 @@ pub use journal::{Journal, RequestHash};
 pub use json_list::parse_json_list;
 pub use list::parse_numbered_list;
 pub use names::NameFinder;
+pub use parser::{ParsedList, Parser};
 pub use pool::{Generation, PromptEvent};
 pub use prompt::{
     Prompt, RejectReason, RejectedPrompt, read_prompts, read_rejected, write_prompts,

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use selma_rouge::{DiversityFilter, Verdict};
 
-use crate::limits::Limits;
+use crate::rules::Rules;
 use crate::{
     ChatResponse, FinishReason, GenerationReport, LlmError, Parser, Prompt, PromptConfig,
     RejectReason, RejectedPrompt, Skill, Strategy,
@@ -55,7 +55,7 @@ pub(crate) struct Pool {
     filter: DiversityFilter,
     /// The texts in the filter. Texts without words score zero against all others there, even against themselves.
     known: HashSet<String>,
-    limits: Limits,
+    rules: Rules,
     /// Whether SELMA's released code is followed to the letter.
     official: bool,
     seeds: usize,
@@ -76,7 +76,7 @@ impl Pool {
         Ok(Self {
             filter,
             known,
-            limits: Limits::new(skill, config),
+            rules: Rules::new(skill, config),
             official: config.strategy == Strategy::SelmaOfficial,
             seeds: skill.seeds.len(),
             target: config.count,
@@ -166,7 +166,7 @@ impl Pool {
 
     /// Why a caption is rejected; one that is not is in the filter afterwards.
     fn judge(&mut self, text: &str) -> Option<RejectReason> {
-        if let Some(reason) = self.limits.judge(text) {
+        if let Some(reason) = self.rules.judge(text) {
             return Some(reason);
         }
         if self.known.contains(text) && !self.official {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use selma_durable::DurableError;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::script_of_name;
+use crate::rules::script_of_name;
 use crate::toml_text::parse_toml;
 use crate::{Attributes, LlmError, Topics};
 

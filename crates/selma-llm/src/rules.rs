@@ -6,8 +6,8 @@ use crate::{BlockList, NameFinder, PromptConfig, RejectReason, Skill, Strategy};
 
 /// The rules for single prompts of a skill and of the settings.
 #[derive(Debug)]
-pub(crate) struct Limits {
-    /// Limits of the skill; `None` for a strategy that has none.
+pub(crate) struct Rules {
+    /// Rules of the skill; `None` for a strategy that has none.
     shape: Option<Shape>,
     block_list: BlockList,
     names: Option<NameFinder>,
@@ -21,7 +21,7 @@ struct Shape {
     scripts: Vec<Script>,
 }
 
-impl Limits {
+impl Rules {
     pub(crate) fn new(skill: &Skill, config: &PromptConfig) -> Self {
         let unlimited = config.strategy == Strategy::SelmaOfficial;
         Self {
@@ -116,7 +116,7 @@ pub(crate) fn script_of_name(name: &str) -> Option<Script> {
 mod tests {
     use super::*;
 
-    fn limits(toml: &str, config: &PromptConfig) -> Limits {
+    fn rules(toml: &str, config: &PromptConfig) -> Rules {
         let mut skill = Skill::builtin("coco").unwrap();
         let table: toml::Table = toml::from_str(toml).unwrap();
         skill.min_words = table
@@ -125,14 +125,14 @@ mod tests {
         skill.scripts = table
             .get("scripts")
             .map_or_else(Vec::new, |v| v.clone().try_into().unwrap());
-        Limits::new(&skill, config)
+        Rules::new(&skill, config)
     }
 
     #[test]
     fn every_rule_has_its_reason() {
         let usual = PromptConfig::default();
-        let limits = limits("min_words = 2\nscripts = [\"latin\"]", &usual);
-        let judge = |text: &str| limits.judge(text);
+        let rules = rules("min_words = 2\nscripts = [\"latin\"]", &usual);
+        let judge = |text: &str| rules.judge(text);
         assert_eq!(judge("Zwei Übel, ½ café & 3 🐶!"), None);
         assert_eq!(
             judge("dog"),
@@ -164,8 +164,8 @@ mod tests {
 
     #[test]
     fn no_script_named_means_any() {
-        let limits = limits("", &PromptConfig::default());
-        assert_eq!(limits.judge("一只狗 и кот"), None);
+        let rules = rules("", &PromptConfig::default());
+        assert_eq!(rules.judge("一只狗 и кот"), None);
     }
 
     #[test]
@@ -176,17 +176,17 @@ mod tests {
             drop_named_artists: true,
             ..PromptConfig::default()
         };
-        let limits = limits("min_words = 2\nscripts = [\"han\"]", &config);
-        assert_eq!(limits.judge(&"a ".repeat(1000)), None);
-        assert_eq!(limits.judge("\u{fffd}"), None);
+        let rules = rules("min_words = 2\nscripts = [\"han\"]", &config);
+        assert_eq!(rules.judge(&"a ".repeat(1000)), None);
+        assert_eq!(rules.judge("\u{fffd}"), None);
         assert_eq!(
-            limits.judge("much GORE"),
+            rules.judge("much GORE"),
             Some(RejectReason::Blocked {
                 term: "Gore".to_owned()
             })
         );
         assert_eq!(
-            limits.judge("a house by greg rutkowski"),
+            rules.judge("a house by greg rutkowski"),
             Some(RejectReason::NamedArtist {
                 name: "greg rutkowski".to_owned()
             })
