@@ -3,15 +3,20 @@
 use selma_rouge::Tokenizer;
 use serde::{Deserialize, Serialize};
 
-use crate::LlmError;
+use crate::{BlockList, LlmError, Strategy};
 
 /// How many prompts are wanted and how they are made. The defaults are the paper's (section 3.1 and appendix H, and the
 /// released `llm/prompt_generation.py`), except where noted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PromptConfig {
-    /// Prompts to accept. Default 1000. The paper's code may overshoot; this one does not.
+    /// Prompts to accept. Default 1000. The paper's code may overshoot; this one does with the strategy `selma-official` only.
     pub count: usize,
+    /// What requests show and ask for. Default `pool`, which is the paper's with its faults mended.
+    pub strategy: Strategy,
+    /// Requests made on one state of the pool. Default 1, and 5 with `selma-official`, as in the paper's code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub request_batch_size: Option<usize>,
     /// Examples in each request, drawn without replacement; all there are while the pool is smaller. Default 3.
     pub examples: usize,
     /// A prompt is rejected if its ROUGE-L F with a seed or an accepted prompt is greater. In (0, 1], default 0.8.
@@ -19,8 +24,12 @@ pub struct PromptConfig {
     /// How prompts become words for ROUGE-L. Default `rouge`.
     pub tokenizer: Tokenizer,
     /// Whether prompts with more words than the skill's `max_words` are rejected. Default true; the paper's code only
-    /// asks the LLM for short ones.
+    /// asks the LLM for short ones, and so does `selma-official`.
     pub enforce_max_words: bool,
+    /// Terms that no prompt may have. Default none.
+    pub block_list: BlockList,
+    /// Whether prompts that name an artist are rejected; see [`NameFinder::artist`](crate::NameFinder::artist). Default false.
+    pub drop_named_artists: bool,
     /// Sampling temperature. Default 1.0.
     pub temperature: f64,
     /// Nucleus sampling mass in (0, 1]. Default 1.0.
@@ -37,10 +46,14 @@ impl Default for PromptConfig {
     fn default() -> Self {
         Self {
             count: 1000,
+            strategy: Strategy::Pool,
+            request_batch_size: None,
             examples: 3,
             threshold: 0.8,
             tokenizer: Tokenizer::Rouge,
             enforce_max_words: true,
+            block_list: BlockList::default(),
+            drop_named_artists: false,
             temperature: 1.0,
             top_p: 1.0,
             max_tokens: 3072,
@@ -51,6 +64,12 @@ impl Default for PromptConfig {
 }
 
 impl PromptConfig {
+    /// Requests made on one state of the pool.
+    pub(crate) fn batch_size(&self) -> usize {
+        let usual = self.strategy.request_batch_size();
+        self.request_batch_size.unwrap_or(usual)
+    }
+
     /// Checks every field.
     ///
     /// # Errors
@@ -66,6 +85,8 @@ impl PromptConfig {
             })
         };
         check(self.count > 0, "count", "at least 1", &self.count)?;
+        let batch = self.batch_size();
+        check(batch > 0, "request_batch_size", "at least 1", &batch)?;
         check(self.examples > 0, "examples", "at least 1", &self.examples)?;
         check(
             self.threshold > 0.0 && self.threshold <= 1.0,
@@ -115,6 +136,26 @@ mod tests {
         );
         let config: PromptConfig = toml::from_str("tokenizer = \"unicode\"\nseed = 7").unwrap();
         assert_eq!((config.tokenizer, config.seed), (Tokenizer::Unicode, 7));
+        assert_eq!(config.batch_size(), 1);
+    }
+
+    #[test]
+    fn settings_survive_toml() {
+        let toml =
+            "strategy = \"selma-official\"\nblock_list = [\"gore\"]\ndrop_named_artists = true";
+        let config: PromptConfig = toml::from_str(toml).unwrap();
+        assert_eq!(config.strategy, Strategy::SelmaOfficial);
+        assert_eq!(config.batch_size(), 5);
+        assert_eq!(config.block_list.terms(), ["gore"]);
+        let again = toml::to_string(&config).unwrap();
+        assert_eq!(toml::from_str::<PromptConfig>(&again).unwrap(), config);
+        for (toml, expected) in [
+            ("strategy = \"alpaca\"", "unknown variant `alpaca`"),
+            ("block_list = [\"  \"]", "has no word"),
+        ] {
+            let error = toml::from_str::<PromptConfig>(toml).unwrap_err();
+            assert!(error.message().contains(expected), "{error}");
+        }
     }
 
     #[test]
@@ -127,6 +168,10 @@ mod tests {
     fn values_out_of_range_are_named() {
         for (toml, expected) in [
             ("count = 0", "setting `count` must be at least 1, found 0"),
+            (
+                "request_batch_size = 0",
+                "setting `request_batch_size` must be at least 1, found 0",
+            ),
             (
                 "examples = 0",
                 "setting `examples` must be at least 1, found 0",

@@ -152,4 +152,10 @@ pub enum LlmError {
         /// Prompts wanted.
         target: usize,
     },
+    /// A folder that should have prompts has none.
+    #[error("{} has no file of prompts, SKILL.jsonl", path.display())]
+    NoPrompts {
+        /// The folder.
+        path: PathBuf,
+    },
 }

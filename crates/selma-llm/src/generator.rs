@@ -8,9 +8,10 @@ use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use sha2::{Digest as _, Sha256};
 
 use crate::pool::Pool;
+use crate::strategy::Focus;
 use crate::{
-    ChatModel, ChatRequest, Generation, Journal, LlmError, Message, PromptConfig, PromptEvent,
-    Skill,
+    ChatModel, ChatRequest, ChatResponse, Generation, Journal, LlmError, Message, PromptConfig,
+    PromptEvent, Skill, Strategy,
 };
 
 /// Called with every event; `Break` ends the run with [`LlmError::Cancelled`].
@@ -20,14 +21,15 @@ pub type PromptObserver<'a> = dyn FnMut(&PromptEvent<'_>) -> ControlFlow<()> + '
 ///
 /// A pool begins with the skill's seeds and grows by every accepted prompt. Each request shows three captions drawn from
 /// the pool without replacement and asks for more; each caption of the answer is accepted unless its ROUGE-L F with any
-/// of the pool is greater than 0.8.
+/// of the pool is greater than 0.8. Other ways to ask are a [`Strategy`].
 ///
-/// The draw depends on the seed, the skill's name and the request's number alone, and the answers come from the journal
-/// once they are there: a run that was killed goes on as if it had not been.
+/// The draw and what is asked for besides depend on the seed, the skill's name and the request's number alone, and the
+/// answers come from the journal once they are there: a run that was killed goes on as if it had not been.
 #[derive(Debug, Clone)]
 pub struct PromptGenerator {
     skill: Skill,
     config: PromptConfig,
+    focus: Focus,
 }
 
 impl PromptGenerator {
@@ -38,7 +40,13 @@ impl PromptGenerator {
     pub fn new(skill: Skill, config: PromptConfig) -> Result<Self, LlmError> {
         skill.check(Path::new(&skill.name))?;
         config.validate()?;
-        Ok(Self { skill, config })
+        let random = rng(&skill, &config, b"focus", 0).next_u64();
+        let focus = Focus::new(config.strategy, &skill, random)?;
+        Ok(Self {
+            skill,
+            config,
+            focus,
+        })
     }
 
     /// The skill.
@@ -66,42 +74,37 @@ impl PromptGenerator {
         let mut pool = Pool::new(&self.skill, &self.config)?;
         let mut stalled = 0;
         while pool.missing() > 0 {
-            let index = pool.requests();
-            let kept = pool.kept();
-            self.go_on(
-                kept,
-                observer(&PromptEvent::Asking {
-                    request: index,
+            let replies = self.ask(&pool, model, journal.as_deref_mut(), observer)?;
+            for Reply {
+                response,
+                replayed,
+                first,
+            } in replies
+            {
+                let index = pool.requests();
+                let kept = pool.kept();
+                let captions = pool.read(&response, self.config.strategy.parser(), first);
+                self.go_on(
                     kept,
-                    target: self.config.count,
-                }),
-            )?;
-            let examples = self.examples(&pool, index);
-            let request = self.request(&examples, index);
-            let (response, replayed) = match journal.as_deref_mut() {
-                Some(journal) => journal.complete(model, index, &request)?,
-                None => (model.complete(&request)?, false),
-            };
-            let captions = pool.read(&response, examples.len() + 1);
-            self.go_on(
-                kept,
-                observer(&PromptEvent::Answered {
-                    request: index,
-                    replayed,
-                    parsed: captions.len(),
-                }),
-            )?;
-            for caption in captions {
-                if let Some(event) = pool.offer(&self.skill, caption) {
-                    let flow = observer(&event);
-                    self.go_on(pool.kept(), flow)?;
+                    observer(&PromptEvent::Answered {
+                        request: index,
+                        replayed,
+                        parsed: captions.len(),
+                    }),
+                )?;
+                for caption in captions {
+                    if let Some(event) = pool.offer(&self.skill, caption) {
+                        let flow = observer(&event);
+                        self.go_on(pool.kept(), flow)?;
+                    }
                 }
+                stalled = if pool.kept() > kept { 0 } else { stalled + 1 };
             }
-            stalled = if pool.kept() > kept { 0 } else { stalled + 1 };
-            if stalled >= self.config.max_stalled_requests {
+            // A batch that reaches the target may end with answers that were not needed.
+            if pool.missing() > 0 && stalled >= self.config.max_stalled_requests {
                 return Err(LlmError::Stalled {
                     skill: self.skill.name.clone(),
-                    kept,
+                    kept: pool.kept(),
                     target: self.config.count,
                     stalled,
                     requests: pool.requests(),
@@ -111,21 +114,61 @@ impl PromptGenerator {
         Ok(pool.finish())
     }
 
-    /// The request that shows these captions.
+    /// Makes all requests of a batch, on one state of the pool.
+    fn ask(
+        &self,
+        pool: &Pool,
+        model: &dyn ChatModel,
+        mut journal: Option<&mut Journal>,
+        observer: &mut PromptObserver<'_>,
+    ) -> Result<Vec<Reply>, LlmError> {
+        let kept = pool.kept();
+        let mut replies = Vec::new();
+        for place in 0..self.config.batch_size() as u64 {
+            let index = pool.requests() + place;
+            self.go_on(
+                kept,
+                observer(&PromptEvent::Asking {
+                    request: index,
+                    kept,
+                    target: self.config.count,
+                }),
+            )?;
+            let examples = self.examples(pool, index);
+            let request = self.request(&examples, index);
+            let (response, replayed) = match journal.as_deref_mut() {
+                Some(journal) => journal.complete(model, index, &request)?,
+                None => (model.complete(&request)?, false),
+            };
+            replies.push(Reply {
+                response,
+                replayed,
+                first: examples.len() + 1,
+            });
+        }
+        Ok(replies)
+    }
+
+    /// The request with this number, counted from 0.
     fn request(&self, examples: &[String], index: u64) -> ChatRequest {
         // 31 bits fit the integers of every server.
         let seed = u64::from(self.rng(b"sampling", index).next_u32() >> 1);
-        ChatRequest::new(vec![Message::user(self.skill.render(examples))])
+        let sentence = self.focus.sentence(index, self.skill.count);
+        let text = self.skill.render_with(sentence.as_deref(), examples);
+        ChatRequest::new(vec![Message::user(text)])
             .with_temperature(self.config.temperature)
             .with_top_p(self.config.top_p)
             .with_max_tokens(self.config.max_tokens)
             .with_seed(seed)
     }
 
-    /// Captions of the pool drawn without replacement (a partial Fisher-Yates shuffle).
+    /// Captions of the pool, or seeds, drawn without replacement (a partial Fisher-Yates shuffle).
     fn examples(&self, pool: &Pool, index: u64) -> Vec<String> {
         let mut rng = self.rng(b"examples", index);
-        let mut captions: Vec<&str> = pool.captions().collect();
+        let mut captions: Vec<&str> = match self.config.strategy {
+            Strategy::Seeds => pool.seeds().collect(),
+            _ => pool.captions().collect(),
+        };
         let drawn = self.config.examples.min(captions.len());
         for position in 0..drawn {
             let rest = captions.len() - position;
@@ -138,15 +181,8 @@ impl PromptGenerator {
             .collect()
     }
 
-    /// Random numbers for one purpose of one request.
     fn rng(&self, purpose: &[u8], index: u64) -> ChaCha8Rng {
-        let mut hash = Sha256::new();
-        hash.update(self.config.seed.to_le_bytes());
-        hash.update(index.to_le_bytes());
-        hash.update(purpose);
-        hash.update([0]);
-        hash.update(self.skill.name.as_bytes());
-        ChaCha8Rng::from_seed(hash.finalize().into())
+        rng(&self.skill, &self.config, purpose, index)
     }
 
     fn go_on(&self, kept: usize, flow: ControlFlow<()>) -> Result<(), LlmError> {
@@ -159,6 +195,27 @@ impl PromptGenerator {
             }),
         }
     }
+}
+
+/// What a request brought.
+#[derive(Debug)]
+struct Reply {
+    response: ChatResponse,
+    /// Whether it came from the journal.
+    replayed: bool,
+    /// The number that its list should begin with.
+    first: usize,
+}
+
+/// Random numbers for one purpose of one request.
+fn rng(skill: &Skill, config: &PromptConfig, purpose: &[u8], index: u64) -> ChaCha8Rng {
+    let mut hash = Sha256::new();
+    hash.update(config.seed.to_le_bytes());
+    hash.update(index.to_le_bytes());
+    hash.update(purpose);
+    hash.update([0]);
+    hash.update(skill.name.as_bytes());
+    ChaCha8Rng::from_seed(hash.finalize().into())
 }
 
 /// A number in `0..limit` (0 for a limit of 0): the upper half of a 64 by 64 bit product, whose bias is below

@@ -1,23 +1,9 @@
 //! Reading the numbered list that an LLM was asked for, however it is dressed: [`parse_numbered_list`].
 
-use serde::{Deserialize, Serialize};
+use crate::ParsedList;
 
 /// Longest number of a list item, in digits; longer ones are years or prices.
 const MAX_DIGITS: usize = 4;
-
-/// What [`parse_numbered_list`] found in an answer.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NumberedList {
-    /// The items' texts, in order, each on one line, without number, quotes and emphasis.
-    pub items: Vec<String>,
-    /// Lines with text that belong to no item: chatter before, between and after.
-    pub skipped: usize,
-    /// Items whose number is not one more than that of the item before (the first: not the number asked for). They
-    /// are in `items`.
-    pub misnumbered: usize,
-    /// Numbers without a text. They are not in `items`.
-    pub empty: usize,
-}
 
 /// An item being read.
 struct Item {
@@ -32,7 +18,7 @@ struct Item {
 /// its text below, several items in one line after sentences (`4. A dog. 5. A cat.`), and, if nothing is numbered, plain
 /// bullets. Numbers may be wrong; all items count. Code fences and the thoughts of reasoning models
 /// (`<think>…</think>`) are left out. SELMA's own parser gives up on the rest of an answer at the first wrong number.
-pub fn parse_numbered_list(text: &str, first: usize) -> NumberedList {
+pub fn parse_numbered_list(text: &str, first: usize) -> ParsedList {
     let text = without_thoughts(text.trim_start_matches('\u{feff}'));
     let numbered = collect(text, first, &|line| number_marker(line));
     if !numbered.items.is_empty() || numbered.empty > 0 {
@@ -50,8 +36,8 @@ pub fn parse_numbered_list(text: &str, first: usize) -> NumberedList {
 /// Splits a line into an item's number and the rest, `None` if no item begins there.
 type Marker<'a> = dyn Fn(&str) -> Option<(Option<usize>, &str)> + 'a;
 
-fn collect(text: &str, first: usize, marker: &Marker<'_>) -> NumberedList {
-    let mut list = NumberedList::default();
+fn collect(text: &str, first: usize, marker: &Marker<'_>) -> ParsedList {
+    let mut list = ParsedList::default();
     let mut open: Option<Item> = None;
     let mut expected = first;
     let mut after_blank = false;
@@ -100,7 +86,7 @@ fn collect(text: &str, first: usize, marker: &Marker<'_>) -> NumberedList {
     list
 }
 
-impl NumberedList {
+impl ParsedList {
     fn close(&mut self, item: Option<Item>) {
         let Some(item) = item else { return };
         let text = undress(&item.text);
@@ -124,7 +110,7 @@ fn continues(item: &Item, content: &str, indent: usize, after_blank: bool) -> bo
 }
 
 /// `12. text` and its relatives: the number and the text after it.
-fn number_marker(line: &str) -> Option<(Option<usize>, &str)> {
+pub(crate) fn number_marker(line: &str) -> Option<(Option<usize>, &str)> {
     let line = bullet(line).unwrap_or(line);
     let opened = line.trim_start_matches(['*', '_', '#', ' ', '(', '[']);
     let end = opened
@@ -190,13 +176,13 @@ fn split_inline(text: &str, number: usize) -> Option<(&str, &str)> {
 }
 
 /// Drops everything up to the end of a reasoning model's thoughts.
-fn without_thoughts(text: &str) -> &str {
+pub(crate) fn without_thoughts(text: &str) -> &str {
     text.rsplit_once("</think>")
         .map_or(text, |(_, answer)| answer)
 }
 
 /// Takes away quotes and emphasis around the whole text.
-fn undress(text: &str) -> &str {
+pub(crate) fn undress(text: &str) -> &str {
     const PAIRS: [(&str, &str); 7] = [
         ("**", "**"),
         ("*", "*"),

@@ -1,13 +1,13 @@
-//! The growing pool of captions and the numbers of a run.
+//! The growing pool of captions.
 
 use std::collections::HashSet;
 
 use selma_rouge::{DiversityFilter, Verdict};
-use serde::{Deserialize, Serialize};
 
+use crate::rules::Rules;
 use crate::{
-    ChatResponse, FinishReason, LlmError, Prompt, PromptConfig, RejectReason, RejectedPrompt,
-    Skill, Usage, parse_numbered_list,
+    ChatResponse, FinishReason, GenerationReport, LlmError, Parser, Prompt, PromptConfig,
+    RejectReason, RejectedPrompt, Skill, Strategy,
 };
 
 /// What happened in a run of a [`PromptGenerator`](crate::PromptGenerator).
@@ -38,43 +38,10 @@ pub enum PromptEvent<'a> {
     Rejected(&'a RejectedPrompt),
 }
 
-/// Numbers of a run. `parsed = kept + rejected_similar + rejected_long + duplicates + surplus`; replayed requests count
-/// like all others, so that a resumed run reports the same numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GenerationReport {
-    /// Prompts wanted.
-    pub requested: usize,
-    /// Prompts found in the answers.
-    pub parsed: usize,
-    /// Prompts accepted.
-    pub kept: usize,
-    /// Prompts too close to a seed or an accepted prompt.
-    pub rejected_similar: usize,
-    /// Prompts with too many words.
-    pub rejected_long: usize,
-    /// Prompts that were word for word there already.
-    pub duplicates: usize,
-    /// Prompts of the last answer that were not needed any more.
-    pub surplus: usize,
-    /// Last prompts of answers that ended at the token limit, dropped because they may be cut.
-    pub cut: usize,
-    /// Lines of the answers that belong to no prompt.
-    pub skipped_lines: usize,
-    /// Prompts with a wrong number.
-    pub misnumbered: usize,
-    /// Numbers without a prompt.
-    pub empty: usize,
-    /// Requests answered.
-    pub requests: u64,
-    /// Tokens used, as far as the server counted them.
-    pub usage: Usage,
-}
-
 /// What a run of a [`PromptGenerator`](crate::PromptGenerator) made.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Generation {
-    /// The accepted prompts, in order; as many as asked for.
+    /// The accepted prompts, in order; as many as asked for (with `selma-official` at least as many).
     pub prompts: Vec<Prompt>,
     /// The others, in order, with their reasons.
     pub rejected: Vec<RejectedPrompt>,
@@ -88,7 +55,10 @@ pub(crate) struct Pool {
     filter: DiversityFilter,
     /// The texts in the filter. Texts without words score zero against all others there, even against themselves.
     known: HashSet<String>,
-    enforce_max_words: bool,
+    rules: Rules,
+    /// Whether SELMA's released code is followed to the letter.
+    official: bool,
+    seeds: usize,
     target: usize,
     prompts: Vec<Prompt>,
     rejected: Vec<RejectedPrompt>,
@@ -106,7 +76,9 @@ impl Pool {
         Ok(Self {
             filter,
             known,
-            enforce_max_words: config.enforce_max_words,
+            rules: Rules::new(skill, config),
+            official: config.strategy == Strategy::SelmaOfficial,
+            seeds: skill.seeds.len(),
             target: config.count,
             prompts: Vec::new(),
             rejected: Vec::new(),
@@ -134,16 +106,34 @@ impl Pool {
         self.filter.iter()
     }
 
+    /// The seeds, in order.
+    pub(crate) fn seeds(&self) -> impl Iterator<Item = &str> {
+        self.filter.iter().take(self.seeds)
+    }
+
     /// The captions of an answer whose list should begin with the number `first`.
-    pub(crate) fn read(&mut self, response: &ChatResponse, first: usize) -> Vec<String> {
+    pub(crate) fn read(
+        &mut self,
+        response: &ChatResponse,
+        parser: Parser,
+        first: usize,
+    ) -> Vec<String> {
         let mut captions = Vec::new();
         self.report.requests += 1;
         self.report.usage += response.usage.unwrap_or_default();
         for choice in &response.choices {
-            let mut list = parse_numbered_list(&choice.text, first);
-            if choice.finish_reason == FinishReason::Length && list.items.pop().is_some() {
-                self.report.cut += 1;
-            }
+            let mut list = parser.parse(&choice.text, first);
+            let filtered = choice.finish_reason == FinishReason::ContentFilter;
+            self.report.filtered += usize::from(filtered);
+            let ended_early = filtered || choice.finish_reason == FinishReason::Length;
+            // Of JSON it is known what is whole.
+            let cut = if list.json {
+                list.unfinished
+            } else {
+                ended_early && !self.official && list.items.pop().is_some()
+            };
+            self.report.cut += usize::from(cut);
+            self.report.removed_characters += list.removed;
             self.report.skipped_lines += list.skipped;
             self.report.misnumbered += list.misnumbered;
             self.report.empty += list.empty;
@@ -155,21 +145,17 @@ impl Pool {
 
     /// Accepts or rejects a caption; `None` if enough are accepted already.
     pub(crate) fn offer(&mut self, skill: &Skill, text: String) -> Option<PromptEvent<'_>> {
-        if self.missing() == 0 {
+        if self.missing() == 0 && !self.official {
             self.report.surplus += 1;
             return None;
         }
-        let Some(reason) = self.judge(skill, &text) else {
+        let Some(reason) = self.judge(&text) else {
             self.known.insert(text.clone());
             let prompt = Prompt::new(&skill.name, self.prompts.len(), text);
             self.prompts.push(prompt);
             return self.prompts.last().map(PromptEvent::Kept);
         };
-        match reason {
-            RejectReason::TooLong { .. } => self.report.rejected_long += 1,
-            RejectReason::Duplicate => self.report.duplicates += 1,
-            RejectReason::Similar { .. } => self.report.rejected_similar += 1,
-        }
+        self.report.reject(&reason);
         self.rejected.push(RejectedPrompt {
             skill: skill.name.clone(),
             text,
@@ -179,13 +165,11 @@ impl Pool {
     }
 
     /// Why a caption is rejected; one that is not is in the filter afterwards.
-    fn judge(&mut self, skill: &Skill, text: &str) -> Option<RejectReason> {
-        let words = text.split_whitespace().count();
-        if self.enforce_max_words && words > skill.max_words {
-            let limit = skill.max_words;
-            return Some(RejectReason::TooLong { words, limit });
+    fn judge(&mut self, text: &str) -> Option<RejectReason> {
+        if let Some(reason) = self.rules.judge(text) {
+            return Some(reason);
         }
-        if self.known.contains(text) {
+        if self.known.contains(text) && !self.official {
             return Some(RejectReason::Duplicate);
         }
         match self.filter.offer(text) {

@@ -55,6 +55,39 @@ pub enum RejectReason {
         /// Words it may have.
         limit: usize,
     },
+    /// It has fewer words than the skill asks for.
+    TooShort {
+        /// Words it has, separated by white space.
+        words: usize,
+        /// Words it must have.
+        limit: usize,
+    },
+    /// It has more characters than the skill allows.
+    TooManyCharacters {
+        /// Characters it has.
+        characters: usize,
+        /// Characters it may have.
+        limit: usize,
+    },
+    /// It has a letter of a script that the skill does not allow.
+    Script {
+        /// The first such letter.
+        letter: char,
+        /// The Unicode name of its script.
+        script: String,
+    },
+    /// It has the mark that stands for bytes which were no text.
+    Garbled,
+    /// It has a term of the block list.
+    Blocked {
+        /// The term as the list has it.
+        term: String,
+    },
+    /// It names an artist.
+    NamedArtist {
+        /// The name.
+        name: String,
+    },
     /// A seed or an accepted prompt is the very same text.
     Duplicate,
     /// It is too close to a seed or an accepted prompt.

@@ -1,4 +1,4 @@
-//! What an LLM is asked to write prompts about: [`Skill`], as TOML; the paper's five are built in.
+//! What an LLM is asked to write prompts about: [`Skill`], as TOML; the paper's five and two more are built in.
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
@@ -7,12 +7,17 @@ use std::path::{Path, PathBuf};
 use selma_durable::DurableError;
 use serde::{Deserialize, Serialize};
 
-use crate::LlmError;
+use crate::rules::script_of_name;
+use crate::toml_text::parse_toml;
+use crate::{Attributes, LlmError, Topics};
 
 /// Longest name of a skill, in bytes: names become file names.
 const MAX_NAME_LEN: usize = 64;
 
-const BUILTINS: [(&str, &str); 5] = [
+/// How many of the built-in skills, the first ones, are the paper's.
+const OF_PAPER: usize = 5;
+
+const BUILTINS: [(&str, &str); 7] = [
     (
         "localized_narratives",
         include_str!("../skills/localized_narratives.toml"),
@@ -21,6 +26,8 @@ const BUILTINS: [(&str, &str); 5] = [
     ("count_bench", include_str!("../skills/count_bench.toml")),
     ("coco", include_str!("../skills/coco.toml")),
     ("whoops", include_str!("../skills/whoops.toml")),
+    ("midjourney", include_str!("../skills/midjourney.toml")),
+    ("all", include_str!("../skills/all.toml")),
 ];
 
 /// One ability of a text-to-image model, and how an LLM is asked for prompts that exercise it (SELMA, section 3.1).
@@ -44,14 +51,63 @@ pub struct Skill {
     /// How many captions one request asks for. Default 20, as the paper does.
     #[serde(default = "default_count")]
     pub count: usize,
+    /// Fewest words a prompt may have. Default 1; Self-Instruct wants 4.
+    #[serde(
+        default = "default_min_words",
+        skip_serializing_if = "is_default_min_words"
+    )]
+    pub min_words: usize,
+    /// Most characters a prompt may have. Default 2000, far more than any text encoder reads; it keeps a text without a
+    /// single space from counting as one word.
+    #[serde(
+        default = "default_max_characters",
+        skip_serializing_if = "is_default_max_characters"
+    )]
+    pub max_characters: usize,
+    /// Scripts whose letters a prompt may have, by their Unicode names, e.g. `["latin"]`; digits, punctuation and emoji
+    /// belong to every script. Default: none, and any script is good. It stands for a limit of language, which a script can
+    /// only hint at.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scripts: Vec<String>,
+    /// What [`Strategy::Stratified`](crate::Strategy::Stratified) combines. Default: [`Attributes::builtin`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attributes: Option<Attributes>,
+    /// What [`Strategy::Taxonomy`](crate::Strategy::Taxonomy) goes through. Default: [`Topics::builtin`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topics: Option<Topics>,
 }
 
 fn default_count() -> usize {
     20
 }
 
+fn default_min_words() -> usize {
+    1
+}
+
+fn default_max_characters() -> usize {
+    2000
+}
+
+// Settings at their default are not written, so that skills of earlier versions keep their text and its hash.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands the field over by reference"
+)]
+fn is_default_min_words(words: &usize) -> bool {
+    *words == default_min_words()
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands the field over by reference"
+)]
+fn is_default_max_characters(characters: &usize) -> bool {
+    *characters == default_max_characters()
+}
+
 impl Skill {
-    /// The names of the built-in skills, in the paper's order.
+    /// The names of the built-in skills: the paper's five in its order, then those that only its code has.
     pub fn builtin_names() -> Vec<&'static str> {
         BUILTINS.iter().map(|(name, _)| *name).collect()
     }
@@ -61,23 +117,40 @@ impl Skill {
     /// # Errors
     /// [`LlmError::UnknownSkill`] lists the names there are.
     pub fn builtin(name: &str) -> Result<Self, LlmError> {
-        let found = BUILTINS.iter().find(|(known, _)| *known == name);
-        let (name, toml) = found.ok_or_else(|| LlmError::UnknownSkill {
-            name: name.to_owned(),
-            known: Self::builtin_names(),
-        })?;
+        let toml = Self::builtin_toml(name)?;
         Self::parse(toml, &PathBuf::from(format!("skills/{name}.toml")))
     }
 
-    /// All built-in skills, in the paper's order: Localized Narratives, DiffusionDB, CountBench, COCO, Whoops.
+    /// The file of a built-in skill, with its comments: what to begin a skill of one's own with.
+    ///
+    /// # Errors
+    /// [`LlmError::UnknownSkill`] lists the names there are.
+    pub fn builtin_toml(name: &str) -> Result<&'static str, LlmError> {
+        let found = BUILTINS.iter().find(|(known, _)| *known == name);
+        found
+            .map(|(_, toml)| *toml)
+            .ok_or_else(|| LlmError::UnknownSkill {
+                name: name.to_owned(),
+                known: Self::builtin_names(),
+            })
+    }
+
+    /// All built-in skills, in the order of [`Skill::builtin_names`].
     ///
     /// # Errors
     /// Those of [`Skill::parse`]; a test makes sure that there are none.
     pub fn builtins() -> Result<Vec<Self>, LlmError> {
-        BUILTINS
-            .iter()
-            .map(|(name, _)| Self::builtin(name))
-            .collect()
+        let names = BUILTINS.iter().map(|(name, _)| name);
+        names.map(|name| Self::builtin(name)).collect()
+    }
+
+    /// The paper's five skills, in its order: Localized Narratives, DiffusionDB, CountBench, COCO, Whoops.
+    ///
+    /// # Errors
+    /// Those of [`Skill::parse`]; a test makes sure that there are none.
+    pub fn of_paper() -> Result<Vec<Self>, LlmError> {
+        let names = BUILTINS.iter().take(OF_PAPER).map(|(name, _)| name);
+        names.map(|name| Self::builtin(name)).collect()
     }
 
     /// Reads a skill file.
@@ -93,17 +166,10 @@ impl Skill {
     ///
     /// # Errors
     /// [`LlmError::SkillSyntax`] for broken TOML and unknown, missing or mistyped fields, [`LlmError::SkillField`] for
-    /// values that cannot be used: a name unfit for a file name, an empty text, no seeds, a seed twice, a limit of zero.
+    /// values that cannot be used: a name unfit for a file name, an empty text, no seeds, a seed twice, a limit of zero
+    /// or below another, an unknown script, and attributes or topics as [`Attributes::parse`] and [`Topics::parse`] refuse them.
     pub fn parse(toml: &str, path: &Path) -> Result<Self, LlmError> {
-        let skill: Self = toml::from_str(toml).map_err(|error| {
-            let start = error.span().map_or(0, |span| span.start);
-            let before = toml.as_bytes().iter().take(start);
-            LlmError::SkillSyntax {
-                path: path.to_owned(),
-                line: before.filter(|byte| **byte == b'\n').count() + 1,
-                reason: error.message().to_owned(),
-            }
-        })?;
+        let skill: Self = parse_toml(toml, path)?;
         skill.check(path)?;
         Ok(skill)
     }
@@ -155,10 +221,37 @@ impl Skill {
                 return wrong("seeds", format!("has the same text again at index {index}"));
             }
         }
-        for (field, value) in [("max_words", self.max_words), ("count", self.count)] {
+        let numbers = [
+            ("max_words", self.max_words),
+            ("count", self.count),
+            ("min_words", self.min_words),
+            ("max_characters", self.max_characters),
+        ];
+        for (field, value) in numbers {
             if value == 0 {
                 return wrong(field, "must be at least 1, found 0".to_owned());
             }
+        }
+        if self.min_words > self.max_words {
+            let reason = format!(
+                "must be at most `max_words`, {}, found {}",
+                self.max_words, self.min_words
+            );
+            return wrong("min_words", reason);
+        }
+        for name in &self.scripts {
+            if script_of_name(name).is_none() {
+                let reason =
+                    format!("must have names of Unicode scripts as `latin`, found {name:?}");
+                return wrong("scripts", reason);
+            }
+        }
+        let attributes = self.attributes.as_ref().map(Attributes::check);
+        if let Some(Err(reason)) = attributes {
+            return wrong("attributes", reason);
+        }
+        if let Some(Err(reason)) = self.topics.as_ref().map(Topics::check) {
+            return wrong("topics", reason);
         }
         Ok(())
     }
@@ -166,11 +259,24 @@ impl Skill {
     /// The full text of a request: the instruction, then the examples as a list numbered from 1, each after an empty
     /// line, exactly as SELMA's `encode_prompt` lays it out (without its indentation).
     pub fn render<S: AsRef<str>>(&self, examples: &[S]) -> String {
+        self.render_with(None, examples)
+    }
+
+    /// The same with a further sentence, in a paragraph before the last line of the instruction, which announces the examples.
+    pub(crate) fn render_with<S: AsRef<str>>(
+        &self,
+        sentence: Option<&str>,
+        examples: &[S],
+    ) -> String {
         let mut text = self
             .instruction
             .trim()
             .replace("{count}", &self.count.to_string())
             .replace("{max_words}", &self.max_words.to_string());
+        if let Some(sentence) = sentence {
+            let last = text.rfind('\n').map_or(0, |end| end + 1);
+            text.insert_str(last, &format!("{sentence}\n\n"));
+        }
         text.push('\n');
         for (index, example) in examples.iter().enumerate() {
             // Writing to a String cannot fail.
@@ -193,16 +299,28 @@ mod tests {
     }
 
     #[test]
-    fn the_paper_s_five_are_sound() {
+    fn the_built_in_ones_are_sound() {
         let skills = Skill::builtins().unwrap();
         let names: Vec<&str> = skills.iter().map(|skill| skill.name.as_str()).collect();
         assert_eq!(names, Skill::builtin_names());
+        assert_eq!(Skill::of_paper().unwrap(), skills[..5]);
         let limits: Vec<usize> = skills.iter().map(|skill| skill.max_words).collect();
-        assert_eq!(limits, [50, 50, 30, 30, 30]);
+        assert_eq!(limits, [50, 50, 30, 30, 30, 50, 30]);
         for skill in &skills {
-            assert_eq!((skill.seeds.len(), skill.count), (3, 20), "{}", skill.name);
+            let seeds = if skill.name == "all" { 15 } else { 3 };
+            assert_eq!(skill.seeds.len(), seeds, "{}", skill.name);
+            assert_eq!(skill.count, 20, "{}", skill.name);
             assert!(skill.instruction.contains("{max_words}"), "{}", skill.name);
         }
+        let skill = |name| Skill::builtin(name).unwrap();
+        assert_eq!(
+            skill("midjourney").instruction,
+            skill("diffusion_db").instruction
+        );
+        assert_eq!(skill("all").instruction, skill("coco").instruction);
+        let seeds = Skill::of_paper().unwrap();
+        let seeds: Vec<String> = seeds.into_iter().flat_map(|skill| skill.seeds).collect();
+        assert_eq!(skill("all").seeds, seeds);
     }
 
     #[test]
@@ -220,13 +338,49 @@ mod tests {
             \n\
             2. b\n";
         assert_eq!(skill.render(&["Wheat is covered by snow.", "b"]), expected);
+        let with = skill.render_with(Some("Only tea."), &["Wheat is covered by snow.", "b"]);
+        assert_eq!(with, expected.replace("Here're", "Only tea.\n\nHere're"));
     }
 
     #[test]
     fn a_user_s_skill_is_read_with_defaults() {
         let skill = Skill::parse(GOOD, Path::new("tea.toml")).unwrap();
-        assert_eq!(skill.count, 20);
+        assert_eq!((skill.count, skill.min_words), (20, 1));
         assert_eq!(skill.render(&["x"]), "Write 20.\n\n1. x\n");
+        assert_eq!(
+            skill.render_with(Some("Only tea."), &["x"]),
+            "Only tea.\n\nWrite 20.\n\n1. x\n"
+        );
+        // As an editor on Windows writes it.
+        let dos = format!("\u{feff}{}", GOOD.replace('\n', "\r\n"));
+        assert_eq!(Skill::parse(&dos, Path::new("tea.toml")).unwrap(), skill);
+    }
+
+    #[test]
+    fn the_skill_of_the_page_is_sound() {
+        let page = include_str!("../README.md");
+        let (_, toml) = page.split_once("```toml\n").unwrap();
+        let (toml, _) = toml.split_once("```").unwrap();
+        let skill = Skill::parse(toml, Path::new("README.md")).unwrap();
+        assert_eq!((skill.min_words, skill.max_characters), (4, 300));
+        assert_eq!(skill.topics.unwrap().leaves().len(), 4);
+    }
+
+    #[test]
+    fn settings_at_their_default_are_not_written() {
+        let skill = Skill::parse(GOOD, Path::new("tea.toml")).unwrap();
+        let json = serde_json::to_string(&skill).unwrap();
+        assert!(json.ends_with("\"max_words\":9,\"count\":20}"), "{json}");
+        let toml = format!(
+            "{GOOD}min_words = 2\nmax_characters = 50\nscripts = [\"Han\"]\n\
+            attributes = {{ color = [\"red\"] }}\ntopics = {{ teas = [\"green\"] }}\n"
+        );
+        let skill = Skill::parse(&toml, Path::new("tea.toml")).unwrap();
+        let json = serde_json::to_string(&skill).unwrap();
+        assert!(json.contains("\"max_characters\":50"), "{json}");
+        assert_eq!(serde_json::from_str::<Skill>(&json).unwrap(), skill);
+        let toml = toml::to_string(&skill).unwrap();
+        assert_eq!(Skill::parse(&toml, Path::new("tea.toml")).unwrap(), skill);
     }
 
     #[test]
@@ -234,7 +388,7 @@ mod tests {
         fails_with(
             &format!("{GOOD}seed = 3\n"),
             "dir/tea.toml, line 7: unknown field `seed`, expected one of `name`, `description`, `style`, \
-             `instruction`, `seeds`, `max_words`, `count`",
+             `instruction`, `seeds`, `max_words`, `count`, `min_words`, `max_characters`, `scripts`, `attributes`, `topics`",
         );
         fails_with(
             &GOOD.replace("seeds = [\"a cup\"]\n", ""),
@@ -278,6 +432,30 @@ mod tests {
             &GOOD.replace("= 9", "= 0"),
             "dir/tea.toml: field `max_words` must be at least 1, found 0",
         );
+        for (line, expected) in [
+            (
+                "max_characters = 0",
+                "`max_characters` must be at least 1, found 0",
+            ),
+            (
+                "min_words = 10",
+                "`min_words` must be at most `max_words`, 9, found 10",
+            ),
+            (
+                "scripts = [\"latin\", \"klingon\"]",
+                "`scripts` must have names of Unicode scripts as `latin`, found \"klingon\"",
+            ),
+            (
+                "attributes = { color = [] }",
+                "`attributes` has no value for `color`",
+            ),
+            ("topics = {}", "`topics` has a table without topics"),
+        ] {
+            fails_with(
+                &format!("{GOOD}{line}\n"),
+                &format!("dir/tea.toml: field {expected}"),
+            );
+        }
     }
 
     #[test]
@@ -287,6 +465,14 @@ mod tests {
             error
                 .to_string()
                 .starts_with("cannot read skill no/such.toml: ")
+        );
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bytes.toml");
+        std::fs::write(&path, b"name = \"\xff\"").unwrap();
+        let error = Skill::load(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("bytes.toml") && error.contains("UTF-8"),
+            "{error}"
         );
         let error = Skill::builtin("Coco").unwrap_err().to_string();
         assert!(error.contains("'Coco'") && error.contains("count_bench, coco"));

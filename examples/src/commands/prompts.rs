@@ -30,8 +30,8 @@ Examples:
   selma prompts --llm https://api.openai.com/v1 --model gpt-4o-mini --api-key-env OPENAI_API_KEY --count 1000 --out prompts"
 )]
 pub struct Args {
-    /// A skill by name (localized_narratives, diffusion_db, count_bench, coco, whoops) or as a TOML file. Repeat it for
-    /// several. Default: all five.
+    /// A skill by name (localized_narratives, diffusion_db, count_bench, coco, whoops, midjourney, all) or as a TOML file.
+    /// Repeat it for several. Default: the first five, which are the paper's.
     #[arg(long = "skill", value_name = "NAME|FILE.toml")]
     skills: Vec<String>,
     /// Prompts to keep for each skill.
@@ -107,7 +107,7 @@ fn skills(args: &Args) -> anyhow::Result<Vec<Skill>> {
                 .map(|&style| skill(style))
                 .collect::<Result<_, _>>()?
         } else {
-            Skill::builtins()?
+            Skill::of_paper()?
         });
     }
     let mut skills: Vec<Skill> = Vec::new();

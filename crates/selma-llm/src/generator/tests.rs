@@ -2,7 +2,7 @@ use std::fs;
 use std::sync::Mutex;
 
 use super::*;
-use crate::{ChatResponse, FinishReason, Prompt, RejectReason, Usage};
+use crate::{FinishReason, Prompt, RejectReason, Usage};
 
 /// A model that is a function of the request: it makes captions from the request's seed, some of them again and again,
 /// numbers them badly and chats. `fuel` is the number of requests it answers.
@@ -91,6 +91,15 @@ fn quiet(_: &PromptEvent<'_>) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
+/// Every prompt found is somewhere.
+fn adds_up(made: &Generation) {
+    let report = made.report;
+    let rejected: usize = report.rejections().iter().map(|(_, count)| count).sum();
+    assert_eq!(made.rejected.len(), rejected);
+    assert_eq!(made.prompts.len(), report.kept);
+    assert_eq!(report.parsed, report.kept + rejected + report.surplus);
+}
+
 #[test]
 fn the_count_is_met_exactly_and_adds_up() {
     let model = Babbler::new(1000);
@@ -101,18 +110,7 @@ fn the_count_is_met_exactly_and_adds_up() {
         (40, 40, 40)
     );
     assert_eq!(made.prompts[39].id, "coco-000039");
-    assert_eq!(
-        report.parsed,
-        report.kept
-            + report.rejected_similar
-            + report.rejected_long
-            + report.duplicates
-            + report.surplus
-    );
-    assert_eq!(
-        made.rejected.len(),
-        report.rejected_similar + report.rejected_long + report.duplicates
-    );
+    adds_up(&made);
     assert!(
         report.rejected_similar > 0 && report.duplicates > 0,
         "{report:?}"
@@ -197,8 +195,21 @@ fn seed_and_skill_decide_everything() {
 
 #[test]
 fn a_run_killed_at_any_request_goes_on_to_the_same_prompts() {
+    for strategy in Strategy::ALL {
+        killed_anywhere(PromptConfig {
+            strategy,
+            ..count(30)
+        });
+    }
+    killed_anywhere(PromptConfig {
+        request_batch_size: Some(3),
+        ..count(30)
+    });
+}
+
+fn killed_anywhere(config: PromptConfig) {
     let dir = tempfile::tempdir().unwrap();
-    let generator = generator(count(30));
+    let generator = generator(config);
     let mut journal = Journal::open(&dir.path().join("whole.jsonl")).unwrap();
     let whole = generator
         .run(&Babbler::new(1000), Some(&mut journal), &mut quiet)
@@ -415,3 +426,5 @@ fn unusable_skills_and_settings_are_refused() {
     let error = PromptGenerator::new(Skill::builtin("coco").unwrap(), count(0)).unwrap_err();
     assert!(error.to_string().contains("`count`"));
 }
+
+mod strategies;
