@@ -169,9 +169,10 @@ impl OpenAiClient {
             .as_reader()
             .take(limit.saturating_add(1))
             .read_to_end(&mut answer);
-        let answer = String::from_utf8_lossy(&answer);
         read.map_err(|error| Failure::Transport(error.into()))?;
-        if answer.len() as u64 > limit {
+        let too_long = answer.len() as u64 > limit;
+        let answer = String::from_utf8_lossy(&answer);
+        if too_long {
             return Err(self.unreadable(&answer, format!("it is longer than {limit} bytes")));
         }
         let parsed = serde_json::from_str::<Value>(&answer);

@@ -8,32 +8,7 @@ use crate::LlmError;
 /// References that may follow one another, and levels a value may have, so that a schema that contains itself ends.
 const MAX_DEPTH: usize = 64;
 
-/// Keywords that say something about a value; all are checked. They are those of OpenAI's structured outputs, and
-/// what schemas made from Rust types have beside them.
-const KEYWORDS: [&str; 20] = [
-    "$ref",
-    "type",
-    "enum",
-    "const",
-    "anyOf",
-    "oneOf",
-    "allOf",
-    "properties",
-    "required",
-    "additionalProperties",
-    "items",
-    "minItems",
-    "maxItems",
-    "minLength",
-    "maxLength",
-    "minimum",
-    "maximum",
-    "exclusiveMinimum",
-    "exclusiveMaximum",
-    "minProperties",
-];
-
-/// Keywords that say nothing about a value, or nothing that must hold (`format`).
+/// Keywords that say nothing about a value, or nothing that must hold (`format`). Schemas made from Rust types have them.
 const ANNOTATIONS: [&str; 11] = [
     "$schema",
     "$id",
@@ -52,7 +27,8 @@ const ANNOTATIONS: [&str; 11] = [
 ///
 /// Many servers accept a schema and ignore it, so the answer is checked here as well. That is why a schema may say only
 /// what is checked: `type`, `enum`, `const`, `anyOf`, `oneOf`, `allOf`, `properties`, `required`, `additionalProperties`,
-/// `items`, the minima and maxima of numbers, lengths and items, and `$ref` to `#/$defs/..`. Any other keyword is an error.
+/// `items`, the minima and maxima of numbers, lengths, items and properties, and `$ref` to `#/$defs/..`: the keywords of
+/// OpenAI's structured outputs but `pattern`. Any other is an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JsonSchema {
     /// Name of the form; OpenAI wants letters, digits, `_` and `-`.
@@ -152,14 +128,12 @@ fn validate(root: &Value, schema: &Value, path: &str) -> Result<(), Violation> {
                 }
                 _ => false,
             },
-            "minItems" | "maxItems" | "minLength" | "maxLength" | "minProperties" => value.is_u64(),
+            "minItems" | "maxItems" | "minLength" | "maxLength" | "minProperties"
+            | "maxProperties" => value.is_u64(),
             "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => value.is_number(),
-            known => {
-                if !KEYWORDS.contains(&known) && !ANNOTATIONS.contains(&known) {
-                    return Err(wrong(&here, "this keyword is not supported"));
-                }
-                true
-            }
+            "const" => true,
+            other if ANNOTATIONS.contains(&other) => true,
+            _ => return Err(wrong(&here, "this keyword is not supported")),
         };
         if !good {
             return Err(wrong(&here, format!("cannot be {value}")));
@@ -279,7 +253,9 @@ fn check_keyword(key: &str, rule: &Value, value: &Value, path: &str) -> Result<(
         ("minLength" | "maxLength", Value::String(text)) => {
             (text.chars().count() as f64, "characters")
         }
-        ("minProperties", Value::Object(fields)) => (fields.len() as f64, "fields"),
+        ("minProperties" | "maxProperties", Value::Object(fields)) => {
+            (fields.len() as f64, "fields")
+        }
         ("minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum", Value::Number(n)) => {
             (n.as_f64().unwrap_or(f64::NAN), "")
         }

@@ -167,3 +167,16 @@ chat_template_kwargs = { enable_thinking = false }
     let json = serde_json::to_string(&config).unwrap();
     assert_eq!(serde_json::from_str::<OpenAiConfig>(&json).unwrap(), config);
 }
+
+#[test]
+fn the_settings_of_the_page_are_valid() {
+    let page = include_str!("../README.md");
+    let block = page
+        .split("```toml\n")
+        .find(|block| block.starts_with("base_url"))
+        .and_then(|block| block.split("```").next())
+        .unwrap();
+    let config: OpenAiConfig = toml::from_str(block).unwrap();
+    config.validate().unwrap();
+    assert_eq!(config.limits.requests_per_minute, Some(500.0));
+}

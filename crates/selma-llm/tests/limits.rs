@@ -113,11 +113,4 @@ fn the_server_s_own_limits_are_heeded() {
         "{:?}",
         start.elapsed()
     );
-    let start = Instant::now();
-    client.complete(&hi()).unwrap();
-    assert!(
-        start.elapsed() < Duration::from_millis(140),
-        "{:?}",
-        start.elapsed()
-    );
 }

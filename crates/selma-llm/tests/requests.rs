@@ -13,7 +13,8 @@ use std::ops::ControlFlow;
 use common::{GOOD, Server, hi, http, ok};
 use selma_llm::{
     AskAll, AskAllProgress, ChatModel, ChatRequest, ChatResponse, Endpoint, Journal, LlmError,
-    Message, OpenAiClient, OpenAiConfig, RequestHash, complete_json,
+    Message, OpenAiClient, OpenAiConfig, PromptConfig, PromptEvent, PromptGenerator, Replay,
+    RequestHash, Skill, complete_json,
 };
 use serde_json::{Value, json};
 
@@ -232,5 +233,44 @@ fn probabilities_of_a_yes_come_through_the_journal() {
     assert_eq!(
         (&sent["logprobs"], &sent["top_logprobs"]),
         (&json!(true), &json!(3))
+    );
+}
+
+#[test]
+fn a_run_is_replayed_without_a_server() {
+    let server = Server::answering(|seen| {
+        let text = format!("4. A picture of {}.", seen.body.len());
+        ok(&json!({"choices": [{"message": {"content": text}}]}).to_string())
+    });
+    let config = PromptConfig {
+        count: 3,
+        threshold: 1.0,
+        ..PromptConfig::default()
+    };
+    let generator = PromptGenerator::new(Skill::builtin("coco").unwrap(), config).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.jsonl");
+    let mut journal = Journal::open(&path).unwrap();
+    let model = client(server.config());
+    let mut on = |_: &PromptEvent<'_>| ControlFlow::Continue(());
+    let made = generator.run(&model, Some(&mut journal), &mut on).unwrap();
+    let asked = server.seen().len();
+
+    let replay = Replay::open(&path, &model).unwrap();
+    assert_eq!(generator.run(&replay, None, &mut on).unwrap(), made);
+    let mut journal = Journal::replay(&path).unwrap();
+    let again = generator.run(&model, Some(&mut journal), &mut on).unwrap();
+    assert_eq!(again, made);
+    assert_eq!(server.seen().len(), asked);
+
+    // With other settings, these are not the answers.
+    let mut config = server.config();
+    config.extra_body = json!({"min_p": 0.1}).as_object().unwrap().clone();
+    let error = generator
+        .run(&client(config), Some(&mut journal), &mut on)
+        .unwrap_err();
+    assert!(
+        matches!(error, LlmError::NotRecorded { index: 0, .. }),
+        "{error}"
     );
 }

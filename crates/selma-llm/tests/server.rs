@@ -151,6 +151,10 @@ fn final_failures_are_not_tried_again() {
             "sent an answer that cannot be read: it is not JSON (expected value at line 1 column 1); it begins: <html> <title>Login</title></html>",
         ),
         (
+            ok(&"[".repeat(100_000)),
+            "it is not JSON (recursion limit exceeded at line 1 column 128)",
+        ),
+        (
             ok(""),
             "it is not JSON (EOF while parsing a value at line 1 column 0)",
         ),

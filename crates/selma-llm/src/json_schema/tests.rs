@@ -117,8 +117,9 @@ fn combinations() {
     assert!(check(all.clone(), json!(3)) && !check(all, json!(5)));
     assert!(check(json!({"const": 1}), json!(1.0)) && !check(json!({"const": "a"}), json!("b")));
     assert!(check(json!(true), json!("anything")) && !check(json!(false), json!(0)));
-    let nothing = json!({"minProperties": 1});
-    assert!(!check(nothing.clone(), json!({})) && check(nothing, json!({"a": 1})));
+    let one = json!({"minProperties": 1, "maxProperties": 1});
+    assert!(!check(one.clone(), json!({})) && check(one.clone(), json!({"a": 1})));
+    assert!(!check(one, json!({"a": 1, "b": 2})));
 }
 
 #[test]
