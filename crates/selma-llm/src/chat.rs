@@ -95,7 +95,7 @@ impl Message {
     }
 }
 
-/// What is asked of a [`ChatModel`]: the conversation and the sampling settings.
+/// What is asked of a [`ChatModel`](crate::ChatModel): the conversation and the sampling settings.
 ///
 /// Build one with [`ChatRequest::new`] and the `with_*` methods.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -297,7 +297,7 @@ impl std::ops::AddAssign for Usage {
     }
 }
 
-/// What a [`ChatModel`] answered.
+/// What a [`ChatModel`](crate::ChatModel) answered.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChatResponse {
     /// The model that answered, as it names itself.

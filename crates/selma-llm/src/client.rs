@@ -13,8 +13,8 @@ use crate::budget::Ledger;
 use crate::limits::Limiter;
 use crate::secret::{Key, read_key};
 use crate::wire::{
-    Fields, check_answer, error_message, excerpt, is_quota_error, read_usage, request_body,
-    same_but_prompt,
+    Fields, check_answer, error_message, error_status, excerpt, is_quota_error, read_usage,
+    request_body, same_but_prompt,
 };
 use crate::{
     Answer, ChatModel, ChatRequest, ChatResponse, Endpoint, LlmError, OpenAiConfig, Price,
@@ -88,7 +88,7 @@ impl OpenAiClient {
         Ok(Self {
             url: config.url(),
             agent,
-            key: Key::new(key, config.azure.is_some())?,
+            key: Key::new(key, config.key_header())?,
             settings,
             meter: Mutex::new(Meter {
                 ledger: Ledger::new(config.price, config.budget),
@@ -152,7 +152,7 @@ impl OpenAiClient {
             post = post.header(name, value);
         }
         if let Some((name, value)) = self.key.header() {
-            post = post.header(*name, value);
+            post = post.header(name, value);
         }
         let mut response = post.send(body).map_err(Failure::Transport)?;
         let status = response.status();
@@ -176,11 +176,17 @@ impl OpenAiClient {
             return Err(self.unreadable(&answer, format!("it is longer than {limit} bytes")));
         }
         let parsed = serde_json::from_str::<Value>(&answer);
-        if !status.is_success() {
+        let failed = match &parsed {
+            Err(_) if status.is_success() => None,
+            // Gateways report failures of the servers behind them with a status of success.
+            Ok(body) if status.is_success() => error_status(body),
+            _ => Some(status.as_u16()),
+        };
+        if let Some(status) = failed {
             let body = parsed.unwrap_or_default();
             let message = error_message(&body).unwrap_or_else(|| answer.into_owned());
             return Err(Failure::Status {
-                status: status.as_u16(),
+                status,
                 message: excerpt(&self.key.redact(&message)),
                 quota: is_quota_error(&body),
                 hint,

@@ -19,14 +19,8 @@ const OUR_HEADERS: [&str; 6] = [
     "host",
     "user-agent",
 ];
-/// Headers that hold secrets, which settings, written into run folders, must not.
-const SECRET_HEADERS: [&str; 5] = [
-    "authorization",
-    "proxy-authorization",
-    "api-key",
-    "x-api-key",
-    "cookie",
-];
+/// Parts of names of headers that hold secrets, which settings, written into run folders, must not.
+const SECRET_NAMES: [&str; 6] = ["auth", "key", "token", "secret", "password", "cookie"];
 
 /// Where an [`OpenAiClient`](crate::OpenAiClient) asks, whom, and how patiently.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +39,10 @@ pub struct OpenAiConfig {
     /// The file that holds the API key, on a single line, instead of a variable. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub api_key_file: Option<PathBuf>,
+    /// The header that carries the key as it is, e.g. `x-api-key`. Default: `Authorization`, with the scheme `Bearer`, and
+    /// `api-key` for Azure.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_key_header: Option<String>,
     /// The request's field for the token limit: `max_tokens` (default), or `max_completion_tokens` for models that
     /// refuse the former.
     #[serde(default = "default_token_limit")]
@@ -158,6 +156,7 @@ impl OpenAiConfig {
             endpoint: Endpoint::default(),
             api_key_env: None,
             api_key_file: None,
+            api_key_header: None,
             token_limit_field: default_token_limit(),
             omit_fields: Vec::new(),
             prompts_per_request: default_prompts_per_request(),
@@ -176,6 +175,12 @@ impl OpenAiConfig {
             extra_headers: BTreeMap::new(),
             extra_body: Map::new(),
         }
+    }
+
+    /// The header that carries the key bare, if it is not the usual one.
+    pub(crate) fn key_header(&self) -> Option<&str> {
+        let azure = self.azure.as_ref().map(|_| "api-key");
+        self.api_key_header.as_deref().or(azure)
     }
 
     /// The address that requests are sent to.
@@ -317,6 +322,12 @@ impl OpenAiConfig {
     }
 
     fn validate_headers(&self) -> Result<(), LlmError> {
+        if let Some(name) = &self.api_key_header {
+            let taken = OUR_HEADERS.contains(&name.to_lowercase().as_str());
+            if taken || HeaderName::try_from(name).is_err() {
+                return wrong("api_key_header", format!("cannot be {name:?}"));
+            }
+        }
         for (name, value) in &self.extra_headers {
             let lower = name.to_lowercase();
             if HeaderName::try_from(&lower).is_err() {
@@ -324,8 +335,8 @@ impl OpenAiConfig {
             }
             let reason = if OUR_HEADERS.contains(&lower.as_str()) {
                 "which is set by the client"
-            } else if SECRET_HEADERS.contains(&lower.as_str()) {
-                "which holds a secret; name its variable or file in `api_key_env` or `api_key_file`"
+            } else if SECRET_NAMES.iter().any(|part| lower.contains(part)) {
+                "which looks like a secret; see `api_key_header`, `api_key_env` and `api_key_file`"
             } else if HeaderValue::try_from(value).is_err() {
                 "whose value has characters that cannot be sent"
             } else {

@@ -20,7 +20,7 @@ const REDACTED: &str = "[key]";
 pub(crate) struct Key {
     secret: Option<SecretString>,
     /// Name and value of the header that carries it.
-    header: Option<(&'static str, HeaderValue)>,
+    header: Option<(String, HeaderValue)>,
 }
 
 impl fmt::Debug for Key {
@@ -56,14 +56,14 @@ fn read_file(path: &Path) -> Result<String, LlmError> {
 }
 
 impl Key {
-    /// A key for Azure, which has a header of its own, or for all others.
-    pub(crate) fn new(secret: Option<SecretString>, azure: bool) -> Result<Self, LlmError> {
-        let header = secret.as_ref().map(|secret| {
-            if azure {
-                bare(secret).map(|value| ("api-key", value))
-            } else {
-                bearer(secret).map(|value| ("authorization", value))
-            }
+    /// A key that goes as it is into the header of this name, or into `Authorization` as a bearer's.
+    pub(crate) fn new(
+        secret: Option<SecretString>,
+        header: Option<&str>,
+    ) -> Result<Self, LlmError> {
+        let header = secret.as_ref().map(|secret| match header {
+            Some(name) => bare(secret).map(|value| (name.to_owned(), value)),
+            None => bearer(secret).map(|value| ("authorization".to_owned(), value)),
         });
         Ok(Self {
             header: header.transpose().map_err(|_| LlmError::KeyInvalid)?,
@@ -71,7 +71,7 @@ impl Key {
         })
     }
 
-    pub(crate) fn header(&self) -> Option<&(&'static str, HeaderValue)> {
+    pub(crate) fn header(&self) -> Option<&(String, HeaderValue)> {
         self.header.as_ref()
     }
 
@@ -129,13 +129,13 @@ mod tests {
 
     use super::*;
 
-    fn key(secret: &str, azure: bool) -> Key {
-        Key::new(Some(SecretString::from(secret)), azure).unwrap()
+    fn key(secret: &str) -> Key {
+        Key::new(Some(SecretString::from(secret)), None).unwrap()
     }
 
     #[test]
     fn every_spelling_is_taken_out() {
-        let key = key(" sk-\"0123456789/\n", false);
+        let key = key(" sk-\"0123456789/\n");
         let json =
             r#"{"a":["x sk-\u00220123456789\/ y",1],"sk-\"0123456789/":{"b":"sk-\"0123456789/"}}"#;
         let mut value: Value = serde_json::from_str(json).unwrap();
@@ -152,20 +152,25 @@ mod tests {
     #[test]
     fn a_placeholder_stays() {
         let mut value = json!("a dog");
-        assert!(!key("dog", false).redact_json(&mut value));
+        assert!(!key("dog").redact_json(&mut value));
         assert_eq!(value, json!("a dog"));
-        let none = Key::new(None, false).unwrap();
+        let none = Key::new(None, None).unwrap();
         assert!(!none.redact_json(&mut value) && none.header().is_none());
-        assert_eq!(key(" ", false).redact("a b"), "a b");
+        assert_eq!(key(" ").redact("a b"), "a b");
     }
 
     #[test]
-    fn azure_has_a_header_of_its_own() {
-        let key = key("secret-of-azure", true);
-        let (name, value) = key.header().unwrap();
+    fn the_header_has_a_scheme_or_a_name() {
+        let (name, value) = key("secret").header.unwrap();
         assert_eq!(
-            (*name, value.to_str().unwrap()),
-            ("api-key", "secret-of-azure")
+            (name.as_str(), value.to_str().unwrap()),
+            ("authorization", "Bearer secret")
+        );
+        let secret = Some(SecretString::from("secret"));
+        let (name, value) = Key::new(secret, Some("api-key")).unwrap().header.unwrap();
+        assert_eq!(
+            (name.as_str(), value.to_str().unwrap()),
+            ("api-key", "secret")
         );
     }
 

@@ -44,6 +44,14 @@ pub(crate) fn error_message(body: &Value) -> Option<String> {
     Some(message.map_or_else(|| error.to_string(), str::to_owned))
 }
 
+/// The HTTP status that an error body gives as the code of its error.
+pub(crate) fn error_status(body: &Value) -> Option<u16> {
+    let code = body.get("error")?.get("code")?.as_u64()?;
+    u16::try_from(code)
+        .ok()
+        .filter(|code| (400..600).contains(code))
+}
+
 /// Whether an error body says that the account's quota is used up, which no waiting cures.
 pub(crate) fn is_quota_error(body: &Value) -> bool {
     let Some(error) = body.get("error") else {

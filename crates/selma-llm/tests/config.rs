@@ -90,6 +90,7 @@ fn settings_are_checked() {
     for (name, value) in [
         ("Authorization", "pw"),
         ("X-API-Key", "pw"),
+        ("X-Auth-Token", "pw"),
         ("Content-Type", "a"),
         ("a b", "c"),
         ("", "c"),
@@ -97,6 +98,11 @@ fn settings_are_checked() {
     ] {
         set("extra_headers", &|config| {
             config.extra_headers = [(name.to_owned(), value.to_owned())].into();
+        });
+    }
+    for name in ["", "a b", "Host"] {
+        set("api_key_header", &|config| {
+            config.api_key_header = Some(name.to_owned());
         });
     }
     for (config, field) in cases {
@@ -126,6 +132,7 @@ base_url = "https://h/v1"
 model = "m"
 endpoint = "completions"
 api_key_file = "/run/secrets/key"
+api_key_header = "x-api-key"
 token_limit_field = "max_completion_tokens"
 omit_fields = ["temperature", "top_p"]
 prompts_per_request = 20

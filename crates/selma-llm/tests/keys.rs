@@ -97,7 +97,7 @@ fn the_key_is_in_no_journal_whatever_fails() {
 }
 
 #[test]
-fn azure_has_its_own_header_and_address() {
+fn some_servers_have_headers_and_addresses_of_their_own() {
     let server = Server::new(vec![ok(GOOD)]);
     let mut config = server.config();
     config.base_url = server.0.url().to_owned();
@@ -105,7 +105,12 @@ fn azure_has_its_own_header_and_address() {
         deployment: "my-gpt".to_owned(),
         api_version: "2024-10-21".to_owned(),
     });
-    let client = OpenAiClient::with_key(config, Some(SecretString::from(KEY))).unwrap();
+    let key = Some(SecretString::from(KEY));
+    let client = OpenAiClient::with_key(config, key.clone()).unwrap();
+    client.complete(&hi()).unwrap();
+    let mut config = server.config();
+    config.api_key_header = Some("X-API-Key".to_owned());
+    let client = OpenAiClient::with_key(config, key).unwrap();
     client.complete(&hi()).unwrap();
     let seen = server.seen();
     assert_eq!(
@@ -113,7 +118,10 @@ fn azure_has_its_own_header_and_address() {
         "/openai/deployments/my-gpt/chat/completions?api-version=2024-10-21"
     );
     assert_eq!(seen[0].header("api-key"), Some(KEY));
-    assert_eq!(seen[0].header("authorization"), None);
+    assert_eq!(seen[1].header("x-api-key"), Some(KEY));
+    for seen in seen {
+        assert_eq!(seen.header("authorization"), None);
+    }
 }
 
 #[test]

@@ -75,6 +75,7 @@ fn passing_failures_are_tried_again() {
         ),
         http("503 Service Unavailable", "Retry-After: soon\r\n", ""),
         http("408 Request Timeout", "", ""),
+        ok(r#"{"error":{"message":"upstream is down","code":502}}"#),
         http("409 Conflict", "", ""),
         http("404 Not Found", "x-should-retry: true\r\n", "loading"),
         Act::Hang,
@@ -171,8 +172,12 @@ fn final_failures_are_not_tried_again() {
             "expected `choices[1].message.content` to be a text, found nothing",
         ),
         (
-            ok(r#"{"error":{"message":"upstream is down","code":502}}"#),
+            ok(r#"{"error":{"message":"upstream is down","code":"down"}}"#),
             "the server reports an error: upstream is down",
+        ),
+        (
+            ok(r#"{"error":{"message":"no such model","code":404}}"#),
+            "answered status 404 after 1 attempt(s): no such model",
         ),
     ] {
         let server = Server::new(vec![act]);
