@@ -138,14 +138,15 @@ impl<'a> AskAll<'a> {
 
 /// Groups of requests that the model takes together.
 fn batches<'o, 'a>(model: &dyn ChatModel, open: &'o [Open<'a>]) -> Vec<&'o [Open<'a>]> {
+    let requests: Vec<&ChatRequest> = open.iter().map(|open| open.request).collect();
     let mut batches = Vec::new();
-    let mut rest = open;
+    let (mut rest, mut requests) = (open, requests.as_slice());
     while !rest.is_empty() {
-        let requests: Vec<&ChatRequest> = rest.iter().map(|open| open.request).collect();
-        let len = model.batch_len(&requests).clamp(1, rest.len());
+        let len = model.batch_len(requests).clamp(1, rest.len());
         let (batch, others) = rest.split_at(len);
         batches.push(batch);
         rest = others;
+        requests = requests.split_at(len).1;
     }
     batches
 }

@@ -175,7 +175,14 @@ impl OpenAiClient {
         if too_long {
             return Err(self.unreadable(&answer, format!("it is longer than {limit} bytes")));
         }
-        let parsed = serde_json::from_str::<Value>(&answer);
+        let mut parsed = serde_json::from_str::<Value>(&answer);
+        // A key that the JSON spells in its own way is found only in its values.
+        let mut answer = answer.into_owned();
+        if let Ok(body) = &mut parsed
+            && self.key.redact_json(body)
+        {
+            answer = body.to_string();
+        }
         let failed = match &parsed {
             Err(_) if status.is_success() => None,
             // Gateways report failures of the servers behind them with a status of success.
@@ -184,7 +191,7 @@ impl OpenAiClient {
         };
         if let Some(status) = failed {
             let body = parsed.unwrap_or_default();
-            let message = error_message(&body).unwrap_or_else(|| answer.into_owned());
+            let message = error_message(&body).unwrap_or(answer);
             return Err(Failure::Status {
                 status,
                 message: excerpt(&self.key.redact(&message)),
@@ -192,7 +199,7 @@ impl OpenAiClient {
                 hint,
             });
         }
-        let mut body = parsed.map_err(|error| {
+        let body = parsed.map_err(|error| {
             if error.is_eof() && !answer.trim().is_empty() {
                 // The end is missing and the length did not tell: the connection broke.
                 let source = io::Error::new(io::ErrorKind::UnexpectedEof, "the answer is cut off");
@@ -200,15 +207,10 @@ impl OpenAiClient {
             }
             self.unreadable(&answer, format!("it is not JSON ({error})"))
         })?;
-        let redacted = self.key.redact_json(&mut body);
         check_answer(&body).map_err(|reason| self.unreadable(&answer, self.key.redact(&reason)))?;
         Ok(Body {
             usage: read_usage(&body),
-            text: if redacted {
-                body.to_string()
-            } else {
-                answer.into_owned()
-            },
+            text: answer,
         })
     }
 

@@ -280,9 +280,15 @@ fn check_keyword(key: &str, rule: &Value, value: &Value, path: &str) -> Result<(
     Err(wrong(path, reason))
 }
 
-/// The schema that a reference within the document leads to.
+/// The schema that a reference within the document leads to; only where [`validate`] has been.
 fn resolve<'a>(root: &'a Value, target: &str) -> Option<&'a Value> {
-    root.pointer(target.strip_prefix('#')?)
+    let pointer = target.strip_prefix('#')?;
+    let places = ["/$defs/", "/definitions/", "/properties/"];
+    if !pointer.is_empty() && !places.iter().any(|place| pointer.starts_with(place)) {
+        return None;
+    }
+    let schema = root.pointer(pointer)?;
+    (schema.is_object() || schema.is_boolean()).then_some(schema)
 }
 
 /// The names that `type` lists.

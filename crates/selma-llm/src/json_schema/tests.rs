@@ -164,6 +164,10 @@ fn what_cannot_be_checked_is_refused() {
             "#/$ref: \"#/$defs/a\" leads nowhere in this schema",
         ),
         (
+            json!({"$ref": "#/examples/0", "examples": [{"pattern": "a"}]}),
+            "#/$ref: \"#/examples/0\" leads nowhere in this schema",
+        ),
+        (
             json!({"$defs": {"a": {"if": {}}}}),
             "#/$defs/a/if: this keyword is not supported",
         ),
