@@ -3,6 +3,7 @@
 mod common;
 
 use std::ops::ControlFlow;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{GOOD, Server, hi, http, ok};
@@ -113,4 +114,27 @@ fn the_server_s_own_limits_are_heeded() {
         "{:?}",
         start.elapsed()
     );
+}
+
+#[test]
+fn one_that_is_told_to_wait_makes_all_wait() {
+    let busy = http("429 Too Many Requests", "Retry-After: 0.6\r\n", "");
+    let server = Server::new(vec![busy, ok(GOOD)]);
+    let client = server.client();
+    thread::scope(|scope| {
+        scope.spawn(|| client.complete(&hi()).unwrap());
+        while server.seen().is_empty() {
+            thread::sleep(Duration::from_millis(5));
+        }
+        // Time for the answer to arrive.
+        thread::sleep(Duration::from_millis(200));
+        let start = Instant::now();
+        client.complete(&hi()).unwrap();
+        assert!(
+            start.elapsed() >= Duration::from_millis(200),
+            "{:?}",
+            start.elapsed()
+        );
+    });
+    assert_eq!(server.seen().len(), 3);
 }
