@@ -13,8 +13,20 @@ pub struct SecretInvalid;
 /// # Errors
 /// [`SecretInvalid`] if a line end or another control character is in it.
 pub fn bearer(secret: &SecretString) -> Result<HeaderValue, SecretInvalid> {
-    let value = format!("Bearer {}", secret.expose_secret().trim());
-    let mut value = HeaderValue::from_str(&value).map_err(|_| SecretInvalid)?;
+    sensitive(&format!("Bearer {}", secret.expose_secret().trim()))
+}
+
+/// The secret alone as the value of a header, such as Azure's `api-key`, marked as sensitive. White space around it is
+/// left out.
+///
+/// # Errors
+/// [`SecretInvalid`] if a line end or another control character is in it.
+pub fn bare(secret: &SecretString) -> Result<HeaderValue, SecretInvalid> {
+    sensitive(secret.expose_secret().trim())
+}
+
+fn sensitive(value: &str) -> Result<HeaderValue, SecretInvalid> {
+    let mut value = HeaderValue::from_str(value).map_err(|_| SecretInvalid)?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -28,7 +40,12 @@ mod tests {
         let header = bearer(&SecretString::from(" hf_abc\n")).unwrap();
         assert_eq!(header.to_str().unwrap(), "Bearer hf_abc");
         assert_eq!(format!("{header:?}"), "Sensitive");
-        let error = bearer(&SecretString::from("hf_\nabc")).unwrap_err();
-        assert!(!format!("{error} {error:?}").contains("abc"));
+        let header = bare(&SecretString::from(" hf_abc\n")).unwrap();
+        assert_eq!(header.to_str().unwrap(), "hf_abc");
+        assert_eq!(format!("{header:?}"), "Sensitive");
+        for header in [bearer, bare] {
+            let error = header(&SecretString::from("hf_\nabc")).unwrap_err();
+            assert!(!format!("{error} {error:?}").contains("abc"));
+        }
     }
 }

@@ -21,6 +21,8 @@ pub enum Act {
     Stall(Vec<u8>, Duration),
     /// Sends the bytes in pieces of this many, with a pause before each.
     Drip(Vec<u8>, usize, Duration),
+    /// Sends the first bytes, and then the others again and again until the client goes away.
+    Endless(Vec<u8>, Vec<u8>),
     /// Sends nothing.
     Hang,
 }
@@ -170,6 +172,10 @@ fn act(mut stream: TcpStream, act: Act) {
                     break;
                 }
             }
+        }
+        Act::Endless(head, piece) => {
+            let _ = stream.write_all(&head);
+            while stream.write_all(&piece).is_ok() {}
         }
         Act::Hang => {}
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::time::{Duration, SystemTime};
 
 /// Longest wait that a server may ask for; a server that asks for more is not waited for.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
+pub(crate) const MAX_RETRY_AFTER: Duration = Duration::from_secs(120);
 
 /// What an answer's headers say about trying again.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,13 +1,11 @@
-//! What is asked of a language model and what comes back: [`ChatRequest`], [`ChatResponse`] and the [`ChatModel`] trait.
+//! What is asked of a language model and what comes back: [`ChatRequest`] and [`ChatResponse`].
 //!
 //! The types follow the OpenAI chat completions API in names and meaning, without its wire format: the wire lives in
 //! [`OpenAiClient`](crate::OpenAiClient), so that a model in the same process needs no HTTP vocabulary.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
-use crate::LlmError;
+use crate::{JsonSchema, TokenLogprob};
 
 /// Who speaks in a [`Message`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -97,7 +95,7 @@ impl Message {
     }
 }
 
-/// What is asked of a [`ChatModel`]: the conversation and the sampling settings.
+/// What is asked of a [`ChatModel`](crate::ChatModel): the conversation and the sampling settings.
 ///
 /// Build one with [`ChatRequest::new`] and the `with_*` methods.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -118,6 +116,15 @@ pub struct ChatRequest {
     pub stop: Vec<String>,
     /// How many independent answers are wanted. Default 1.
     pub n: u32,
+    // What follows is left out of the JSON where it is not used, so that the hashes in old journals still hold.
+    /// The form that the answer shall have as JSON. Servers promise more than they keep: see
+    /// [`complete_json`](crate::complete_json), which checks it. Default: none, the answer is free text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json_schema: Option<JsonSchema>,
+    /// How many of the likeliest tokens are wanted for each token of the answer, with their log probabilities (servers
+    /// allow 5 to 20). 0 asks for those of the answer's tokens alone. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub top_logprobs: Option<u8>,
 }
 
 impl ChatRequest {
@@ -131,6 +138,8 @@ impl ChatRequest {
             seed: None,
             stop: Vec::new(),
             n: 1,
+            json_schema: None,
+            top_logprobs: None,
         }
     }
 
@@ -173,6 +182,24 @@ impl ChatRequest {
     #[must_use]
     pub fn with_n(mut self, n: u32) -> Self {
         self.n = n;
+        self
+    }
+
+    /// Asks for JSON of this form; see [`JsonSchema`] for what a schema may say.
+    #[must_use]
+    pub fn with_json_schema(
+        mut self,
+        name: impl Into<String>,
+        schema: impl Into<serde_json::Value>,
+    ) -> Self {
+        self.json_schema = Some(JsonSchema::new(name, schema));
+        self
+    }
+
+    /// Asks for the log probabilities of the answer's tokens and of the `top` likeliest tokens in their places.
+    #[must_use]
+    pub fn with_logprobs(mut self, top: u8) -> Self {
+        self.top_logprobs = Some(top);
         self
     }
 
@@ -220,7 +247,7 @@ impl From<FinishReason> for String {
 }
 
 /// One answer of the model.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Choice {
     /// Which of the `n` answers this is.
     pub index: usize,
@@ -228,6 +255,21 @@ pub struct Choice {
     pub text: String,
     /// Why it ended.
     pub finish_reason: FinishReason,
+    /// The answer's tokens with their log probabilities, if they were asked for and the model gives them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<Vec<TokenLogprob>>,
+}
+
+impl Choice {
+    /// A choice without log probabilities.
+    pub fn new(index: usize, text: impl Into<String>, finish_reason: FinishReason) -> Self {
+        Self {
+            index,
+            text: text.into(),
+            finish_reason,
+            logprobs: None,
+        }
+    }
 }
 
 /// Tokens a request used, as the server counted them.
@@ -255,8 +297,8 @@ impl std::ops::AddAssign for Usage {
     }
 }
 
-/// What a [`ChatModel`] answered.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// What a [`ChatModel`](crate::ChatModel) answered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ChatResponse {
     /// The model that answered, as it names itself.
     pub model: String,
@@ -271,11 +313,7 @@ impl ChatResponse {
     pub fn single(model: impl Into<String>, text: impl Into<String>) -> Self {
         Self {
             model: model.into(),
-            choices: vec![Choice {
-                index: 0,
-                text: text.into(),
-                finish_reason: FinishReason::Stop,
-            }],
+            choices: vec![Choice::new(0, text, FinishReason::Stop)],
             usage: None,
         }
     }
@@ -286,39 +324,10 @@ impl ChatResponse {
     }
 }
 
-/// A language model that answers a conversation; it may also see images.
-///
-/// Implemented by [`OpenAiClient`](crate::OpenAiClient) for servers; implement it for anything that answers text.
-/// Calls block; a caller that wants several at once uses threads, hence `Send + Sync`.
-pub trait ChatModel: Send + Sync {
-    /// The model's name, as written into journals and reports.
-    fn name(&self) -> &str;
-
-    /// Answers `request`.
-    ///
-    /// # Errors
-    /// Whatever keeps the model from answering; a request it cannot serve is [`LlmError::Unsupported`].
-    fn complete(&self, request: &ChatRequest) -> Result<ChatResponse, LlmError>;
-}
-
-macro_rules! delegate {
-    ($($pointer:ty),*) => {$(
-        impl<M: ChatModel + ?Sized> ChatModel for $pointer {
-            fn name(&self) -> &str {
-                (**self).name()
-            }
-
-            fn complete(&self, request: &ChatRequest) -> Result<ChatResponse, LlmError> {
-                (**self).complete(request)
-            }
-        }
-    )*};
-}
-
-delegate!(&M, Box<M>, Arc<M>);
-
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -335,6 +344,12 @@ mod tests {
         .with_stop(vec!["\n".to_owned()]);
         let json = serde_json::to_string(&request).unwrap();
         assert!(json.contains("\"data\":\"AP8H\""), "{json}");
+        assert!(json.ends_with("\"n\":1}"), "{json}");
+        assert_eq!(serde_json::from_str::<ChatRequest>(&json).unwrap(), request);
+        let request = request
+            .with_logprobs(5)
+            .with_json_schema("answer", json!({"type": "object"}));
+        let json = serde_json::to_string(&request).unwrap();
         assert_eq!(serde_json::from_str::<ChatRequest>(&json).unwrap(), request);
 
         let mut response = ChatResponse::single("m", "hello");
@@ -364,25 +379,5 @@ mod tests {
         assert_eq!(message.text(), "a\nb");
         assert!(message.has_image());
         assert!(!Message::user("a").has_image());
-    }
-
-    #[test]
-    fn pointers_to_a_model_are_models() {
-        struct Echo;
-        impl ChatModel for Echo {
-            fn name(&self) -> &str {
-                "echo"
-            }
-            fn complete(&self, request: &ChatRequest) -> Result<ChatResponse, LlmError> {
-                Ok(ChatResponse::single("echo", request.text()))
-            }
-        }
-        fn ask(model: impl ChatModel) -> String {
-            let request = ChatRequest::new(vec![Message::user("hi")]);
-            model.complete(&request).unwrap().text().unwrap().to_owned()
-        }
-        let boxed: Box<dyn ChatModel> = Box::new(Echo);
-        assert_eq!(ask(&boxed), "hi");
-        assert_eq!(ask(Arc::new(Echo)), "hi");
     }
 }

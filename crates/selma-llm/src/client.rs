@@ -1,210 +1,71 @@
 //! A client for OpenAI-compatible servers: [`OpenAiClient`].
 
-use std::fmt;
-use std::io;
-use std::time::{Duration, SystemTime};
+use std::io::{self, Read as _};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
-use secrecy::{ExposeSecret as _, SecretString};
-use selma_http::{Hint, bearer, delay, is_passing, is_transient};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use ureq::http::HeaderValue;
+use secrecy::SecretString;
+use selma_http::{Hint, delay, is_passing, is_transient, rate_pause};
+use serde_json::{Value, json};
 
-use crate::wire::{error_message, is_quota_error, read_response, request_body};
-use crate::{ChatModel, ChatRequest, ChatResponse, Endpoint, LlmError};
+use crate::budget::Ledger;
+use crate::limits::Limiter;
+use crate::secret::{Key, read_key};
+use crate::wire::{
+    Fields, check_answer, error_message, error_status, excerpt, is_quota_error, read_usage,
+    request_body, same_but_prompt,
+};
+use crate::{
+    Answer, ChatModel, ChatRequest, ChatResponse, Endpoint, LlmError, OpenAiConfig, Price,
+    RawAnswer, Spending, Usage,
+};
 
-/// Largest answer that is read, in bytes.
-const MAX_ANSWER: u64 = 64 << 20;
-/// Longest part of an answer that an error shows, in characters.
-const EXCERPT: usize = 300;
-/// Keys shorter than this are words such as `none` that local servers are given, and stay in answers.
-const SECRET_LEN: usize = 12;
+/// Bytes that are taken for a token where nobody has counted.
+const BYTES_PER_TOKEN: usize = 4;
 
-/// Where an [`OpenAiClient`] asks, whom, and how patiently.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OpenAiConfig {
-    /// The server's address up to and with the version, e.g. `http://localhost:8000/v1`.
-    pub base_url: String,
-    /// The model's name as the server knows it.
-    pub model: String,
-    /// Which interface to use. Default `chat`.
-    #[serde(default)]
-    pub endpoint: Endpoint,
-    /// The environment variable that holds the API key, e.g. `OPENAI_API_KEY`. Default: none, no key is sent.
-    #[serde(default)]
-    pub api_key_env: Option<String>,
-    /// The request's field for the token limit: `max_tokens` (default), or `max_completion_tokens` for models that
-    /// refuse the former.
-    #[serde(default = "default_token_limit")]
-    pub token_limit_field: String,
-    /// Seconds a request may take, from the connection to the last byte. Default 600.
-    #[serde(default = "default_timeout")]
-    pub timeout_s: f64,
-    /// Seconds to wait for a connection. Default 5.
-    #[serde(default = "default_connect_timeout")]
-    pub connect_timeout_s: f64,
-    /// How often a failed request is sent again. Default 5.
-    #[serde(default = "default_max_retries")]
-    pub max_retries: u32,
-    /// Seconds before the first retry; each further one waits twice as long. Default 0.5.
-    #[serde(default = "default_backoff")]
-    pub backoff_s: f64,
-    /// Longest such wait in seconds. Default 8.
-    #[serde(default = "default_backoff_cap")]
-    pub backoff_cap_s: f64,
-    /// Address of an HTTP proxy, without a password. Default: none; the environment is not asked.
-    #[serde(default)]
-    pub proxy: Option<String>,
-}
-
-fn default_token_limit() -> String {
-    "max_tokens".to_owned()
-}
-
-fn default_timeout() -> f64 {
-    600.0
-}
-
-fn default_connect_timeout() -> f64 {
-    5.0
-}
-
-fn default_max_retries() -> u32 {
-    5
-}
-
-fn default_backoff() -> f64 {
-    0.5
-}
-
-fn default_backoff_cap() -> f64 {
-    8.0
-}
-
-impl OpenAiConfig {
-    /// The defaults for a server and a model.
-    pub fn new(base_url: impl Into<String>, model: impl Into<String>) -> Self {
-        Self {
-            base_url: base_url.into(),
-            model: model.into(),
-            endpoint: Endpoint::default(),
-            api_key_env: None,
-            token_limit_field: default_token_limit(),
-            timeout_s: default_timeout(),
-            connect_timeout_s: default_connect_timeout(),
-            max_retries: default_max_retries(),
-            backoff_s: default_backoff(),
-            backoff_cap_s: default_backoff_cap(),
-            proxy: None,
-        }
-    }
-
-    /// Checks every field.
-    ///
-    /// # Errors
-    /// [`LlmError::Config`] names the first field that cannot be used.
-    pub fn validate(&self) -> Result<(), LlmError> {
-        let wrong = |field, reason: &str| {
-            Err(LlmError::Config {
-                field,
-                reason: reason.to_owned(),
-            })
-        };
-        let address = self
-            .base_url
-            .strip_prefix("http://")
-            .or_else(|| self.base_url.strip_prefix("https://"));
-        match address.map(|address| address.split('/').next().unwrap_or_default()) {
-            None | Some("") => {
-                return wrong("base_url", "must begin with http:// or https:// and a host");
-            }
-            // The address is shown in errors, so it must hold no secret; it is not shown here for the same reason.
-            Some(host) if host.contains('@') => {
-                return wrong("base_url", "must not hold a user name or password");
-            }
-            Some(_) if self.base_url.contains(['?', '#']) => {
-                return wrong("base_url", "must not hold a query or fragment");
-            }
-            Some(_) => {}
-        }
-        for (field, text) in [
-            ("model", Some(&self.model)),
-            ("token_limit_field", Some(&self.token_limit_field)),
-            ("api_key_env", self.api_key_env.as_ref()),
-            ("proxy", self.proxy.as_ref()),
-        ] {
-            if text.is_some_and(|text| text.trim().is_empty()) {
-                return wrong(field, "is empty");
-            }
-        }
-        if self.proxy.as_ref().is_some_and(|proxy| proxy.contains('@')) {
-            return wrong("proxy", "must not hold a user name or password");
-        }
-        for (field, seconds) in [
-            ("timeout_s", self.timeout_s),
-            ("connect_timeout_s", self.connect_timeout_s),
-            ("backoff_s", self.backoff_s),
-            ("backoff_cap_s", self.backoff_cap_s),
-        ] {
-            if !(seconds > 0.0 && seconds <= 86_400.0) {
-                return wrong(field, "must be greater than 0 and at most 86400 seconds");
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A [`ChatModel`] behind the API that OpenAI, vLLM, llama.cpp, Ollama, LM Studio and many others serve.
+/// A [`ChatModel`] behind the API that OpenAI, Azure, vLLM, llama.cpp, Ollama, LM Studio and many others serve.
 ///
 /// Requests that fail for a passing reason (no connection, a broken one, a time-out, status 408, 409, 429 or 5xx) are
-/// sent again; `Retry-After` is heeded, and a used-up quota is final. The API key is sent in the `Authorization` header
-/// and appears nowhere else: not in `Debug`, nor in errors or answers, even if the server repeats it.
+/// sent again; `Retry-After` is heeded, and a used-up quota is final. Requests wait for the rate limits of the settings
+/// and of the server, and none is sent that might exceed the budget. The API key is sent in its header and appears nowhere
+/// else: not in `Debug`, nor in errors or answers, even if the server repeats it.
+#[derive(Debug)]
 pub struct OpenAiClient {
     config: OpenAiConfig,
     url: String,
     agent: ureq::Agent,
-    key: Option<SecretString>,
-    authorization: Option<HeaderValue>,
+    key: Key,
+    /// The settings that answers depend on.
+    settings: Option<Value>,
+    meter: Mutex<Meter>,
 }
 
-impl fmt::Debug for OpenAiClient {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OpenAiClient")
-            .field("config", &self.config)
-            .field("key", &self.key)
-            .finish_non_exhaustive()
-    }
+/// What all requests of a client share.
+#[derive(Debug)]
+struct Meter {
+    ledger: Ledger,
+    limiter: Limiter,
 }
 
 impl OpenAiClient {
-    /// A client with the key from the environment variable that the configuration names, if it names one.
+    /// A client with the key from the environment variable or file that the configuration names, if it names one.
     ///
     /// # Errors
-    /// [`LlmError::KeyMissing`] if that variable is unset or empty, else those of [`OpenAiClient::with_key`].
+    /// [`LlmError::KeyMissing`] if that variable is unset or empty, [`LlmError::KeyFile`] and [`LlmError::Durable`] if the
+    /// file has no key or cannot be read, else those of [`OpenAiClient::with_key`].
     pub fn new(config: OpenAiConfig) -> Result<Self, LlmError> {
-        let key = match &config.api_key_env {
-            None => None,
-            Some(variable) => match std::env::var(variable) {
-                Ok(key) if !key.trim().is_empty() => Some(SecretString::from(key)),
-                _ => {
-                    return Err(LlmError::KeyMissing {
-                        variable: variable.clone(),
-                    });
-                }
-            },
-        };
+        config.validate()?;
+        let key = read_key(&config)?;
         Self::with_key(config, key)
     }
 
-    /// A client with a key from elsewhere, or none. The environment is not read.
+    /// A client with a key from elsewhere, or none. Environment and key file are not read.
     ///
     /// # Errors
     /// [`LlmError::Config`] for settings that cannot be used, [`LlmError::KeyInvalid`] for a key that no header can carry.
     pub fn with_key(config: OpenAiConfig, key: Option<SecretString>) -> Result<Self, LlmError> {
         config.validate()?;
-        let authorization = key.as_ref().map(bearer).transpose();
-        let authorization = authorization.map_err(|_| LlmError::KeyInvalid)?;
         let proxy = config.proxy.as_deref().map(ureq::Proxy::new).transpose();
         let proxy = proxy.map_err(|error| LlmError::Config {
             field: "proxy",
@@ -221,17 +82,19 @@ impl OpenAiClient {
             .proxy(proxy)
             .build()
             .new_agent();
-        let url = format!(
-            "{}/{}",
-            config.base_url.trim_end_matches('/'),
-            config.endpoint.path()
-        );
+        let plain = config.extra_body.is_empty() && config.omit_fields.is_empty();
+        let settings = (!plain)
+            .then(|| json!({"extra_body": config.extra_body, "omit_fields": config.omit_fields}));
         Ok(Self {
-            config,
-            url,
+            url: config.url(),
             agent,
-            key,
-            authorization,
+            key: Key::new(key, config.key_header())?,
+            settings,
+            meter: Mutex::new(Meter {
+                ledger: Ledger::new(config.price, config.budget),
+                limiter: Limiter::new(&config.limits, Instant::now()),
+            }),
+            config,
         })
     }
 
@@ -240,39 +103,103 @@ impl OpenAiClient {
         &self.config
     }
 
+    /// What was used so far. Failed attempts, whose tokens nobody tells, are not in it.
+    pub fn spent(&self) -> Spending {
+        self.meter().ledger.spent()
+    }
+
+    /// Numbers alone are behind the lock, and each is right at any time: a panic elsewhere spoils nothing.
+    fn meter(&self) -> MutexGuard<'_, Meter> {
+        self.meter.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends a body until it is answered or cannot be, in its turn.
+    fn send(&self, body: &str, expected: u64) -> Result<Body, LlmError> {
+        let mut attempts = 0;
+        loop {
+            let turn = self.meter().limiter.admit(expected, Instant::now());
+            thread::sleep(turn);
+            let failure = match self.attempt(body) {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            let retry = attempts;
+            attempts += 1;
+            let wait = (retry < self.config.max_retries)
+                .then(|| failure.delay(retry, &self.config))
+                .flatten();
+            let now = Instant::now();
+            // What failed has used no tokens.
+            self.meter().limiter.settle(expected, 0, now);
+            let Some(wait) = wait else {
+                return Err(failure.into_error(&self.url, attempts));
+            };
+            if let Failure::Status { status: 429, .. } = failure {
+                // The others ask the same server.
+                self.meter().limiter.pause(wait, now);
+            }
+            thread::sleep(wait);
+        }
+    }
+
     /// One attempt.
-    fn attempt(&self, body: &str) -> Result<ChatResponse, Failure> {
+    fn attempt(&self, body: &str) -> Result<Body, Failure> {
         let mut post = self
             .agent
             .post(&self.url)
             .header("content-type", "application/json");
-        if let Some(authorization) = &self.authorization {
-            post = post.header("authorization", authorization);
+        for (name, value) in &self.config.extra_headers {
+            post = post.header(name, value);
+        }
+        if let Some((name, value)) = self.key.header() {
+            post = post.header(name, value);
         }
         let mut response = post.send(body).map_err(Failure::Transport)?;
         let status = response.status();
         let headers = response.headers().clone();
         let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let hint = Hint::read(header, SystemTime::now());
-        let answer = response
+        if let Some(pause) = rate_pause(header) {
+            self.meter().limiter.pause(pause, Instant::now());
+        }
+        let limit = self.config.max_answer_bytes;
+        let mut answer = Vec::new();
+        let read = response
             .body_mut()
-            .with_config()
-            .limit(MAX_ANSWER)
-            .read_to_vec()
-            .map_err(Failure::Transport)?;
+            .as_reader()
+            .take(limit.saturating_add(1))
+            .read_to_end(&mut answer);
+        read.map_err(|error| Failure::Transport(error.into()))?;
+        let too_long = answer.len() as u64 > limit;
         let answer = String::from_utf8_lossy(&answer);
-        let parsed = serde_json::from_str::<Value>(&answer);
-        if !status.is_success() {
+        if too_long {
+            return Err(self.unreadable(&answer, format!("it is longer than {limit} bytes")));
+        }
+        let mut parsed = serde_json::from_str::<Value>(&answer);
+        // A key that the JSON spells in its own way is found only in its values.
+        let mut answer = answer.into_owned();
+        if let Ok(body) = &mut parsed
+            && self.key.redact_json(body)
+        {
+            answer = body.to_string();
+        }
+        let failed = match &parsed {
+            Err(_) if status.is_success() => None,
+            // Gateways report failures of the servers behind them with a status of success.
+            Ok(body) if status.is_success() => error_status(body),
+            _ => Some(status.as_u16()),
+        };
+        if let Some(status) = failed {
             let body = parsed.unwrap_or_default();
-            let message = error_message(&body).unwrap_or_else(|| answer.into_owned());
+            let message = error_message(&body).unwrap_or(answer);
             return Err(Failure::Status {
-                status: status.as_u16(),
-                message: self.excerpt(&message),
+                status,
+                message: excerpt(&self.key.redact(&message)),
                 quota: is_quota_error(&body),
                 hint,
             });
         }
-        let mut body = parsed.map_err(|error| {
+        let body = parsed.map_err(|error| {
             if error.is_eof() && !answer.trim().is_empty() {
                 // The end is missing and the length did not tell: the connection broke.
                 let source = io::Error::new(io::ErrorKind::UnexpectedEof, "the answer is cut off");
@@ -280,52 +207,26 @@ impl OpenAiClient {
             }
             self.unreadable(&answer, format!("it is not JSON ({error})"))
         })?;
-        self.redact_json(&mut body);
-        read_response(self.config.endpoint, &self.config.model, &body)
-            .map_err(|reason| self.unreadable(&answer, self.redact(&reason)))
+        check_answer(&body).map_err(|reason| self.unreadable(&answer, self.key.redact(&reason)))?;
+        Ok(Body {
+            usage: read_usage(&body),
+            text: answer,
+        })
     }
 
     fn unreadable(&self, answer: &str, reason: String) -> Failure {
         Failure::Final(Box::new(LlmError::Answer {
             url: self.url.clone(),
             reason,
-            excerpt: self.excerpt(answer),
+            excerpt: excerpt(&self.key.redact(answer)),
         }))
     }
+}
 
-    /// The beginning of a server's text on one line, without the key.
-    fn excerpt(&self, text: &str) -> String {
-        let text = self.redact(text);
-        let mut words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-        if let Some((end, _)) = words.char_indices().nth(EXCERPT) {
-            words.truncate(end);
-            words.push('…');
-        }
-        words
-    }
-
-    fn redact(&self, text: &str) -> String {
-        match self.key.as_ref().map(|key| key.expose_secret().trim()) {
-            Some(key) => text.replace(key, "[key]"),
-            None => text.to_owned(),
-        }
-    }
-
-    /// Takes the key out of every text of an answer, because answers are written to journals.
-    fn redact_json(&self, value: &mut Value) {
-        let key = self.key.as_ref().map(|key| key.expose_secret().trim());
-        let Some(key) = key.filter(|key| key.len() >= SECRET_LEN) else {
-            return;
-        };
-        match value {
-            Value::String(text) if text.contains(key) => *text = text.replace(key, "[key]"),
-            Value::Array(items) => items.iter_mut().for_each(|item| self.redact_json(item)),
-            Value::Object(fields) => fields
-                .values_mut()
-                .for_each(|field| self.redact_json(field)),
-            _ => {}
-        }
-    }
+/// The body of an answer that has passed [`check_answer`], without the key.
+struct Body {
+    text: String,
+    usage: Option<Usage>,
 }
 
 /// Why an attempt failed, and what the server said about another.
@@ -391,28 +292,77 @@ impl ChatModel for OpenAiClient {
     }
 
     fn complete(&self, request: &ChatRequest) -> Result<ChatResponse, LlmError> {
-        let body = request_body(
-            self.config.endpoint,
-            &self.config.model,
-            &self.config.token_limit_field,
-            request,
-        )?
-        .to_string();
-        let mut attempts = 0;
-        loop {
-            let failure = match self.attempt(&body) {
-                Ok(response) => return Ok(response),
-                Err(failure) => failure,
-            };
-            let retry = attempts;
-            attempts += 1;
-            let wait = (retry < self.config.max_retries)
-                .then(|| failure.delay(retry, &self.config))
-                .flatten();
-            match wait {
-                Some(wait) => std::thread::sleep(wait),
-                None => return Err(failure.into_error(&self.url, attempts)),
+        let mut responses = self.ask(&[request])?.read(1)?;
+        responses.pop().ok_or(LlmError::Count {
+            expected: 1,
+            found: 0,
+        })
+    }
+
+    /// Prompts for the completions interface go together if they differ in nothing else.
+    fn batch_len(&self, requests: &[&ChatRequest]) -> usize {
+        match (self.config.endpoint, requests) {
+            (Endpoint::Completions, [first, others @ ..]) => {
+                let alike = others
+                    .iter()
+                    .take(self.config.prompts_per_request - 1)
+                    .take_while(|other| same_but_prompt(first, other));
+                1 + alike.count()
             }
+            _ => 1,
         }
     }
+
+    fn ask(&self, requests: &[&ChatRequest]) -> Result<Answer, LlmError> {
+        for schema in requests.iter().filter_map(|r| r.json_schema.as_ref()) {
+            schema.validate()?;
+        }
+        let fields = Fields {
+            endpoint: self.config.endpoint,
+            model: &self.config.model,
+            token_limit: &self.config.token_limit_field,
+            omit: &self.config.omit_fields,
+            extra: &self.config.extra_body,
+        };
+        let body = request_body(fields, requests)?.to_string();
+        let bytes: usize = requests.iter().map(|request| request.text().len()).sum();
+        let tokens = tokens_of(bytes);
+        let expected = self.meter().ledger.reserve(tokens)?;
+        let answer = self.send(&body, expected);
+        let mut meter = self.meter();
+        match &answer {
+            Ok(answer) => {
+                let usage = answer.usage.unwrap_or_else(|| Usage {
+                    prompt_tokens: tokens,
+                    completion_tokens: tokens_of(answer.text.len()),
+                });
+                let used = usage.total_tokens();
+                meter.limiter.settle(expected, used, Instant::now());
+                meter.ledger.settle(expected, usage, answer.usage.is_none());
+            }
+            Err(_) => meter.ledger.release(expected),
+        }
+        Ok(Answer::Raw(RawAnswer {
+            url: self.url.clone(),
+            endpoint: self.config.endpoint,
+            model: self.config.model.clone(),
+            body: answer?.text,
+        }))
+    }
+
+    fn in_flight(&self) -> usize {
+        self.config.in_flight
+    }
+
+    fn settings(&self) -> Option<&Value> {
+        self.settings.as_ref()
+    }
+
+    fn price(&self) -> Option<Price> {
+        self.config.price
+    }
+}
+
+fn tokens_of(bytes: usize) -> u64 {
+    bytes.div_ceil(BYTES_PER_TOKEN) as u64
 }

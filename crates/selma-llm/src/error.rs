@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use selma_durable::DurableError;
 use selma_rouge::RougeError;
 
+use crate::RequestHash;
+
 /// Everything that can go wrong here. No variant ever carries an API key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -157,5 +159,77 @@ pub enum LlmError {
     NoPrompts {
         /// The folder.
         path: PathBuf,
+    },
+    /// The file that should hold the API key holds none, or more than one line.
+    #[error("{} holds no API key on a single line", path.display())]
+    KeyFile {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The next request might exceed the client's budget, and was not sent.
+    #[error(
+        "the budget of {limit} {unit} is used up: {used} are used, and what is asked next is expected to take {expected}"
+    )]
+    Budget {
+        /// What is counted: tokens or money.
+        unit: &'static str,
+        /// How much is used.
+        used: f64,
+        /// How much the next request and those on their way are expected to use.
+        expected: f64,
+        /// How much may be used.
+        limit: f64,
+    },
+    /// A journal that is replayed has no answer to a request.
+    #[error("{} has no answer of model '{model}' to request {index} ({hash}), which begins: {excerpt:?}", path.display())]
+    NotRecorded {
+        /// The journal.
+        path: PathBuf,
+        /// The model that would have been asked.
+        model: String,
+        /// Number of the request in its run, from 0.
+        index: u64,
+        /// The hash under which it would be recorded.
+        hash: RequestHash,
+        /// The beginning of its text.
+        excerpt: String,
+    },
+    /// A JSON schema is none, or says something that cannot be checked here.
+    #[error("schema '{name}', {path}: {reason}")]
+    Schema {
+        /// Name of the schema.
+        name: String,
+        /// Place in it, as a JSON pointer.
+        path: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The model was asked for JSON twice and gave none that fits.
+    #[error("model '{model}' gave no JSON of form '{schema}': {reason}; it answered: {excerpt}")]
+    Json {
+        /// The model that was asked.
+        model: String,
+        /// Name of the schema.
+        schema: String,
+        /// What is wrong with the second answer, with the path of the field in question.
+        reason: String,
+        /// The beginning of the second answer.
+        excerpt: String,
+    },
+    /// A model answered more or fewer requests than it was given together.
+    #[error("expected responses to {expected} requests, found {found}")]
+    Count {
+        /// Requests.
+        expected: usize,
+        /// Responses.
+        found: usize,
+    },
+    /// The observer asked to stop. What was answered so far is in the journal, if there is one.
+    #[error("stopped after {answered} of {total} answers")]
+    Stopped {
+        /// Requests answered so far.
+        answered: usize,
+        /// Requests in all.
+        total: usize,
     },
 }

@@ -1,66 +1,18 @@
 //! [`OpenAiClient`] against a loopback server that behaves and misbehaves as real ones do.
 
-#![allow(
-    clippy::unwrap_used,
-    reason = "helpers of tests fail by panicking, as tests do"
-)]
+mod common;
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
-use std::ops::ControlFlow;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use selma_http::loopback::{self, Act, Seen};
+use common::{GOOD, KEY, Server, ask, hi, http, ok};
+use selma_http::loopback::Act;
 use selma_llm::{
-    ChatModel, ChatRequest, ChatResponse, Endpoint, Journal, LlmError, Message, OpenAiClient,
-    OpenAiConfig, PromptConfig, PromptGenerator, SecretString, Skill,
+    ChatModel, ChatRequest, Endpoint, FinishReason, Journal, LlmError, Message, OpenAiClient,
+    OpenAiConfig,
 };
-
-const KEY: &str = "sk-very-secret-0123456789";
-const GOOD: &str = r#"{"model":"served","choices":[{"index":0,"message":{"role":"assistant","content":"4. A dog."},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":4,"total_tokens":13}}"#;
-
-fn http(status: &str, headers: &str, body: &str) -> Act {
-    Act::answer(status, headers, body.as_bytes())
-}
-
-fn ok(body: &str) -> Act {
-    http("200 OK", "Content-Type: application/json\r\n", body)
-}
-
-/// A server that is asked as a language model.
-struct Server(loopback::Server);
-
-impl Server {
-    /// Serves one connection after the other; the last act is repeated.
-    fn new(acts: Vec<Act>) -> Self {
-        Self(loopback::Server::scripted(acts))
-    }
-
-    fn config(&self) -> OpenAiConfig {
-        let mut config = OpenAiConfig::new(format!("{}/v1", self.0.url()), "asked");
-        config.backoff_s = 0.001;
-        config.backoff_cap_s = 0.002;
-        config.timeout_s = 20.0;
-        config.max_retries = 2;
-        config
-    }
-
-    fn client(&self) -> OpenAiClient {
-        let key = SecretString::from(KEY);
-        OpenAiClient::with_key(self.config(), Some(key)).unwrap()
-    }
-
-    fn seen(&self) -> Vec<Seen> {
-        self.0.seen()
-    }
-}
-
-fn ask(server: &Server) -> Result<ChatResponse, LlmError> {
-    server
-        .client()
-        .complete(&ChatRequest::new(vec![Message::user("hi")]))
-}
 
 #[test]
 fn a_good_answer() {
@@ -123,6 +75,7 @@ fn passing_failures_are_tried_again() {
         ),
         http("503 Service Unavailable", "Retry-After: soon\r\n", ""),
         http("408 Request Timeout", "", ""),
+        ok(r#"{"error":{"message":"upstream is down","code":502}}"#),
         http("409 Conflict", "", ""),
         http("404 Not Found", "x-should-retry: true\r\n", "loading"),
         Act::Hang,
@@ -199,8 +152,16 @@ fn final_failures_are_not_tried_again() {
             "sent an answer that cannot be read: it is not JSON (expected value at line 1 column 1); it begins: <html> <title>Login</title></html>",
         ),
         (
+            ok(&"[".repeat(100_000)),
+            "it is not JSON (recursion limit exceeded at line 1 column 128)",
+        ),
+        (
             ok(""),
             "it is not JSON (EOF while parsing a value at line 1 column 0)",
+        ),
+        (
+            ok(r#"{"choices": [], "usage": {"prompt_tokens": 1}}"#),
+            "sent an answer that cannot be read: `choices` is empty",
         ),
         (
             ok(r#"{"choices": {"0": "a"}}"#),
@@ -211,8 +172,12 @@ fn final_failures_are_not_tried_again() {
             "expected `choices[1].message.content` to be a text, found nothing",
         ),
         (
-            ok(r#"{"error":{"message":"upstream is down","code":502}}"#),
+            ok(r#"{"error":{"message":"upstream is down","code":"down"}}"#),
             "the server reports an error: upstream is down",
+        ),
+        (
+            ok(r#"{"error":{"message":"no such model","code":404}}"#),
+            "answered status 404 after 1 attempt(s): no such model",
         ),
     ] {
         let server = Server::new(vec![act]);
@@ -240,9 +205,12 @@ fn patience_has_an_end() {
 #[test]
 fn slow_answers_time_out() {
     let head = b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"choices\"".to_vec();
+    let whole = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{GOOD}");
     for act in [
         Act::Stall(Vec::new(), Duration::from_secs(3)),
         Act::Stall(head, Duration::from_secs(3)),
+        // Each byte is in time, all of them are not.
+        Act::Drip(whole.into_bytes(), 1, Duration::from_millis(20)),
     ] {
         let server = Server::new(vec![act]);
         let mut config = server.config();
@@ -250,15 +218,80 @@ fn slow_answers_time_out() {
         config.max_retries = 0;
         let client = OpenAiClient::new(config).unwrap();
         let start = Instant::now();
-        let error = client
-            .complete(&ChatRequest::new(vec![Message::user("hi")]))
-            .unwrap_err();
+        let error = client.complete(&hi()).unwrap_err();
         assert!(start.elapsed() < Duration::from_secs(2));
         assert!(
             matches!(error, LlmError::Transport { attempts: 1, .. }),
             "{error}"
         );
         assert!(error.to_string().contains("timeout"), "{error}");
+    }
+}
+
+#[test]
+fn a_slow_answer_in_time_is_read() {
+    let whole = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{GOOD}");
+    let server = Server::new(vec![Act::Drip(
+        whole.into_bytes(),
+        40,
+        Duration::from_millis(5),
+    )]);
+    assert_eq!(ask(&server).unwrap().text(), Some("4. A dog."));
+}
+
+#[test]
+fn an_endless_answer_is_given_up() {
+    let head = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"choices\":[";
+    let server = Server::new(vec![Act::Endless(
+        head.as_bytes().to_vec(),
+        b"{\"message\":{\"content\":\"\"}},".repeat(100),
+    )]);
+    let mut config = server.config();
+    config.max_answer_bytes = 100_000;
+    let client = OpenAiClient::new(config).unwrap();
+    let error = client.complete(&hi()).unwrap_err().to_string();
+    let expected =
+        r#"cannot be read: it is longer than 100000 bytes; it begins: {"choices":[{"message""#;
+    assert!(error.contains(expected), "{error}");
+    assert_eq!(server.seen().len(), 1);
+}
+
+#[test]
+fn what_servers_call_their_answers_does_not_matter() {
+    for headers in [
+        "",
+        "Content-Type: text/html\r\n",
+        "Content-Type: text/event-stream; charset=latin-1\r\n",
+        "Content-Type: \r\n",
+    ] {
+        for status in ["200 OK", "201 Created"] {
+            let server = Server::new(vec![http(status, headers, GOOD)]);
+            assert_eq!(ask(&server).unwrap().text(), Some("4. A dog."), "{headers}");
+        }
+    }
+    // Bytes that are no text are replaced, the rest is read.
+    let mut odd = GOOD.as_bytes().to_vec();
+    let dog = GOOD.find("dog").unwrap();
+    odd[dog] = 0xff;
+    let server = Server::new(vec![Act::answer("200 OK", "", &odd)]);
+    assert_eq!(ask(&server).unwrap().text(), Some("4. A \u{fffd}og."));
+}
+
+#[test]
+fn answers_that_leave_things_out_are_read() {
+    for (reason, expected) in [
+        ("null", FinishReason::Other(String::new())),
+        ("\"\"", FinishReason::Other(String::new())),
+        ("\"eos\"", FinishReason::Other("eos".to_owned())),
+        ("\"length\"", FinishReason::Length),
+    ] {
+        let body = format!(
+            r#"{{"choices":[{{"index":3,"message":{{"content":"b"}}}},{{"index":1,"message":{{"content":"a"}},"finish_reason":{reason}}}]}}"#
+        );
+        let server = Server::new(vec![ok(&body)]);
+        let response = ask(&server).unwrap();
+        assert_eq!((response.text(), response.usage), (Some("a"), None));
+        assert_eq!(response.choices[0].finish_reason, expected);
     }
 }
 
@@ -305,82 +338,6 @@ fn a_server_without_tls_behind_an_https_address() {
         matches!(error, LlmError::Transport { attempts: 1, .. }),
         "{error}"
     );
-}
-
-#[test]
-fn the_key_is_shown_nowhere() {
-    let echo = format!(r#"{{"error":{{"message":"bad key {KEY}, sorry"}}}}"#);
-    let choice =
-        format!(r#"{{"model":"{KEY}","choices":[{{"message":{{"content":"4. A {KEY} dog."}}}}]}}"#);
-    let wrong = format!(r#"{{"choices":[{{"message":{{"content":7}},"x":"{KEY}"}}]}}"#);
-    let padded = format!("{}{KEY}", "x".repeat(290));
-    for act in [
-        http("401 Unauthorized", "", &echo),
-        http("500 Internal Server Error", "", &format!("<p>{KEY}</p>")),
-        http("500 Internal Server Error", "", &padded),
-        ok(&wrong),
-        ok(&echo),
-        ok(&format!("<p>{KEY}</p>")),
-    ] {
-        let server = Server::new(vec![act]);
-        let error = ask(&server).unwrap_err();
-        let shown = format!("{error} {error:?} {error:#?}");
-        assert!(!shown.contains("sk-very"), "{shown}");
-    }
-
-    let server = Server::new(vec![ok(&choice)]);
-    let client = server.client();
-    assert!(!format!("{client:?} {client:#?}").contains("sk-very"));
-    let config = PromptConfig {
-        count: 1,
-        ..PromptConfig::default()
-    };
-    let generator = PromptGenerator::new(Skill::builtin("coco").unwrap(), config).unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("journal.jsonl");
-    let mut journal = Journal::open(&path).unwrap();
-    let made = generator
-        .run(&client, Some(&mut journal), &mut |_| {
-            ControlFlow::Continue(())
-        })
-        .unwrap();
-    assert_eq!(made.prompts[0].text, "A [key] dog.");
-    assert!(!std::fs::read_to_string(&path).unwrap().contains("sk-very"));
-
-    // A placeholder key is no secret, and must not eat words of the answer.
-    let server = Server::new(vec![ok(GOOD)]);
-    let client = OpenAiClient::with_key(server.config(), Some(SecretString::from("dog"))).unwrap();
-    let response = client
-        .complete(&ChatRequest::new(vec![Message::user("hi")]))
-        .unwrap();
-    assert_eq!(response.text(), Some("4. A dog."));
-}
-
-#[test]
-fn keys_come_from_the_named_variable() {
-    // Cargo sets this one for every test.
-    let server = Server::new(vec![ok(GOOD)]);
-    let mut config = server.config();
-    config.api_key_env = Some("CARGO_PKG_NAME".to_owned());
-    let client = OpenAiClient::new(config.clone()).unwrap();
-    client
-        .complete(&ChatRequest::new(vec![Message::user("hi")]))
-        .unwrap();
-    let head = server.seen()[0].head.to_lowercase();
-    assert!(
-        head.contains("authorization: bearer selma-llm\r\n"),
-        "{head}"
-    );
-
-    config.api_key_env = Some("SELMA_LLM_NO_SUCH_KEY".to_owned());
-    let error = OpenAiClient::new(config.clone()).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "environment variable SELMA_LLM_NO_SUCH_KEY holds no API key"
-    );
-    let error = OpenAiClient::with_key(config, Some(SecretString::from("sk-\nvery"))).unwrap_err();
-    assert!(matches!(error, LlmError::KeyInvalid));
-    assert!(!format!("{error} {error:?}").contains("very"));
 }
 
 #[test]

@@ -57,11 +57,7 @@ impl ChatModel for GrammarModel {
             let mut rng = ChaCha8Rng::seed_from_u64(seed(&text, request.seed, index));
             let (text, finish_reason) = finished(&write::answer(&brief, &mut rng), request);
             usage.completion_tokens += tokens(&text);
-            choices.push(Choice {
-                index: choices.len(),
-                text,
-                finish_reason,
-            });
+            choices.push(Choice::new(choices.len(), text, finish_reason));
         }
         Ok(ChatResponse {
             model: self.name().to_owned(),

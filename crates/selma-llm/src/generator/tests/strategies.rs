@@ -307,6 +307,7 @@ fn every_choice_may_be_json() {
         index: 1,
         text: "```json\n[\"Two cups.\"]\n```".to_owned(),
         finish_reason: FinishReason::Stop,
+        logprobs: None,
     });
     let made = generator(count(2))
         .run(&Parrot(response), None, &mut quiet)

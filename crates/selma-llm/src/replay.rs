@@ -1,0 +1,100 @@
+//! A model that only repeats what it once said: [`Replay`].
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::Value;
+
+use crate::{ChatModel, ChatRequest, ChatResponse, Journal, LlmError, RequestHash};
+
+/// A [`ChatModel`] that answers from a journal and asks nobody. The journal is only read.
+///
+/// For code that takes a model and no journal. Where a journal is taken, [`Journal::replay`] does the same.
+#[derive(Debug)]
+pub struct Replay {
+    journal: Journal,
+    name: String,
+    settings: Option<Value>,
+    next: AtomicU64,
+}
+
+impl Replay {
+    /// Answers in the place of `model`, which is not asked; an [`OpenAiClient`](crate::OpenAiClient) made without a key will
+    /// do. The first call is taken for the run's request number 0, the next for number 1, and so on.
+    ///
+    /// # Errors
+    /// Those of [`Journal::replay`].
+    pub fn open(path: &Path, model: &dyn ChatModel) -> Result<Self, LlmError> {
+        Ok(Self {
+            journal: Journal::replay(path)?,
+            name: model.name().to_owned(),
+            settings: model.settings().cloned(),
+            next: AtomicU64::new(0),
+        })
+    }
+}
+
+impl ChatModel for Replay {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// # Errors
+    /// [`LlmError::NotRecorded`] if the journal has no answer to this request at this place of the run.
+    fn complete(&self, request: &ChatRequest) -> Result<ChatResponse, LlmError> {
+        let index = self.next.fetch_add(1, Ordering::Relaxed);
+        let hash = RequestHash::new(self, index, request)?;
+        match self.journal.get(&hash) {
+            Some(response) => Ok(response.clone()),
+            None => Err(self.journal.not_recorded(self, index, request, hash)),
+        }
+    }
+
+    fn settings(&self) -> Option<&Value> {
+        self.settings.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Message;
+
+    struct Upper;
+
+    impl ChatModel for Upper {
+        fn name(&self) -> &str {
+            "upper"
+        }
+
+        fn complete(&self, request: &ChatRequest) -> Result<ChatResponse, LlmError> {
+            Ok(ChatResponse::single("upper", request.text().to_uppercase()))
+        }
+    }
+
+    fn ask(text: &str) -> ChatRequest {
+        ChatRequest::new(vec![Message::user(text)])
+    }
+
+    #[test]
+    fn what_was_said_is_said_again_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal.jsonl");
+        let mut journal = Journal::open(&path).unwrap();
+        for (index, text) in (0..).zip(["a", "b"]) {
+            journal.complete(&Upper, index, &ask(text)).unwrap();
+        }
+        // It is read while another process may still write it.
+        let replay = Replay::open(&path, &Upper).unwrap();
+        assert_eq!(replay.name(), "upper");
+        assert_eq!(replay.complete(&ask("a")).unwrap().text(), Some("A"));
+        assert_eq!(replay.complete(&ask("b")).unwrap().text(), Some("B"));
+        let error = replay.complete(&ask("c")).unwrap_err().to_string();
+        let start = format!(
+            "{} has no answer of model 'upper' to request 2 (",
+            path.display()
+        );
+        assert!(error.starts_with(&start), "{error}");
+        assert!(error.ends_with("\"c\""), "{error}");
+    }
+}
