@@ -5,7 +5,9 @@ mod common;
 use std::fs;
 
 use common::Selma;
+use selma_http::loopback::{Act, Server};
 use selma_llm::{GenerationReport, read_prompts, read_rejected};
+use serde_json::{Value, json};
 
 const MINI: &str = "prompts --mini --count 30 --skill coco --skill count_bench --out out";
 
@@ -125,4 +127,169 @@ fn wrong_flags_are_explained() {
         .run("prompts --mini --count 5 --threshold 2 --out out")
         .misused(&["--threshold"]);
     assert!(selma.names().is_empty());
+}
+
+#[test]
+fn answers_are_replayed_without_a_server() {
+    let selma = Selma::new();
+    let prompts = selma_mini_server();
+    let url = format!("--llm {}/v1 --model m", prompts.url());
+    let write = format!("prompts {url} --skill coco --count 5 --out out");
+    selma.run(&write).ok();
+    let whole = selma.read("out/coco.jsonl");
+    let asked = prompts.seen().len();
+    fs::remove_file(selma.path("out/coco.jsonl")).unwrap();
+    let ended = selma.run(&format!("{write} --replay")).ok();
+    assert_eq!(selma.read("out/coco.jsonl"), whole);
+    assert_eq!(prompts.seen().len(), asked);
+    assert!(ended.text().contains("distinct_2"), "{}", ended.text());
+    // Another seed asks other things, which were never answered.
+    selma
+        .run(&format!("{write} --replay --seed 1"))
+        .failed(&["coco.journal.jsonl has no answer of model 'm' to request 0"]);
+    selma
+        .run(&format!(
+            "prompts {url} --skill coco --count 5 --out none --replay"
+        ))
+        .failed(&["none/coco.journal.jsonl", "No such file"]);
+    assert_eq!(selma.names(), ["out"]);
+    // The same server, as a file describes it.
+    let toml = format!(
+        "base_url = \"{}/v1\"\nmodel = \"m\"\n[price]\ninput_per_million = 1.0\noutput_per_million = 2.0\n",
+        prompts.url()
+    );
+    selma.write("server.toml", &toml);
+    let ended = selma
+        .run("prompts --llm-config server.toml --skill coco --count 5 --out priced")
+        .ok();
+    assert_eq!(selma.read("priced/coco.jsonl"), whole);
+    let cost = ended.text().lines().find(|line| line.starts_with("cost"));
+    assert!(
+        cost.is_some_and(|cost| !cost.ends_with('-')),
+        "{}",
+        ended.text()
+    );
+    selma.write("server.toml", toml.replace("model", "modle"));
+    selma
+        .run("prompts --llm-config server.toml --count 5 --out no")
+        .failed(&["server.toml is no description of a server", "modle"]);
+}
+
+/// A server that writes a numbered list, each caption another one.
+fn selma_mini_server() -> Server {
+    let things = [
+        "kite", "purse", "boat", "lamp", "goat", "drum", "fence", "piano",
+    ];
+    let list: String = (4..)
+        .zip(things)
+        .map(|(number, thing)| {
+            format!(
+                "{number}. A {thing} that nobody else has painted {number} times in {thing} town\n"
+            )
+        })
+        .collect();
+    let answer = json!({
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": list}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 100, "completion_tokens": 50},
+    });
+    let body = answer.to_string();
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    Server::scripted(vec![Act::Send((head + &body).into_bytes())])
+}
+
+#[test]
+fn strategies_and_limits_are_chosen_by_flags() {
+    let selma = Selma::new();
+    let server = selma_mini_server();
+    let write = format!(
+        "prompts --llm {}/v1 --model m --skill coco --count 5",
+        server.url()
+    );
+    selma.write("block.txt", "piano\nlamp\n");
+    selma
+        .run(&format!(
+            "{write} --out out --strategy taxonomy --block-list block.txt"
+        ))
+        .ok();
+    let asked = server.seen();
+    assert!(asked[0].body.contains("topic"), "{}", asked[0].body);
+    let kept = String::from_utf8(selma.read("out/coco.jsonl")).unwrap();
+    assert!(!kept.contains("lamp") && kept.contains("goat"), "{kept}");
+    selma
+        .run(&format!("{write} --out out --strategy guess"))
+        .misused(&["--strategy", "selma-official"]);
+    selma.write("block.txt", "a\n\u{1}\n");
+    selma
+        .run(&format!("{write} --out out --block-list missing.txt"))
+        .failed(&["missing.txt"]);
+}
+
+#[test]
+fn folders_of_prompts_are_set_side_by_side_and_looked_at() {
+    let selma = Selma::new();
+    for (seed, out) in [(0, "one"), (1, "two")] {
+        selma
+            .run(&format!(
+                "prompts --mini --count 12 --skill coco --seed {seed} --out {out}"
+            ))
+            .ok();
+    }
+    let ended = selma.run("prompts compare one two").ok();
+    let head = ended.text().lines().nth(1).unwrap();
+    assert!(
+        head.contains("one") && head.contains("two"),
+        "{}",
+        ended.text()
+    );
+    assert!(ended.text().contains("coverage.color"));
+    let told = selma.run("prompts compare one two --json").ok();
+    let told: Value = serde_json::from_str(told.text()).unwrap();
+    assert_eq!(told["coco"][1]["prompts"], 12);
+    fs::create_dir(selma.path("people")).unwrap();
+    selma.write(
+        "people/coco.jsonl",
+        "{\"id\":\"coco-000000\",\"skill\":\"coco\",\"text\":\"An old man and his daughter by Greg Rutkowski\"}\n",
+    );
+    let ended = selma.run("prompts bias people --list").ok();
+    for part in [
+        "male",
+        "daughter",
+        "named_person",
+        "Greg Rutkowski",
+        "coco-000000",
+    ] {
+        assert!(ended.text().contains(part), "{part}: {}", ended.text());
+    }
+    selma.run("prompts bias people --json").ok();
+    selma
+        .run("prompts compare one nowhere")
+        .failed(&["nowhere"]);
+    selma.run("prompts").misused(&["--count"]);
+}
+
+#[test]
+fn skills_are_listed_and_shown() {
+    let selma = Selma::new();
+    let ended = selma.run("skills").ok();
+    for name in ["coco", "whoops", "midjourney", "all"] {
+        assert!(
+            ended.text().lines().any(|line| line.starts_with(name)),
+            "{name}"
+        );
+    }
+    // What is shown can be used as it is.
+    let shown = selma.run("skills coco").ok();
+    selma.write("mine.toml", shown.text());
+    let described = selma.run("skills mine.toml").ok();
+    assert!(
+        described.text().starts_with("coco: "),
+        "{}",
+        described.text()
+    );
+    selma.run("skills cocoa").failed(&["cocoa", "coco"]);
+    selma.write("bad.toml", "name = \"x\"\n");
+    selma.run("skills bad.toml").failed(&["bad.toml"]);
 }

@@ -10,9 +10,19 @@ use selma_llm::{
 
 use crate::{RunEvent, RunObserver, SelmaError};
 
+/// Where a model's answers come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answers {
+    /// The journal has those to requests made before; the model is asked for the others.
+    New,
+    /// The journal has all of them; the model is not asked.
+    Recorded,
+}
+
 /// Has `model` write the prompts of the generator's skill into `folder`, which is made if need be.
 ///
-/// `SKILL.journal.jsonl` gets every raw answer at once, so that nothing is asked twice after an interruption;
+/// `SKILL.journal.jsonl` gets every raw answer at once, so that nothing is asked twice after an interruption (with
+/// `Answers::Recorded` it has to have all of them, and is only read);
 /// `SKILL.rejected.jsonl` the prompts left out and why, `SKILL.report.json` what the function returns, and
 /// `SKILL.jsonl`, which comes last, the prompts.
 ///
@@ -22,14 +32,20 @@ use crate::{RunEvent, RunObserver, SelmaError};
 pub fn write_skill(
     generator: &PromptGenerator,
     model: &dyn ChatModel,
+    answers: Answers,
     folder: &Path,
     observer: &mut RunObserver<'_>,
 ) -> Result<GenerationReport, SelmaError> {
     let skill = &generator.skill().name;
     let path = |ending: &str| folder.join(format!("{skill}.{ending}"));
-    create_folder(folder)?;
     let journal_path = path("journal.jsonl");
-    let mut journal = Journal::open(&journal_path)?;
+    let mut journal = match answers {
+        Answers::New => {
+            create_folder(folder)?;
+            Journal::open(&journal_path)?
+        }
+        Answers::Recorded => Journal::replay(&journal_path)?,
+    };
     let bytes = journal.repaired_bytes();
     if bytes > 0 {
         let path = &journal_path;

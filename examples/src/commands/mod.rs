@@ -20,6 +20,7 @@ mod report;
 mod resize;
 mod run;
 mod scheduler;
+mod skills;
 mod train;
 mod values;
 
@@ -30,7 +31,8 @@ use clap::Subcommand;
 pub enum Command {
     Run(run::Args),
     Pretrain(pretrain::Args),
-    Prompts(prompts::Args),
+    Prompts(Box<prompts::Args>),
+    Skills(skills::Args),
     Filter(filter::Args),
     Images(images::Args),
     Generate(Box<generate::Args>),
@@ -55,7 +57,8 @@ impl Command {
             Self::Images(args) => images::run(args),
             Self::Train(args) => train::run(args),
             Self::Report(args) => report::run(args),
-            Self::Prompts(args) => prompts::run(args),
+            Self::Prompts(args) => prompts::run(*args),
+            Self::Skills(args) => skills::run(args),
             Self::Filter(args) => filter::run(args),
             Self::Generate(args) => generate::run(*args),
             Self::Merge(args) => merge::run(args),

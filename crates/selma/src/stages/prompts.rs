@@ -5,7 +5,7 @@ use selma_mini::GrammarModel;
 use sha2::{Digest, Sha256};
 
 use crate::files::read_json;
-use crate::prompts::report_path;
+use crate::prompts::{Answers, report_path, write_skill as write_skill_files};
 use crate::{Run, RunEvent, RunObserver, SelmaError, Writer};
 
 /// Writes the prompts of every skill.
@@ -35,7 +35,8 @@ fn write_skill(
             ..run.recipe.prompts.settings.clone()
         };
         let generator = PromptGenerator::new(skill.clone(), config)?;
-        crate::prompts::write_skill(&generator, writer, &run.layout.prompts(), observer)?;
+        let folder = run.layout.prompts();
+        write_skill_files(&generator, writer, Answers::New, &folder, observer)?;
     }
     finished(observer, &skill.name, before)
 }
