@@ -4,9 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use selma_diffusion::presets::Preset;
+use selma_diffusion::single_file::SingleFile;
 use selma_diffusion::{Checkpoint, CheckpointOptions, ConfigSource};
 
 use crate::models;
+use crate::terminal::say;
 
 /// What to read instead of what the model says.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -53,8 +55,30 @@ impl ModelOptions {
             config: self.config.clone(),
             tokenizer: self.tokenizer.clone(),
         };
-        Ok(Checkpoint::open_with(self.locate(model)?, options)?)
+        let checkpoint = Checkpoint::open_with(self.locate(model)?, options)?;
+        tell_strays(&checkpoint);
+        Ok(checkpoint)
     }
+}
+
+/// Says which tensors of a single file are ignored without anything being known of them.
+fn tell_strays(checkpoint: &Checkpoint) {
+    let strays = checkpoint.single_file().map_or(&[][..], SingleFile::strays);
+    if strays.is_empty() {
+        return;
+    }
+    let shown: Vec<&str> = strays.iter().take(4).map(String::as_str).collect();
+    let more = if strays.len() > shown.len() {
+        ", .."
+    } else {
+        ""
+    };
+    say(format_args!(
+        "warning: {}: {} tensors are no part of the model and are ignored: {}{more}",
+        checkpoint.path().display(),
+        strays.len(),
+        shown.join(", ")
+    ));
 }
 
 /// A folder that is there goes before a name.

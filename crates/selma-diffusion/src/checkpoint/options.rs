@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 
+use super::Located;
 use crate::DiffusionError;
 use crate::config::read_json;
 use crate::presets::Preset;
@@ -11,11 +12,12 @@ use crate::presets::Preset;
 /// What to read instead of what a checkpoint says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CheckpointOptions {
-    /// The variant of a folder's weight files, such as `fp16`.
+    /// The variant of a folder's weight files, such as `fp16`, of the components that have it; of the others the plain files
+    /// are taken, as diffusers does. One component must have it.
     pub variant: Option<String>,
     /// Configurations that go before those of the checkpoint.
     pub config: Option<ConfigSource>,
-    /// A tokenizer's folder, or a pipeline's folder with one.
+    /// A tokenizer's folder, which then serves both text encoders of SDXL, or a pipeline's folder with one or two.
     pub tokenizer: Option<PathBuf>,
 }
 
@@ -29,18 +31,21 @@ pub enum ConfigSource {
 }
 
 impl ConfigSource {
-    /// The configuration of a component, if this has one.
+    /// The configuration of a component and where it stands, if this has one.
     pub(super) fn config<C: DeserializeOwned>(
         &self,
         name: &str,
         published: impl Fn(Preset) -> Option<C>,
-    ) -> Result<Option<C>, DiffusionError> {
+    ) -> Result<Option<Located<C>>, DiffusionError> {
         match self {
-            Self::Preset(preset) => Ok(published(*preset)),
+            Self::Preset(preset) => {
+                let place = PathBuf::from(preset.name());
+                Ok(published(*preset).map(|config| (config, place)))
+            }
             Self::Folder(folder) => {
                 let path = folder.join(name).join("config.json");
                 if path.is_file() {
-                    Ok(Some(read_json(&path)?))
+                    Ok(Some((read_json(&path)?, path)))
                 } else {
                     Ok(None)
                 }

@@ -38,10 +38,10 @@ pub struct StableDiffusion {
     pub vae: AutoencoderKL,
     /// Configuration of the VAE.
     pub vae_config: AutoencoderKLConfig,
-    /// Tiles for the VAE, which then also takes pictures one by one. None: all pictures at once, as a whole.
+    /// Tiles for the VAE, which takes pictures one by one. None: each as a whole.
     pub vae_tiling: Option<VaeTiling>,
-    /// The scheduler that the checkpoint names.
-    pub scheduler: SchedulerKind,
+    /// The scheduler that the checkpoint names, if that is implemented; see [`scheduler_for`](Self::scheduler_for).
+    pub scheduler: Option<SchedulerKind>,
     /// Its configuration, from which every other scheduler is built, too.
     pub scheduler_config: SchedulerConfig,
     device: Device,
@@ -68,7 +68,8 @@ impl StableDiffusion {
         checkpoint: &Checkpoint,
         device: &Device,
     ) -> Result<Self, DiffusionError> {
-        let (scheduler, scheduler_config) = checkpoint.scheduler()?;
+        checkpoint.require_agreement()?;
+        let scheduler_config = checkpoint.scheduler_config()?;
         let unet = checkpoint.unet(device)?;
         let vae = checkpoint.vae(device)?;
         let text_encoder = TextEncoder {
@@ -91,12 +92,28 @@ impl StableDiffusion {
             vae: vae.model,
             vae_config: vae.config,
             vae_tiling: None,
-            scheduler,
+            scheduler: scheduler_config.kind().ok(),
             scheduler_config,
             device: device.clone(),
             dtype: FloatDType::F32,
             vae_dtype: FloatDType::F32,
         })
+    }
+
+    /// The scheduler of a request: the one that is asked for, or the checkpoint's own.
+    ///
+    /// # Errors
+    ///
+    /// [`SchedulerError::NotImplemented`](crate::schedulers::SchedulerError::NotImplemented) if none is asked for and the
+    /// checkpoint's own is not implemented.
+    pub fn scheduler_for(
+        &self,
+        asked: Option<SchedulerKind>,
+    ) -> Result<SchedulerKind, DiffusionError> {
+        match asked.or(self.scheduler) {
+            Some(kind) => Ok(kind),
+            None => Ok(self.scheduler_config.kind()?),
+        }
     }
 
     /// The device of all components.
