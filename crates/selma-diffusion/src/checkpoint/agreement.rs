@@ -8,21 +8,26 @@ use crate::config::ConfigError;
 use crate::models::{AutoencoderKLConfig, ClipTextConfig, TimeIds, UNet2DConditionModelConfig};
 
 impl Checkpoint {
-    /// Compares the configurations of the components with each other: channels of the latents, widths of the texts, and the
-    /// added conditions of SDXL.
+    /// Checks the configurations of the components, and compares them with each other: channels of the latents, widths of the
+    /// texts, and the added conditions of SDXL.
     ///
     /// # Errors
     ///
-    /// [`ConfigError::InvalidIn`] of the UNet's file, which names the other file and its field too; or files are missing or
-    /// damaged.
+    /// [`ConfigError::InvalidIn`]: a configuration cannot be used, or the UNet's contradicts another, whose file and field are
+    /// named too; or files are missing or damaged.
     pub fn require_agreement(&self) -> Result<(), DiffusionError> {
         let mut texts = vec![self.text_encoder_config()?];
         if self.xl {
             texts.push(self.text_encoder_2_config()?);
         }
         let (unet, path) = self.unet_config()?;
-        let agreement = agree(&unet, &texts, &self.vae_config()?);
-        Ok(agreement.map_err(|error| error.in_file(&path))?)
+        let vae = self.vae_config()?;
+        for (text, path) in &texts {
+            text.validate().map_err(|error| error.in_file(path))?;
+        }
+        unet.validate().map_err(|error| error.in_file(&path))?;
+        vae.0.validate().map_err(|error| error.in_file(&vae.1))?;
+        Ok(agree(&unet, &texts, &vae).map_err(|error| error.in_file(&path))?)
     }
 }
 

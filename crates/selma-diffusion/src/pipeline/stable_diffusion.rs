@@ -70,18 +70,23 @@ impl StableDiffusion {
     ) -> Result<Self, DiffusionError> {
         checkpoint.require_agreement()?;
         let scheduler_config = checkpoint.scheduler_config()?;
+        let tokenizer = checkpoint.tokenizer()?;
+        let tokenizer_2 = match checkpoint.is_xl() {
+            true => Some(checkpoint.tokenizer_2()?),
+            false => None,
+        };
         let unet = checkpoint.unet(device)?;
         let vae = checkpoint.vae(device)?;
         let text_encoder = TextEncoder {
-            tokenizer: checkpoint.tokenizer()?,
+            tokenizer,
             model: checkpoint.text_encoder(device)?.model,
         };
-        let text_encoder_2 = match checkpoint.is_xl() {
-            true => Some(TextEncoder {
-                tokenizer: checkpoint.tokenizer_2()?,
+        let text_encoder_2 = match tokenizer_2 {
+            Some(tokenizer) => Some(TextEncoder {
+                tokenizer,
                 model: checkpoint.text_encoder_2(device)?.model,
             }),
-            false => None,
+            None => None,
         };
         Ok(Self {
             text_encoder,
