@@ -12,6 +12,7 @@ use std::fs;
 use std::path::Path;
 
 use common::{Selma, copy_folder, expert, tiny_sd, tiny_sdxl};
+use safetensors::tensor::TensorView;
 use selma_diffusion::{Latents, png};
 use selma_lora::{Adapter, Dtype, Format, init};
 
@@ -222,6 +223,69 @@ fn fused_adapters_draw_the_same_picture() {
     .ok();
 }
 
+/// A full difference is no LoRA, and goes into the weights.
+#[test]
+fn adapters_of_other_kinds_draw_too() {
+    let selma = Selma::new();
+    adapter(&selma, "lora.safetensors", 3.0);
+    let adapter = Adapter::load(selma.path("lora.safetensors")).unwrap();
+    let (path, module) = adapter.modules.first_key_value().unwrap();
+    let delta = module.delta().unwrap();
+    let bytes: Vec<u8> = delta.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let view = TensorView::new(safetensors::Dtype::F32, vec![8, 8], &bytes).unwrap();
+    let key = format!("lora_{}.diff", path.replace('.', "_"));
+    let file = safetensors::serialize([(key, view)], None).unwrap();
+    selma.write("diff.safetensors", file);
+    for name in ["lora", "diff"] {
+        let ended = generate(
+            &selma,
+            &format!("--out {name}.png --adapter {name}.safetensors=0.7"),
+        );
+        assert!(ended.ok().stderr.contains("1 layers, weight 0.7"));
+    }
+    assert!(apart(&selma, "lora.png", "diff.png") <= 1);
+    let told = selma.run("inspect diff.png --json").ok();
+    let told: serde_json::Value = serde_json::from_str(told.text()).unwrap();
+    assert_eq!(
+        told.pointer("/settings/adapters/0/fused"),
+        Some(&true.into()),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_vae_from_elsewhere_is_used() {
+    let selma = Selma::new();
+    copy_folder(Path::new(&tiny_sd()), &selma.path("blind"));
+    fs::rename(selma.path("blind/vae"), selma.path("elsewhere")).unwrap();
+    generate(&selma, "--no-metadata --out own.png").ok();
+    let blind = "generate --steps 3 --model blind --no-metadata";
+    let prompt = ["--prompt", "a red circle"];
+    selma
+        .run_with(&format!("{blind} --vae elsewhere --out other.png"), &prompt)
+        .ok();
+    assert_eq!(selma.read("own.png"), selma.read("other.png"));
+    selma
+        .run_with(
+            "generate --steps 1 --model blind --vae elsewhere --out told.png",
+            &prompt,
+        )
+        .ok();
+    let told = selma.run("inspect told.png").ok();
+    let row = told.text().lines().find(|line| line.starts_with("VAE"));
+    assert!(
+        row.is_some_and(|row| row.contains("elsewhere (sha256 ")),
+        "{}",
+        told.text()
+    );
+    selma
+        .run_with(&format!("{blind} --out none.png"), &prompt)
+        .failed(&["blind/vae/config.json"]);
+    selma
+        .run_with(&format!("{blind} --vae nowhere --out none.png"), &prompt)
+        .failed(&["the VAE: nowhere does not exist"]);
+}
+
 #[test]
 fn what_a_text_encoder_does_not_see_is_told() {
     let selma = Selma::new();
@@ -352,6 +416,15 @@ fn an_adapter_that_does_not_fit_is_an_error() {
             &[&tiny_sd(), "--adapter", &expert('a')],
         )
         .failed(&["expert_a.safetensors does not fit", "tiny-sd", "unet."]);
+    // What it was made for is told where that is known.
+    let path = "unet.down_blocks.2.attentions.0.transformer_blocks.5.attn1.to_q";
+    let module = init::gaussian(path, &[1280, 1280], 1, 1.0, 0).unwrap();
+    Adapter::new([(path.to_owned(), module)])
+        .save(selma.path("xl.safetensors"), Format::Kohya, Dtype::F16)
+        .unwrap();
+    generate(&selma, "--out a.png --adapter xl.safetensors")
+        .failed(&["xl.safetensors, an adapter for sdxl, does not fit"]);
+    fs::remove_file(selma.path("xl.safetensors")).unwrap();
     generate(&selma, "--out a.png --adapter no.safetensors")
         .failed(&["no.safetensors", "No such file"]);
     assert!(selma.names().is_empty());

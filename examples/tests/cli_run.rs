@@ -393,6 +393,28 @@ fn the_stages_are_commands_of_their_own() {
         selma.read("expert/adapter.safetensors"),
         selma.read("again/adapter.safetensors")
     );
+    // Everything that makes pictures other ones is in their provenance.
+    let styled = "--negative blue --width 32 --height 32 --adapter expert/adapter.safetensors=0.5 --dtype f16 \
+        --scheduler-config timestep_spacing=trailing";
+    selma.run(&format!("{draw} styled {styled}")).ok();
+    let styled = Dataset::open(selma.path("styled")).unwrap();
+    let provenance = styled.iter().next().unwrap().provenance.as_ref().unwrap();
+    assert_eq!(provenance.negative_prompt.as_deref(), Some("blue"));
+    assert_eq!((provenance.width, provenance.height), (32, 32));
+    assert!(provenance.adapters[0].ends_with("=0.5"));
+    selma
+        .run(&format!(
+            "{draw} styled --width 64 --height 64 --negative blue"
+        ))
+        .failed(&["styled", "another model, seed or setting"]);
+    let long = format!("{}end", "red ".repeat(80));
+    let row = format!("{{\"id\":\"a\",\"skill\":\"s\",\"text\":\"{long}\"}}\n");
+    let rows = row.clone() + &row.replace("\"a\"", "\"b\"");
+    selma.write("long.jsonl", rows);
+    let told = selma
+        .run("images --model model --prompts long.jsonl --steps 2 --batch-size 1 --out long")
+        .ok();
+    assert_eq!(told.stderr.matches("cut off").count(), 1, "{}", told.stderr);
     let finished = files(&selma.path("expert"));
     selma.run(&format!("{train} expert")).ok();
     selma

@@ -5,8 +5,9 @@ mod common;
 
 use burn::tensor::FloatDType;
 use common::{device, draw, fixture, relative_error, tiny};
+use ndarray::ArrayD;
 use selma_diffusion::{StableDiffusion, TextToImage};
-use selma_lora::{Adapter, init};
+use selma_lora::{Adapter, AdapterFile, Format, Source, Update, init};
 
 /// Rounding of weights instead of outputs, through four steps.
 const TOLERANCE: f32 = 1e-4;
@@ -108,4 +109,52 @@ fn adapters_work_in_half_precision() {
         half.fuse();
         assert!(relative_error(&latents(&half), &full) < 0.05);
     }
+}
+
+/// Updates of other kinds go into the weights, beside LoRAs that are in them or not.
+#[test]
+fn updates_of_every_kind_come_and_go() {
+    let mut pipeline = tiny();
+    let base = latents(&pipeline);
+    let lora = adapter(1);
+    let dense = |path: &String| {
+        let delta = lora.modules[path].delta().unwrap();
+        (path.clone(), Update::full(delta.into_dyn()).unwrap())
+    };
+    let file = |updates| AdapterFile {
+        updates,
+        metadata: Default::default(),
+        source: Source {
+            path: Default::default(),
+            sha256: String::new(),
+            format: Format::Kohya,
+            dtypes: Default::default(),
+        },
+    };
+    let whole = file(lora.modules.keys().map(dense).collect());
+    pipeline.attach(&lora, "lora", 0.5).unwrap();
+    let beside = latents(&pipeline);
+    pipeline.detach("lora");
+    // The same update as a full difference.
+    pipeline.attach(&whole, "dense", 0.5).unwrap();
+    assert!(relative_error(&latents(&pipeline), &beside) < TOLERANCE);
+    assert_eq!(pipeline.set_adapter_weight("dense", 0.0), 2);
+    assert_eq!(latents(&pipeline), base);
+    pipeline.set_adapter_weight("dense", 0.25);
+    pipeline.attach(&lora, "lora", 0.25).unwrap();
+    assert!(relative_error(&latents(&pipeline), &beside) < TOLERANCE);
+    assert_eq!(pipeline.fuse(), 2);
+    assert!(relative_error(&latents(&pipeline), &beside) < TOLERANCE);
+    assert_eq!(pipeline.unfuse(), 2);
+    assert!(relative_error(&latents(&pipeline), &beside) < TOLERANCE);
+    pipeline.detach("dense");
+    pipeline.detach("lora");
+    assert_eq!(latents(&pipeline), base);
+    // An update that does not fit leaves nothing, neither do those before it.
+    let mut misfit = whole;
+    let wrong = Update::full(ArrayD::ones(vec![3, 3])).unwrap();
+    misfit.updates.insert("unet.conv_in".to_owned(), wrong);
+    let error = pipeline.attach(&misfit, "misfit", 1.0).unwrap_err();
+    assert!(error.to_string().contains("unet.conv_in"), "{error}");
+    assert_eq!(latents(&pipeline), base);
 }

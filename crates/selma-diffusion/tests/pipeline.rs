@@ -11,15 +11,18 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::ops::ControlFlow;
 
 use burn::tensor::FloatDType;
-use common::{device, fixture, folders, relative_error, tiny};
+use common::{device, files, fixture, folders, relative_error, tiny};
 use selma_diffusion::image::to_tensor;
 use selma_diffusion::pipeline::{Latents, MicroConditioning};
 use selma_diffusion::schedulers::SchedulerKind;
 use selma_diffusion::weights::Weights;
-use selma_diffusion::{DiffusionError, StableDiffusion, TextToImage};
+use selma_diffusion::{
+    Checkpoint, CheckpointOptions, ConfigSource, DiffusionError, StableDiffusion, TextToImage,
+};
 use serde_json::Value;
 
 /// After a full loop; rounding is amplified from step to step.
@@ -201,6 +204,9 @@ fn half_precision_stays_close() {
             .generate(&request, &mut |_| ControlFlow::Continue(()))
             .unwrap();
         for (dtype, tolerance) in [(FloatDType::F16, 0.02), (FloatDType::BF16, 0.2)] {
+            if !device().supports_dtype(dtype) {
+                continue;
+            }
             let half = pipeline.clone().with_dtype(dtype);
             let half = half
                 .generate(&request, &mut |_| ControlFlow::Continue(()))
@@ -225,10 +231,101 @@ fn the_vae_of_sdxl_stays_in_f32_where_f16_would_overflow() {
         pipeline.vae_dtype()
     };
     let (half, brain, single) = (FloatDType::F16, FloatDType::BF16, FloatDType::F32);
-    assert_eq!(vae_dtype("tiny-sdxl", true, half), single);
-    assert_eq!(vae_dtype("tiny-sdxl", false, half), half);
-    assert_eq!(vae_dtype("tiny-sdxl", true, brain), brain);
-    assert_eq!(vae_dtype("tiny-sd", true, half), half);
+    for (name, force_upcast, dtype, expected) in [
+        ("tiny-sdxl", true, half, single),
+        ("tiny-sdxl", false, half, half),
+        ("tiny-sdxl", true, brain, brain),
+        ("tiny-sd", true, half, half),
+    ] {
+        if device().supports_dtype(dtype) {
+            assert_eq!(vae_dtype(name, force_upcast, dtype), expected);
+        }
+    }
+}
+
+/// Loaded in half precision, or converted after loading: the same networks.
+#[test]
+fn networks_are_loaded_in_the_type_that_is_asked_for() {
+    for folder in folders() {
+        let options = CheckpointOptions {
+            dtype: Some(FloatDType::F16),
+            ..CheckpointOptions::default()
+        };
+        let checkpoint = Checkpoint::open_with(&folder, options).unwrap();
+        let loaded = StableDiffusion::from_checkpoint(&checkpoint, &device()).unwrap();
+        let converted = StableDiffusion::load(&folder, &device()).unwrap();
+        let converted = converted.with_dtype(FloatDType::F16);
+        assert_eq!(loaded.dtype(), FloatDType::F16);
+        assert_eq!(loaded.vae_dtype(), converted.vae_dtype());
+        let latents = |pipeline: &StableDiffusion| {
+            let drawn = pipeline.generate(&request(), &mut |_| ControlFlow::Continue(()));
+            drawn.unwrap().latents.values
+        };
+        assert_eq!(latents(&loaded), latents(&converted));
+    }
+}
+
+/// A VAE in a folder or a file of its own, in both layouts, draws as it does in its pipeline.
+#[test]
+fn a_vae_from_elsewhere_takes_the_place_of_the_own_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    files::copy_folder(&fixture("tiny-sd"), &at("blind"));
+    fs::remove_dir_all(at("blind/vae")).unwrap();
+    let original = files::original("tiny-sd");
+    let vae = original.iter().filter_map(|(name, tensor)| {
+        let name = name.strip_prefix("first_stage_model.")?;
+        Some((name.to_owned(), tensor.clone()))
+    });
+    files::write(&at("vae.safetensors"), &vae.collect());
+    files::write(&at("whole.safetensors"), &original);
+    let own = fixture("tiny-sd/vae/diffusion_pytorch_model.safetensors");
+    let picture = |pipeline: &StableDiffusion| {
+        let drawn = pipeline.generate(&request(), &mut |_| ControlFlow::Continue(()));
+        drawn.unwrap().images.remove(0)
+    };
+    let expected = picture(&StableDiffusion::load(fixture("tiny-sd"), &device()).unwrap());
+    for vae in [
+        fixture("tiny-sd/vae"),
+        fixture("tiny-sd"),
+        at("vae.safetensors"),
+        at("whole.safetensors"),
+        own,
+    ] {
+        let options = CheckpointOptions {
+            // A file does not say into how many groups its norms go.
+            config: Some(ConfigSource::Folder(fixture("tiny-sd"))),
+            vae: Some(vae.clone()),
+            ..CheckpointOptions::default()
+        };
+        let checkpoint = Checkpoint::open_with(at("blind"), options).unwrap();
+        let pipeline = StableDiffusion::from_checkpoint(&checkpoint, &device()).unwrap();
+        assert_eq!(picture(&pipeline), expected, "{}", vae.display());
+        let last = checkpoint.weight_files().unwrap().pop().unwrap();
+        assert!(last.starts_with(&vae), "{}", last.display());
+    }
+    let mut strange = original;
+    strange.insert(
+        "first_stage_model.encoder.more".to_owned(),
+        strange.values().next().unwrap().clone(),
+    );
+    files::write(&at("strange.safetensors"), &strange);
+    for (vae, expected) in [
+        (fixture("tiny-sd/unet/config.json"), "config.json"),
+        (at("none"), "config.json"),
+        (
+            at("strange.safetensors"),
+            "1 tensors are no part of Stable Diffusion 1: first_stage_model.encoder.more",
+        ),
+    ] {
+        let options = CheckpointOptions {
+            vae: Some(vae),
+            ..CheckpointOptions::default()
+        };
+        let checkpoint = Checkpoint::open_with(at("blind"), options).unwrap();
+        let error = checkpoint.vae(&device()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 type Spoil = fn(&mut TextToImage);

@@ -10,7 +10,7 @@ use crate::cache::Cache;
 use crate::client::{Client, tell};
 use crate::download::{Meter, Wanted, download};
 use crate::listing::{Identity, Listing, file_url, identify};
-use crate::select::{MODEL_INDEX, select, shards, weight_files};
+use crate::select::{MODEL_INDEX, is_network, select, select_network, shards, weight_files};
 use crate::{HubConfig, HubError, HubEvent, HubObserver, ModelId};
 
 /// Models by their names.
@@ -30,7 +30,7 @@ impl std::fmt::Debug for Hub {
 /// A model in the cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Model {
-    /// A folder in diffusers' layout, or the single file that was asked for.
+    /// A folder in diffusers' layout (of a pipeline, or of one network alone), or the single file that was asked for.
     pub path: PathBuf,
     /// The commit of the repository that it is from.
     pub commit: String,
@@ -96,7 +96,7 @@ impl Hub {
         let names = cache.files(&commit);
         let wanted = match &id.file {
             Some(file) => [file.clone()].into(),
-            None if names.contains(MODEL_INDEX) => {
+            None if names.contains(MODEL_INDEX) || is_network(&names) => {
                 let read = |file: &str| read_json(&snapshot.join(file));
                 match choose(id, &names, variant, read) {
                     Err(HubError::Incomplete {
@@ -141,16 +141,20 @@ impl Hub {
                     weights: weight_files(names.iter()),
                 });
             }
-            None if names.contains(MODEL_INDEX) => choose(id, &names, variant, |file| {
-                let one = [file.to_owned()].into();
-                self.bring(id, listing, &one, &mut |event| match event {
-                    // What says which files there are is none that progress is counted by.
-                    HubEvent::Chosen { .. } => ControlFlow::Continue(()),
-                    HubEvent::Progress { file, .. } => observer(HubEvent::Waiting { what: file }),
-                    other => observer(other),
-                })?;
-                read_json(&snapshot.join(file))
-            })?,
+            None if names.contains(MODEL_INDEX) || is_network(&names) => {
+                choose(id, &names, variant, |file| {
+                    let one = [file.to_owned()].into();
+                    self.bring(id, listing, &one, &mut |event| match event {
+                        // What says which files there are is none that progress is counted by.
+                        HubEvent::Chosen { .. } => ControlFlow::Continue(()),
+                        HubEvent::Progress { file, .. } => {
+                            observer(HubEvent::Waiting { what: file })
+                        }
+                        other => observer(other),
+                    })?;
+                    read_json(&snapshot.join(file))
+                })?
+            }
             None => {
                 return Err(HubError::NotDiffusers {
                     repository: id.repository.clone(),
@@ -230,8 +234,11 @@ fn choose(
     variant: Option<&str>,
     mut read: impl FnMut(&str) -> Result<Value, HubError>,
 ) -> Result<BTreeSet<String>, HubError> {
-    let index = read(MODEL_INDEX)?;
-    let selection = select(&id.repository, names, &index, variant)?;
+    let selection = if names.contains(MODEL_INDEX) {
+        select(&id.repository, names, &read(MODEL_INDEX)?, variant)?
+    } else {
+        select_network(&id.repository, names, variant)?
+    };
     let mut files: BTreeSet<String> = selection.files.into_iter().collect();
     for path in &selection.indexes {
         let parts = shards(path, &read(path)?);

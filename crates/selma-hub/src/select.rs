@@ -20,6 +20,9 @@ const NETWORKS: [Network; 4] = [
     ("unet", "diffusion_pytorch_model", "diffusion_pytorch_model"),
     ("vae", "diffusion_pytorch_model", "diffusion_pytorch_model"),
 ];
+/// A repository of one network alone, such as a VAE, has its files at the top.
+const LONE: Network = ("", "diffusion_pytorch_model", "diffusion_pytorch_model");
+const LONE_CONFIG: &str = "config.json";
 const TOKENIZERS: [&str; 2] = ["tokenizer", "tokenizer_2"];
 const TOKENIZER_FILES: [&str; 5] = [
     "tokenizer.json",
@@ -109,6 +112,39 @@ pub(crate) fn select(
     }
 }
 
+/// Whether a repository is one network alone.
+pub(crate) fn is_network(names: &BTreeSet<String>) -> bool {
+    let any = |variant| weights(LONE, names, variant).is_some();
+    names.contains(LONE_CONFIG) && (any(None) || any(Some(HALF)))
+}
+
+/// Chooses among the files of a repository that [`is_network`], as [`select`] does.
+pub(crate) fn select_network(
+    repository: &str,
+    names: &BTreeSet<String>,
+    variant: Option<&str>,
+) -> Result<Selection, HubError> {
+    let weights = weights(LONE, names, variant)
+        .filter(|weights| variant.is_none() || weights.variant == variant)
+        .ok_or_else(|| HubError::Incomplete {
+            repository: repository.to_owned(),
+            component: "the repository".to_owned(),
+            expected: match variant {
+                Some(variant) => format!("weights of the variant {variant:?}"),
+                None => format!("{}.safetensors, nor another form of it", LONE.1),
+            },
+            found: weight_files(names.iter()),
+        })?;
+    Ok(Selection {
+        indexes: weights
+            .is_index
+            .then(|| weights.path.clone())
+            .into_iter()
+            .collect(),
+        files: vec![LONE_CONFIG.to_owned(), weights.path],
+    })
+}
+
 /// The weight files of a repository, for an error that shows what there is.
 pub(crate) fn weight_files<'a>(names: impl Iterator<Item = &'a String>) -> Vec<String> {
     names
@@ -119,12 +155,12 @@ pub(crate) fn weight_files<'a>(names: impl Iterator<Item = &'a String>) -> Vec<S
 
 /// The parts that an index names, by their paths in the repository.
 pub(crate) fn shards(index_path: &str, index: &Value) -> Option<BTreeSet<String>> {
-    let (folder, _) = index_path.rsplit_once('/')?;
+    let folder = index_path.rsplit_once('/').map_or("", |(folder, _)| folder);
     let map = index.get("weight_map")?.as_object()?;
     map.values()
         .map(|name| {
             let name = name.as_str().filter(|name| is_relative(name))?;
-            Some(format!("{folder}/{name}"))
+            Some(within(folder, name))
         })
         .collect()
 }
@@ -139,6 +175,14 @@ fn inside(names: &BTreeSet<String>, component: &str) -> Vec<String> {
     let folder = format!("{component}/");
     let inside = names.iter().filter_map(|name| name.strip_prefix(&folder));
     inside.map(str::to_owned).collect()
+}
+
+/// The path of a file in a folder, or at the top.
+fn within(folder: &str, file: &str) -> String {
+    match folder {
+        "" => file.to_owned(),
+        _ => format!("{folder}/{file}"),
+    }
 }
 
 struct Weights<'a> {
@@ -163,7 +207,7 @@ fn weights<'a>(
             let plain = (format!("{stem}{part}.{ending}"), false);
             let index = (format!("{stem}.{ending}.index{part}.json"), true);
             [plain, index].map(|(file, is_index)| Weights {
-                path: format!("{component}/{file}"),
+                path: within(component, &file),
                 is_index,
                 variant,
             })
@@ -263,6 +307,30 @@ mod tests {
             error.contains("no weights of the variant \"fp8\""),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_network_alone_has_its_files_at_the_top() {
+        let vae = names(&[
+            "README.md",
+            "config.json",
+            "diffusion_pytorch_model.bin",
+            "diffusion_pytorch_model.safetensors",
+            "sdxl_vae.safetensors",
+        ]);
+        assert!(is_network(&vae) && !is_network(&names(&SD15)));
+        let chosen = select_network("a/b", &vae, None).unwrap();
+        assert_eq!(
+            chosen.files,
+            ["config.json", "diffusion_pytorch_model.safetensors"]
+        );
+        let error = select_network("a/b", &vae, Some("fp16")).unwrap_err();
+        assert!(error.to_string().contains("\"fp16\""), "{error}");
+        let index = "diffusion_pytorch_model.safetensors.index.json";
+        let cut = names(&["config.json", index]);
+        assert_eq!(select_network("a/b", &cut, None).unwrap().indexes, [index]);
+        let map = json!({"weight_map": {"a": "x-1-of-1.bin"}});
+        assert_eq!(shards(index, &map).unwrap(), names(&["x-1-of-1.bin"]));
     }
 
     #[test]

@@ -409,9 +409,11 @@ pub enum LoraError {
     },
     /// Some modules of the adapter do not fit the model.
     #[error(
-        "{} modules of the adapter are not in the model ({unmatched:?}), {} have another shape ({mis_shaped:?})",
+        "{} modules of the adapter are not in the model ({}), {} have another shape ({})",
         unmatched.len(),
-        mis_shaped.len()
+        first_few(unmatched),
+        mis_shaped.len(),
+        first_few(mis_shaped)
     )]
     NotStrict {
         /// Modules that the model does not have.
@@ -419,6 +421,21 @@ pub enum LoraError {
         /// Modules whose weight has another shape in the model.
         mis_shaped: Vec<String>,
     },
+}
+
+/// Names for a message; an adapter for another model has hundreds.
+fn first_few(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let mut shown = names
+        .iter()
+        .take(SHOWN)
+        .map(|name| format!("{name:?}"))
+        .collect::<Vec<_>>()
+        .join(", ");
+    if names.len() > SHOWN {
+        shown += &format!(" and {} more", names.len() - SHOWN);
+    }
+    shown
 }
 
 impl LoraError {

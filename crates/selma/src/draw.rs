@@ -1,6 +1,6 @@
 //! Drawing many prompts into a data set, batch by batch.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -81,8 +81,12 @@ pub struct DrawingStyle<'a> {
     pub model: &'a str,
     /// Hash of the base's weights.
     pub model_hash: &'a str,
-    /// Hash of the adapter, if there is one.
-    pub adapter: Option<&'a str>,
+    /// What not to draw, if anything.
+    pub negative: Option<&'a str>,
+    /// Width and height in pixels; the model's own if none are given.
+    pub size: Option<(usize, usize)>,
+    /// The adapters for the provenance: the hash of each, with `=WEIGHT` behind it unless that is 1.
+    pub adapters: &'a [String],
 }
 
 /// Name of the first picture of a prompt.
@@ -124,6 +128,7 @@ pub fn draw(
         return Err(error);
     }
     let total = drawings.len();
+    let mut cut = HashSet::new();
     for batch in drawings.chunks(style.batch_size) {
         if batch
             .iter()
@@ -139,8 +144,20 @@ pub fn draw(
         request.steps = style.steps;
         request.guidance = Some(style.guidance);
         request.scheduler = style.scheduler;
+        request.negative_prompts = style.negative.map(str::to_owned).into_iter().collect();
+        request.width = style.size.map(|(width, _)| width);
+        request.height = style.size.map(|(_, height)| height);
         let done = writer.len();
-        let mut observe = |_: selma_diffusion::pipeline::Denoising<'_>| -> ControlFlow<()> {
+        let mut observe = |state: selma_diffusion::pipeline::Denoising<'_>| -> ControlFlow<()> {
+            for truncated in state.truncated {
+                if cut.insert(truncated.text.clone()) {
+                    observer(RunEvent::Truncated {
+                        text: &truncated.text,
+                        cut: &truncated.cut,
+                        dropped: truncated.dropped,
+                    })?;
+                }
+            }
             observer(RunEvent::Progress {
                 task,
                 done,
@@ -217,9 +234,13 @@ fn check_drawn(
             return Err(other("whose origin is unknown"));
         };
         // The same weights may lie in another folder now.
+        let size = match style.size {
+            Some((width, height)) => (width as u32, height as u32),
+            None => (found.width, found.height),
+        };
         let expected = Provenance {
             model: found.model.clone(),
-            ..provenance(drawing, style, scheduler, (found.width, found.height))
+            ..provenance(drawing, style, scheduler, size)
         };
         if *found != expected {
             return Err(other("which was drawn by another model, seed or setting"));
@@ -245,7 +266,7 @@ fn provenance(
         guidance: style.guidance,
         width,
         height,
-        negative_prompt: None,
-        adapters: style.adapter.map(str::to_owned).into_iter().collect(),
+        negative_prompt: style.negative.map(str::to_owned),
+        adapters: style.adapters.to_vec(),
     }
 }

@@ -24,6 +24,15 @@ pub enum RunEvent<'a> {
         /// A figure to show, for example a loss.
         note: Option<(&'static str, f64)>,
     },
+    /// A prompt has more tokens than the text encoder takes; its end is not drawn. Told once for each prompt of a data set.
+    Truncated {
+        /// The prompt.
+        text: &'a str,
+        /// The end that was cut off.
+        cut: &'a str,
+        /// Tokens in it.
+        dropped: usize,
+    },
     /// The last line of a journal was torn, by a kill or a crash, and was cut off; what it said is done again.
     Repaired {
         /// The journal.

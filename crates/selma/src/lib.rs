@@ -21,7 +21,9 @@ pub use events::{RunEvent, RunObserver};
 pub use expert::{Expert, Metrics};
 pub use layout::Layout;
 pub use merge_method::MergeMethod;
-pub use recipe::{EvalStage, ImageStage, MergeStage, PromptStage, Recipe, TrainStage, Writer};
+pub use recipe::{
+    EvalStage, ImageStage, MergeStage, ModelOptions, PromptStage, Recipe, TrainStage, Writer,
+};
 pub use run::{Model, Run, Stage};
 pub use stages::seeds::compare_seeds;
 

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use selma_diffusion::CheckpointOptions;
+use selma_diffusion::presets::Preset;
 use selma_diffusion::schedulers::SchedulerKind;
 use selma_eval::Bootstrap;
 use selma_eval::dsg::Aggregation;
@@ -25,6 +27,9 @@ pub struct Recipe {
     pub seed: u64,
     /// Folder of the base model, in diffusers' layout.
     pub model: PathBuf,
+    /// What to read instead of what the model says.
+    #[serde(default, skip_serializing_if = "ModelOptions::is_empty")]
+    pub model_options: ModelOptions,
     /// Stage 1: prompts.
     pub prompts: PromptStage,
     /// Stage 2: pictures of the prompts by the model itself.
@@ -35,6 +40,55 @@ pub struct Recipe {
     pub merge: MergeStage,
     /// How all models are compared.
     pub eval: EvalStage,
+}
+
+/// What to read instead of what a model says: see [`CheckpointOptions`].
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelOptions {
+    /// Variant of the weight files, such as `fp16`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    /// Configurations: a folder in the layout of diffusers, or the name of a published model, such as `sd2-base`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config: Option<String>,
+    /// Folder of the tokenizer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<PathBuf>,
+    /// Folder or file of the VAE.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vae: Option<PathBuf>,
+}
+
+impl ModelOptions {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// As the reader of checkpoints takes them.
+    ///
+    /// # Errors
+    ///
+    /// [`SelmaError::Setting`] if the configurations are neither a folder nor a published model.
+    pub fn checkpoint_options(&self) -> Result<CheckpointOptions, SelmaError> {
+        let source = |name: &String| {
+            name.parse().map_err(|_| SelmaError::Setting {
+                field: "model_options.config".to_owned(),
+                expected: format!(
+                    "a folder, or one of {}",
+                    Preset::ALL.map(Preset::name).join(", ")
+                ),
+                found: format!("{name:?}"),
+            })
+        };
+        Ok(CheckpointOptions {
+            variant: self.variant.clone(),
+            config: self.config.as_ref().map(source).transpose()?,
+            tokenizer: self.tokenizer.clone(),
+            vae: self.vae.clone(),
+            dtype: None,
+        })
+    }
 }
 
 /// How prompts are written.

@@ -7,8 +7,8 @@ use std::str::FromStr;
 use std::sync::OnceLock;
 
 use burn::tensor::Device;
-use selma_diffusion::Checkpoint;
 use selma_diffusion::noise::derive_seed;
+use selma_diffusion::{Checkpoint, CheckpointOptions};
 use selma_durable::{remove_temporaries, write_json};
 use selma_llm::Skill;
 use selma_mini::Style;
@@ -108,6 +108,8 @@ pub struct Run {
     /// Folder of the base model. What the recipe names, unless a program that takes names of another kind sets it to where such a
     /// model lies; the recipe, and all that is recorded, keep the name.
     pub model_folder: PathBuf,
+    /// What is read instead of what the base model says, as the recipe has it; here, too, a program may set where a VAE lies.
+    pub model_options: CheckpointOptions,
     /// The hash of the base model, once it is known.
     model_hash: OnceLock<String>,
     /// Keeps other processes from working in the folder.
@@ -134,6 +136,7 @@ impl Run {
         let lock = begin(&recipe, &layout)?;
         Ok(Self {
             model_folder: recipe.model.clone(),
+            model_options: recipe.model_options.checkpoint_options()?,
             recipe,
             layout,
             skills,
@@ -189,12 +192,22 @@ impl Run {
         models(&self.recipe, &self.skills, &self.layout)
     }
 
+    /// The base model on disk.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Checkpoint::open_with`].
+    pub fn checkpoint(&self) -> Result<Checkpoint, SelmaError> {
+        let options = self.model_options.clone();
+        Ok(Checkpoint::open_with(&self.model_folder, options)?)
+    }
+
     /// The hash of the base model, which must stay the same as long as the run goes on.
     pub(crate) fn model_hash(&self) -> Result<&str, SelmaError> {
         if let Some(hash) = self.model_hash.get() {
             return Ok(hash);
         }
-        let hash = Checkpoint::open(&self.model_folder)?.sha256()?;
+        let hash = self.checkpoint()?.sha256()?;
         self.unchanged("model", &hash)?;
         Ok(self.model_hash.get_or_init(|| hash))
     }

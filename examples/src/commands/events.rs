@@ -49,6 +49,7 @@ impl Events {
                     bar.set(done as u64, note.unwrap_or_default());
                 }
             }
+            RunEvent::Truncated { cut, dropped, .. } => tell_truncated(cut, dropped),
             RunEvent::Repaired { path, bytes } => say(format_args!(
                 "{}: a torn last line of {bytes} bytes was dropped",
                 path.display()
@@ -70,4 +71,12 @@ impl Events {
             bar.finish();
         }
     }
+}
+
+/// Says that a prompt is longer than the text encoder's window.
+pub fn tell_truncated(cut: &str, dropped: usize) {
+    say(format_args!(
+        "warning: {dropped} tokens of a prompt are more than the text encoder takes; cut off: {}",
+        cut.trim()
+    ));
 }

@@ -8,7 +8,7 @@ use selma_durable::to_json;
 use selma_lora::{Dtype, Format, RankRule};
 
 use super::adapter_out::{AdapterOutput, DTYPES, FORMATS};
-use super::model::ModelOptions;
+use super::model::FileOptions;
 use super::values::{named, rank_rule};
 use crate::output::{Output, spare};
 use crate::terminal::say;
@@ -29,9 +29,9 @@ pub struct Args {
     /// The trained model.
     #[arg(long, value_name = "DIR|FILE|ID")]
     tuned: PathBuf,
-    /// Variant of the weight files of both models, such as fp16.
-    #[arg(long, value_name = "NAME")]
-    variant: Option<String>,
+    /// These hold for both models.
+    #[command(flatten)]
+    options: FileOptions,
     /// The rank: a number, or energy:SHARE (as few as hold this share of the squared norm), threshold:SIZE (singular values of at least this
     /// size) or ratio:SHARE (of at least this share of the largest).
     #[arg(long, value_name = "RULE", value_parser = rank_rule)]
@@ -57,9 +57,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     )?;
     let output = AdapterOutput::create(&args.out, args.format, args.dtype)?;
     let report_out = args.report.as_deref().map(Output::create).transpose()?;
-    let options = ModelOptions::of_variant(args.variant);
-    let base = options.open(&args.base)?;
-    let tuned = options.open(&args.tuned)?;
+    let base = args.options.open(&args.base)?;
+    let tuned = args.options.open(&args.tuned)?;
     let found = base.difference(&tuned, args.rank).with_context(|| {
         format!(
             "cannot compare {} with {}",

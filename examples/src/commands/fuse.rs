@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use indicatif::HumanCount;
 
-use super::model::ModelOptions;
+use super::model::FileOptions;
 use super::values::{WeightedFile, load_weighted, weighted, weighted_file};
 use crate::output::{check_file, spare};
 use crate::terminal::say;
@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR|FILE|ID")]
     model: PathBuf,
     #[command(flatten)]
-    options: ModelOptions,
+    options: FileOptions,
     /// The model to write: a new folder if the model is one, a file if it is a file.
     #[arg(long, value_name = "DIR|FILE")]
     out: PathBuf,

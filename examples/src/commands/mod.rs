@@ -1,6 +1,7 @@
 //! The sub-commands: each file turns the flags of one into the settings of a library, and runs it.
 
 mod adapter_out;
+mod adapters;
 mod convert;
 mod diff;
 mod eval;
@@ -18,6 +19,7 @@ mod prompts;
 mod report;
 mod resize;
 mod run;
+mod scheduler;
 mod train;
 mod values;
 

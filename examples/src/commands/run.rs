@@ -6,6 +6,7 @@ use anyhow::ensure;
 use selma::{Layout, Recipe, Run, Stage};
 use selma_diffusion::device;
 
+use super::model::{locate_vae, tell_family};
 use super::{events::Events, values};
 use crate::interrupt;
 use crate::models;
@@ -55,7 +56,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let needs_model = !matches!(args.stage, Some(Stage::Prompts | Stage::Merge));
     let mut run = Run::open(recipe, &folder, &device)?;
     if needs_model {
-        run.model_folder = models::locate(&run.recipe.model, None)?;
+        let variant = run.recipe.model_options.variant.as_deref();
+        run.model_folder = models::locate(&run.recipe.model, variant)?;
+        let vae = run.recipe.model_options.vae.as_deref();
+        run.model_options.vae = vae.map(locate_vae).transpose()?;
+        tell_family(&run.checkpoint()?, "[model_options] config")?;
     }
     let mut events = Events::default();
     match args.stage {

@@ -4,15 +4,16 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use anyhow::Context;
+use burn::tensor::FloatDType;
 use image::RgbImage;
 use selma::{Expert, RunEvent, encode_datasets};
 use selma_dataset::Dataset;
-use selma_diffusion::{StableDiffusion, device};
+use selma_diffusion::{ConfigSource, StableDiffusion, device};
 use selma_durable::create_folder;
 use selma_train::{LrScheduler, TrainConfig};
 
 use super::events::Events;
-use super::model::ModelOptions;
+use super::model::{ModelOptions, config_source, tell_family};
 use super::values::named;
 use crate::interrupt;
 use crate::terminal::say;
@@ -35,6 +36,16 @@ pub struct Args {
     /// Variant of the model's weight files, such as fp16.
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
+    /// Configurations to use instead of the model's own, or of what the shapes in a single file tell: a folder in the layout of
+    /// diffusers, or the name of a published model: sd14, sd15, sd2-base, sd2, sd21-base, sd21, sdxl-base.
+    #[arg(long, value_name = "DIR|NAME", value_parser = config_source())]
+    model_config: Option<ConfigSource>,
+    /// Folder of the tokenizer, instead of the model's own.
+    #[arg(long, value_name = "DIR")]
+    tokenizer: Option<PathBuf>,
+    /// VAE instead of the model's own: a folder, a file, or an id on the Hub.
+    #[arg(long, value_name = "DIR|FILE|ID")]
+    vae: Option<PathBuf>,
     /// Folder of a dataset. Repeat it to train on several together.
     #[arg(long, value_name = "DIR", required = true)]
     data: Vec<PathBuf>,
@@ -87,7 +98,14 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let device = device(&args.device)?;
     // Before the pictures are encoded: a folder that cannot be written is found at once.
     create_folder(&args.out)?;
-    let checkpoint = ModelOptions::of_variant(args.variant.clone()).open(&args.model)?;
+    let options = ModelOptions::new(
+        args.variant.clone(),
+        args.model_config.clone(),
+        args.tokenizer.clone(),
+        args.vae.clone(),
+    );
+    let checkpoint = options.open(&args.model, FloatDType::F32)?;
+    tell_family(&checkpoint, "--model-config")?;
     let model_hash = checkpoint.sha256()?;
     let pipeline = StableDiffusion::from_checkpoint(&checkpoint, &device)?;
     let mut events = Events::default();

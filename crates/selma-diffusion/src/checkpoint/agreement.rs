@@ -21,7 +21,8 @@ impl Checkpoint {
             texts.push(self.text_encoder_2_config()?);
         }
         let (unet, path) = self.unet_config()?;
-        let vae = self.vae_config()?;
+        let vae = self.stored_vae()?;
+        let vae = (vae.config, vae.config_path);
         for (text, path) in &texts {
             text.validate().map_err(|error| error.in_file(path))?;
         }

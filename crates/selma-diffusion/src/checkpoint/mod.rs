@@ -5,12 +5,13 @@ mod changes;
 mod index;
 mod names;
 mod options;
+mod other_vae;
 mod stored;
 mod tokenizers;
 
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
+use burn::tensor::{Device, FloatDType};
 use selma_durable::sha256;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -111,6 +112,12 @@ impl Checkpoint {
         self.xl
     }
 
+    /// The number type that the networks are loaded in.
+    #[must_use]
+    pub fn dtype(&self) -> FloatDType {
+        self.options.dtype.unwrap_or(FloatDType::F32)
+    }
+
     /// Whether zeros stand for a negative prompt that is not given (SDXL), rather than the empty text.
     #[must_use]
     pub fn force_zeros_for_empty_prompt(&self) -> bool {
@@ -169,7 +176,7 @@ impl Checkpoint {
         &self,
         device: &Device,
     ) -> Result<Component<ClipTextConfig, ClipTextModel>, DiffusionError> {
-        clip(self.stored_text_encoder()?, device)
+        clip(self.stored_text_encoder()?, self.dtype(), device)
     }
 
     /// The second text encoder of SDXL: the one whose pooled output is used.
@@ -181,7 +188,7 @@ impl Checkpoint {
         &self,
         device: &Device,
     ) -> Result<Component<ClipTextConfig, ClipTextModel>, DiffusionError> {
-        clip(self.stored_text_encoder_2()?, device)
+        clip(self.stored_text_encoder_2()?, self.dtype(), device)
     }
 
     /// The denoising network.
@@ -196,7 +203,9 @@ impl Checkpoint {
         let stored = self.stored_unet()?;
         let model = stored.model(|config| config.init(device))?;
         Ok(Component {
-            model: load(model, &stored.weights, str::to_owned, |_| false)?,
+            model: load(model, &stored.weights, self.dtype(), str::to_owned, |_| {
+                false
+            })?,
             config: stored.config,
         })
     }
@@ -213,9 +222,13 @@ impl Checkpoint {
         let stored = self.stored_vae()?;
         let model = stored.model(|config| config.init(device))?;
         Ok(Component {
-            model: load(model, &stored.weights, vae_names(&stored.weights), |_| {
-                false
-            })?,
+            model: load(
+                model,
+                &stored.weights,
+                vae_dtype(self.dtype(), self.xl, &stored.config),
+                vae_names(&stored.weights),
+                |_| false,
+            )?,
             config: stored.config,
         })
     }
@@ -249,13 +262,28 @@ impl Checkpoint {
         self.stored("unet", self.unet_config()?, |single| Some(single.unet()))
     }
 
-    /// The VAE's configuration and tensors.
+    /// The VAE's configuration and tensors: those of the options, or else the checkpoint's own.
     ///
     /// # Errors
     ///
     /// If its files are missing or damaged.
     pub fn stored_vae(&self) -> Result<Stored<AutoencoderKLConfig>, DiffusionError> {
-        self.stored("vae", self.vae_config()?, |single| Some(single.vae()))
+        if let Some(path) = &self.options.vae {
+            let preset = match (&self.options.config, self.single_file()) {
+                (Some(ConfigSource::Preset(preset)), _) => *preset,
+                (_, Some(single)) => single.preset(),
+                (_, None) if self.xl => Preset::SdxlBase,
+                (_, None) => Preset::Sd15,
+            };
+            let given = match &self.options.config {
+                Some(source) => source.config("vae", |preset| Some(preset.vae()))?,
+                None => None,
+            };
+            return other_vae::stored(path, given, preset);
+        }
+        let published = |preset: Preset| Some(preset.vae());
+        let config = self.config("vae", published, |single| Some(single.vae()))?;
+        self.stored("vae", config, |single| Some(single.vae()))
     }
 
     fn text_encoder_config(&self) -> Result<Located<ClipTextConfig>, DiffusionError> {
@@ -273,11 +301,6 @@ impl Checkpoint {
     fn unet_config(&self) -> Result<Located<UNet2DConditionModelConfig>, DiffusionError> {
         let published = |preset: Preset| Some(preset.unet());
         self.config("unet", published, |single| Some(single.unet()))
-    }
-
-    fn vae_config(&self) -> Result<Located<AutoencoderKLConfig>, DiffusionError> {
-        let published = |preset: Preset| Some(preset.vae());
-        self.config("vae", published, |single| Some(single.vae()))
     }
 
     /// Compares each component's weights with its configuration, without reading a value.
@@ -365,18 +388,40 @@ impl Checkpoint {
         Ok(hex::encode(hash.finalize()))
     }
 
-    /// The weight files of all components, or the single file.
+    /// SHA-256 over the weight files of the VAE that the options name, if they name one.
+    ///
+    /// # Errors
+    ///
+    /// If it has no files, or one cannot be read.
+    pub fn other_vae_sha256(&self) -> Result<Option<String>, DiffusionError> {
+        let Some(path) = &self.options.vae else {
+            return Ok(None);
+        };
+        let mut hash = Sha256::new();
+        for path in other_vae::files(path)? {
+            hash.update(sha256(&path)?);
+        }
+        Ok(Some(hex::encode(hash.finalize())))
+    }
+
+    /// The weight files of all components, or the single file; a VAE that the options name comes last.
     ///
     /// # Errors
     ///
     /// If a component of a folder has none.
     pub fn weight_files(&self) -> Result<Vec<PathBuf>, DiffusionError> {
-        if self.single_file().is_some() {
-            return Ok(vec![self.path.clone()]);
-        }
         let mut files = Vec::new();
-        for name in components(self.xl) {
-            files.extend(self.weight_file(name)?.files);
+        if self.single_file().is_some() {
+            files.push(self.path.clone());
+        } else {
+            for &name in components(self.xl) {
+                if name != "vae" || self.options.vae.is_none() {
+                    files.extend(self.weight_file(name)?.files);
+                }
+            }
+        }
+        if let Some(path) = &self.options.vae {
+            files.extend(other_vae::files(path)?);
         }
         Ok(files)
     }
@@ -405,12 +450,22 @@ fn no_component(single: &SingleFile, name: &str) -> DiffusionError {
 
 fn clip(
     stored: Stored<ClipTextConfig>,
+    dtype: FloatDType,
     device: &Device,
 ) -> Result<Component<ClipTextConfig, ClipTextModel>, DiffusionError> {
     let model = stored.model(|config| config.init(device))?;
     let weights = &stored.weights;
     Ok(Component {
-        model: load(model, weights, text_names(weights), is_constant)?,
+        model: load(model, weights, dtype, text_names(weights), is_constant)?,
         config: stored.config,
     })
+}
+
+/// The number type of the VAE where the other networks have `dtype`: that of SDXL overflows in `f16`, unless its configuration
+/// says by `force_upcast` that it is the one that was made for it.
+pub(crate) fn vae_dtype(dtype: FloatDType, xl: bool, config: &AutoencoderKLConfig) -> FloatDType {
+    match dtype {
+        FloatDType::F16 if xl && config.force_upcast => FloatDType::F32,
+        _ => dtype,
+    }
 }

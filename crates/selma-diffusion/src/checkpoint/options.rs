@@ -1,13 +1,15 @@
 //! What to read instead of what a checkpoint says.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use burn::tensor::FloatDType;
 use serde::de::DeserializeOwned;
 
 use super::Located;
 use crate::DiffusionError;
 use crate::config::read_json;
-use crate::presets::Preset;
+use crate::presets::{Preset, UnknownPreset};
 
 /// What to read instead of what a checkpoint says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +21,13 @@ pub struct CheckpointOptions {
     pub config: Option<ConfigSource>,
     /// A tokenizer's folder, which then serves both text encoders of SDXL, or a pipeline's folder with one or two.
     pub tokenizer: Option<PathBuf>,
+    /// A VAE instead of the checkpoint's own: a folder with `config.json` and weights (or a pipeline's folder with one), or a file
+    /// in the original or in diffusers' layout, whose configuration is the one of `config`, or of the checkpoint's family but for what
+    /// shapes tell.
+    pub vae: Option<PathBuf>,
+    /// Number type that the networks are loaded in; `f32` if none is given. In `f16` the VAE of SDXL stays in `f32`, see
+    /// [`StableDiffusion::with_dtype`](crate::StableDiffusion::with_dtype).
+    pub dtype: Option<FloatDType>,
 }
 
 /// Where configurations come from that go before a checkpoint's own.
@@ -28,6 +37,19 @@ pub enum ConfigSource {
     Folder(PathBuf),
     /// A published model.
     Preset(Preset),
+}
+
+/// A folder that is there goes before the name of a published model.
+impl FromStr for ConfigSource {
+    type Err = UnknownPreset;
+
+    fn from_str(text: &str) -> Result<Self, UnknownPreset> {
+        let folder = PathBuf::from(text);
+        if folder.is_dir() {
+            return Ok(Self::Folder(folder));
+        }
+        text.parse().map(Self::Preset)
+    }
 }
 
 impl ConfigSource {

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Device, FloatDType, Tensor};
-use selma_lora::nn::{attach, detach};
-use selma_lora::{Adapter, LoadReport, LoraError};
+use selma_lora::nn::{Attachable, detach};
+use selma_lora::{LoadReport, LoraError};
 
 use super::TextEncoder;
+use crate::checkpoint::vae_dtype;
 use crate::models::{
     AutoencoderKL, AutoencoderKLConfig, UNet2DConditionModel, UNet2DConditionModelConfig, VaeTiling,
 };
@@ -63,11 +64,19 @@ impl StableDiffusion {
     ///
     /// # Errors
     ///
-    /// Those of [`Checkpoint`]: anything missing, damaged, or not fitting together.
+    /// [`DiffusionError::Request`] if the device does not compute with the number type that is asked for, else those of
+    /// [`Checkpoint`]: anything missing, damaged, or not fitting together.
     pub fn from_checkpoint(
         checkpoint: &Checkpoint,
         device: &Device,
     ) -> Result<Self, DiffusionError> {
+        if !device.supports_dtype(checkpoint.dtype()) {
+            return Err(DiffusionError::Request {
+                what: "number type",
+                expected: "one that the device computes with, such as f32".to_owned(),
+                found: format!("{:?}", checkpoint.dtype()).to_lowercase(),
+            });
+        }
         checkpoint.require_agreement()?;
         let scheduler_config = checkpoint.scheduler_config()?;
         let tokenizer = checkpoint.tokenizer()?;
@@ -94,14 +103,14 @@ impl StableDiffusion {
             force_zeros_for_empty_prompt: checkpoint.force_zeros_for_empty_prompt(),
             unet: unet.model,
             unet_config: unet.config,
+            vae_dtype: vae_dtype(checkpoint.dtype(), checkpoint.is_xl(), &vae.config),
             vae: vae.model,
             vae_config: vae.config,
             vae_tiling: None,
             scheduler: scheduler_config.kind().ok(),
             scheduler_config,
             device: device.clone(),
-            dtype: FloatDType::F32,
-            vae_dtype: FloatDType::F32,
+            dtype: checkpoint.dtype(),
         })
     }
 
@@ -154,11 +163,7 @@ impl StableDiffusion {
     /// is the one that was made for `f16`.
     #[must_use]
     pub fn with_dtype(mut self, dtype: FloatDType) -> Self {
-        let overflows = self.text_encoder_2.is_some() && self.vae_config.force_upcast;
-        self.vae_dtype = match dtype {
-            FloatDType::F16 if overflows => FloatDType::F32,
-            _ => dtype,
-        };
+        self.vae_dtype = vae_dtype(dtype, self.text_encoder_2.is_some(), &self.vae_config);
         self.dtype = dtype;
         self.text_encoder = self.text_encoder.with_dtype(dtype);
         self.text_encoder_2 = self.text_encoder_2.map(|encoder| encoder.with_dtype(dtype));
@@ -167,25 +172,28 @@ impl StableDiffusion {
         self
     }
 
-    /// Adds an adapter to the networks it was made for, as branches called `name` with strength `weight`.
+    /// Adds an adapter to the networks it was made for, called `name`, with strength `weight`: LoRAs as branches, updates of other
+    /// kinds, which only an [`AdapterFile`](selma_lora::AdapterFile) has, in the weights.
     ///
     /// # Errors
     ///
     /// If nothing of the adapter fits, or a part of it does not; the pipeline is then as before.
     pub fn attach(
         &mut self,
-        adapter: &Adapter,
+        adapter: &impl Attachable,
         name: &str,
         weight: f64,
     ) -> Result<Vec<LoadReport>, DiffusionError> {
-        let has = |component: &str| {
-            let is_below = |path: &String| component_of(path) == component;
-            adapter.modules.keys().any(is_below)
-        };
+        let paths = adapter.paths();
+        let has = |component: &str| paths.iter().any(|path| component_of(path) == component);
         let mut known = vec![TEXT_ENCODER, UNET];
         known.extend(self.text_encoder_2.is_some().then_some(TEXT_ENCODER_2));
-        let foreign = |path: &&String| !known.contains(&component_of(path));
-        let unmatched: Vec<String> = adapter.modules.keys().filter(foreign).cloned().collect();
+        let foreign = |path: &&&str| !known.contains(&component_of(path));
+        let unmatched: Vec<String> = paths
+            .iter()
+            .filter(foreign)
+            .map(|&path| path.to_owned())
+            .collect();
         if !unmatched.is_empty() {
             return Err(LoraError::NotStrict {
                 unmatched,
@@ -197,17 +205,17 @@ impl StableDiffusion {
             let mut reports = Vec::new();
             if has(TEXT_ENCODER) {
                 let model = &mut self.text_encoder.model;
-                reports.push(attach(model, TEXT_ENCODER, adapter, name, weight)?);
+                reports.push(adapter.attach_to(model, TEXT_ENCODER, name, weight)?);
             }
             if let Some(encoder) = &mut self.text_encoder_2
                 && has(TEXT_ENCODER_2)
             {
                 let model = &mut encoder.model;
-                reports.push(attach(model, TEXT_ENCODER_2, adapter, name, weight)?);
+                reports.push(adapter.attach_to(model, TEXT_ENCODER_2, name, weight)?);
             }
             // An adapter of nothing at all is refused with the UNet's layers for comparison.
             if has(UNET) || reports.is_empty() {
-                reports.push(attach(&mut self.unet, UNET, adapter, name, weight)?);
+                reports.push(adapter.attach_to(&mut self.unet, UNET, name, weight)?);
             }
             Ok(reports)
         };

@@ -168,6 +168,7 @@ mod tests {
             dtype: "f32".to_owned(),
             vae_tile_size: Some(512),
             model: file("models/mini"),
+            vae: None,
             adapters: vec![UsedAdapter {
                 file: file("dir/one.safetensors"),
                 weight: 0.8,

@@ -41,6 +41,10 @@ pub fn parameters(settings: &Settings, (width, height): (u32, u32)) -> String {
         ("Model hash", short(&settings.model.sha256)),
         ("Model", stem(&settings.model.name).to_owned()),
     ]);
+    if let Some(vae) = &settings.vae {
+        pairs.push(("VAE hash", short(&vae.sha256)));
+        pairs.push(("VAE", stem(&vae.name).to_owned()));
+    }
     if settings.guidance_rescale > 0.0 {
         pairs.push(("CFG rescale", settings.guidance_rescale.to_string()));
     }

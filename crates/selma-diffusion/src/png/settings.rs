@@ -48,6 +48,9 @@ pub struct Settings {
     pub vae_tile_size: Option<usize>,
     /// The weights of the model.
     pub model: UsedFile,
+    /// The weights of the VAE, if it was not the model's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vae: Option<UsedFile>,
     /// Adapters, in the order in which they were added.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub adapters: Vec<UsedAdapter>,

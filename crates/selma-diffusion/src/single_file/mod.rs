@@ -189,6 +189,54 @@ impl SingleFile {
     }
 }
 
+/// The VAE of a file that holds one alone, or a whole model: in the original layout, or in that of diffusers. What shapes do not tell
+/// is as in `preset`.
+///
+/// # Errors
+///
+/// If there is no VAE in the file, or more in it than is known of one.
+pub(crate) fn vae_alone(
+    weights: &Weights,
+    preset: Preset,
+) -> Result<SinglePart<AutoencoderKLConfig>, SingleFileError> {
+    let has = |prefix: &str| weights.names().any(|name| name.starts_with(prefix));
+    if has("encoder.down_blocks.") {
+        return Ok(SinglePart {
+            config: preset.vae(),
+            weights: weights.clone(),
+        });
+    }
+    let whole = has(family::VAE);
+    let prefix = if whole { family::VAE } else { "" };
+    let vae = vae::VaeLayout::infer(&Part { weights, prefix })?;
+    let mut tensors = BTreeMap::new();
+    let mut unknown = Vec::new();
+    for key in weights.names() {
+        let (Some(rest), Some(tensor)) = (key.strip_prefix(prefix), weights.tensor(key)) else {
+            continue;
+        };
+        // What the training of a VAE leaves in its checkpoints.
+        if family::is_extra(key) || rest.starts_with("loss.") {
+            continue;
+        }
+        match vae.convert(rest, tensor) {
+            Some((name, tensor)) => drop(tensors.insert(name, tensor)),
+            None => unknown.push(key.to_owned()),
+        }
+    }
+    if !unknown.is_empty() {
+        return Err(SingleFileError::Unknown {
+            path: weights.path().to_owned(),
+            family: preset.family(),
+            keys: unknown,
+        });
+    }
+    Ok(SinglePart {
+        config: vae.config(preset),
+        weights: Weights::of(weights.path().to_owned(), tensors),
+    })
+}
+
 /// All tensors of a file by where they belong.
 #[derive(Debug, Default)]
 struct Sorted {

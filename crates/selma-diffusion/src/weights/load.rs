@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 use rayon::prelude::*;
 
 use super::error::WeightsError;
@@ -21,7 +21,7 @@ const AHEAD: usize = 256 << 20;
 /// `rename` turns a field path into the key under which the file keeps it; `ignore` names keys that are no parameters.
 /// Values of another type than `f32` are converted to it, by all threads, and what was converted of the file is given back to
 /// the system; values of `f32` stay in the mapped file, which must not be changed while the module lives (one that is replaced
-/// by renaming another over it may be).
+/// by renaming another over it may be). On the device each tensor becomes one of `dtype` before the next one comes.
 ///
 /// # Errors
 ///
@@ -30,6 +30,7 @@ const AHEAD: usize = 256 << 20;
 pub fn load<M: Module>(
     module: M,
     weights: &Weights,
+    dtype: FloatDType,
     rename: impl Fn(&str) -> String,
     ignore: impl Fn(&str) -> bool,
 ) -> Result<M, DiffusionError> {
@@ -44,6 +45,7 @@ pub fn load<M: Module>(
     }
     let mut filler = Filler {
         weights,
+        dtype,
         wanted,
         ready: VecDeque::new(),
         failure: None,
@@ -173,6 +175,7 @@ impl<R: Fn(&str) -> String> ModuleVisitor for Plan<'_, R> {
 /// Gives the parameters their values, in the order of the plan.
 struct Filler<'a> {
     weights: &'a Weights,
+    dtype: FloatDType,
     wanted: VecDeque<(String, &'a StoredTensor)>,
     ready: VecDeque<TensorData>,
     failure: Option<WeightsError>,
@@ -231,7 +234,12 @@ impl ModuleMapper for Filler<'_> {
             return param;
         };
         let (device, id) = (param.lazy_device(), param.id);
-        let tensor = Tensor::from_data(data, &device);
+        let tensor: Tensor<D> = Tensor::from_data(data, &device);
+        // Values in a mapped file stay there unless they have to change.
+        let tensor = match self.dtype {
+            FloatDType::F32 => tensor,
+            other => tensor.cast(other),
+        };
         param.transform_for_load(tensor, id)
     }
 }

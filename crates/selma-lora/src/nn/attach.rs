@@ -3,9 +3,62 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use ndarray::{ArrayD, IxDyn};
 
-use super::fuse::unfuse_where;
-use super::{LoraBranch, LoraLayerMut, LoraLayers};
-use crate::{Adapter, LoadReport, LoraError, LoraModule};
+use std::collections::BTreeMap;
+
+use super::fuse::{add_dense, change_dense, unfuse_where};
+use super::{DenseUpdate, LoraBranch, LoraLayerMut, LoraLayers, Unfused};
+use crate::{Adapter, AdapterFile, LoadReport, LoraError, LoraModule, Update};
+
+/// What can be added to a model: an [`Adapter`], or an [`AdapterFile`] with updates of any kind.
+pub trait Attachable {
+    /// The paths of the layers that it changes.
+    fn paths(&self) -> Vec<&str>;
+
+    /// Adds it to a model: see [`attach`] and [`attach_file`].
+    ///
+    /// # Errors
+    ///
+    /// Those of [`attach`] and [`attach_file`].
+    fn attach_to(
+        &self,
+        model: &mut impl LoraLayers,
+        prefix: &str,
+        name: &str,
+        weight: f64,
+    ) -> Result<LoadReport, LoraError>;
+}
+
+impl Attachable for Adapter {
+    fn paths(&self) -> Vec<&str> {
+        self.modules.keys().map(String::as_str).collect()
+    }
+
+    fn attach_to(
+        &self,
+        model: &mut impl LoraLayers,
+        prefix: &str,
+        name: &str,
+        weight: f64,
+    ) -> Result<LoadReport, LoraError> {
+        attach(model, prefix, self, name, weight)
+    }
+}
+
+impl Attachable for AdapterFile {
+    fn paths(&self) -> Vec<&str> {
+        self.updates.keys().map(String::as_str).collect()
+    }
+
+    fn attach_to(
+        &self,
+        model: &mut impl LoraLayers,
+        prefix: &str,
+        name: &str,
+        weight: f64,
+    ) -> Result<LoadReport, LoraError> {
+        attach_file(model, prefix, self, name, weight)
+    }
+}
 
 /// Adds an adapter to a model as branches called `name`, with strength `weight`.
 ///
@@ -48,7 +101,109 @@ pub fn attach(
     Ok(report)
 }
 
-/// Removes all branches called `name`; the number of layers that had one. Where it was fused, the other branches of the layer are branches again.
+/// Adds a file with updates of any kind to a model, called `name`, with strength `weight`: LoRAs as branches, all others as
+/// [`DenseUpdate`]s in the weights. A strength multiplies the dense update that the file stands for, of DoRA too.
+///
+/// `prefix` is as in [`attach`]. A dense update takes the memory of its weight, and the weight of before is kept.
+///
+/// # Errors
+///
+/// As [`attach`], and around the module concerned ([`LoraError::InModule`]) what [`Update::delta_on`] finds. The model is not
+/// changed then.
+pub fn attach_file(
+    model: &mut impl LoraLayers,
+    prefix: &str,
+    file: &AdapterFile,
+    name: &str,
+    weight: f64,
+) -> Result<LoadReport, LoraError> {
+    let layers = model.lora_layers(prefix);
+    let shapes: Vec<(String, Vec<usize>)> = layers
+        .iter()
+        .map(|(path, layer)| (path.clone(), layer.weight_shape()))
+        .collect();
+    let updates = file
+        .updates
+        .iter()
+        .filter(|(path, _)| is_below(path, prefix));
+    let part = AdapterFile {
+        updates: updates
+            .map(|(path, update)| (path.clone(), update.clone()))
+            .collect(),
+        metadata: BTreeMap::new(),
+        source: file.source.clone(),
+    };
+    let report = part.match_modules(&shapes)?.strict()?;
+    let mut deltas = BTreeMap::new();
+    for (path, layer) in &layers {
+        match part.updates.get(path) {
+            None | Some(Update::Lora(_)) => {}
+            Some(update) => {
+                let base = match layer {
+                    LoraLayerMut::Linear(layer) => {
+                        base(&layer.weight.val(), layer.unfused.as_ref())
+                    }
+                    LoraLayerMut::Conv2d(layer) => {
+                        base(&layer.weight.val(), layer.unfused.as_ref())
+                    }
+                };
+                let delta = base.and_then(|base| update.delta_on(&base.view()));
+                deltas.insert(path.clone(), delta.map_err(|error| error.in_module(path))?);
+            }
+        }
+    }
+    for (path, layer) in layers {
+        let device = layer.device();
+        if let Some(Update::Lora(module)) = part.updates.get(&path) {
+            match layer {
+                LoraLayerMut::Linear(linear) => {
+                    linear.branches.push(branch(module, name, weight, &device));
+                }
+                LoraLayerMut::Conv2d(conv) => {
+                    conv.branches.push(branch(module, name, weight, &device));
+                }
+            }
+        } else if let Some(delta) = deltas.remove(&path) {
+            let values: Vec<f32> = delta.iter().map(|&value| value as f32).collect();
+            match layer {
+                LoraLayerMut::Linear(layer) => {
+                    let delta = TensorData::new(values, layer.weight.dims());
+                    let dense = dense(delta, name, weight, &device);
+                    add_dense(&mut layer.weight, &mut layer.unfused, dense);
+                }
+                LoraLayerMut::Conv2d(layer) => {
+                    let delta = TensorData::new(values, layer.weight.dims());
+                    let dense = dense(delta, name, weight, &device);
+                    add_dense(&mut layer.weight, &mut layer.unfused, dense);
+                }
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// The base's weight on the host.
+fn base<const D: usize>(
+    weight: &Tensor<D>,
+    unfused: Option<&Unfused<D>>,
+) -> Result<ArrayD<f32>, LoraError> {
+    host(unfused.map_or(weight, |before| &before.weight))
+}
+
+fn dense<const D: usize>(
+    delta: TensorData,
+    name: &str,
+    weight: f64,
+    device: &Device,
+) -> DenseUpdate<D> {
+    DenseUpdate {
+        name: name.to_owned(),
+        delta: Tensor::from_data(delta, device),
+        weight,
+    }
+}
+
+/// Removes all branches and dense updates called `name`; the number of layers that had one. Where it was fused, the other branches of the layer are branches again.
 pub fn detach(model: &mut impl LoraLayers, name: &str) -> usize {
     fn remove<const D: usize>(branches: &mut Vec<LoraBranch<D>>, name: &str) -> usize {
         let before = branches.len();
@@ -61,14 +216,20 @@ pub fn detach(model: &mut impl LoraLayers, name: &str) -> usize {
         .map(|(_, mut layer)| {
             unfuse_where(&mut layer, |fused| fused == name);
             match layer {
-                LoraLayerMut::Linear(linear) => remove(&mut linear.branches, name),
-                LoraLayerMut::Conv2d(conv) => remove(&mut conv.branches, name),
+                LoraLayerMut::Linear(layer) => {
+                    remove(&mut layer.branches, name)
+                        + change_dense(&mut layer.weight, &mut layer.unfused, name, None)
+                }
+                LoraLayerMut::Conv2d(layer) => {
+                    remove(&mut layer.branches, name)
+                        + change_dense(&mut layer.weight, &mut layer.unfused, name, None)
+                }
             }
         })
         .sum()
 }
 
-/// Sets the strength of all branches called `name`; the number of layers that have one. Where it was fused, the branches of the layer are branches again.
+/// Sets the strength of all branches and dense updates called `name`; the number of layers that have one. Where it was fused, the branches of the layer are branches again.
 pub fn set_weight(model: &mut impl LoraLayers, name: &str, weight: f64) -> usize {
     fn set<const D: usize>(branches: &mut [LoraBranch<D>], name: &str, weight: f64) -> usize {
         let mut named = 0;
@@ -83,9 +244,16 @@ pub fn set_weight(model: &mut impl LoraLayers, name: &str, weight: f64) -> usize
         .into_iter()
         .map(|(_, mut layer)| {
             unfuse_where(&mut layer, |fused| fused == name);
+            let strength = Some(weight);
             match layer {
-                LoraLayerMut::Linear(linear) => set(&mut linear.branches, name, weight),
-                LoraLayerMut::Conv2d(conv) => set(&mut conv.branches, name, weight),
+                LoraLayerMut::Linear(layer) => {
+                    set(&mut layer.branches, name, weight)
+                        + change_dense(&mut layer.weight, &mut layer.unfused, name, strength)
+                }
+                LoraLayerMut::Conv2d(layer) => {
+                    set(&mut layer.branches, name, weight)
+                        + change_dense(&mut layer.weight, &mut layer.unfused, name, strength)
+                }
             }
         })
         .sum()
@@ -121,12 +289,14 @@ pub fn extract(
 
 /// The modules of an adapter below one component.
 fn component(adapter: &Adapter, prefix: &str) -> Adapter {
-    let below = |path: &str| {
-        let rest = path.strip_prefix(prefix);
-        rest.is_some_and(|rest| rest.starts_with('.'))
-    };
-    let modules = adapter.modules.iter().filter(|(path, _)| below(path));
+    let modules = adapter.modules.iter();
+    let modules = modules.filter(|(path, _)| is_below(path, prefix));
     Adapter::new(modules.map(|(path, module)| (path.clone(), module.clone())))
+}
+
+fn is_below(path: &str, prefix: &str) -> bool {
+    let rest = path.strip_prefix(prefix);
+    rest.is_some_and(|rest| rest.starts_with('.'))
 }
 
 fn find<const D: usize>(

@@ -3,15 +3,56 @@
 use burn::module::{Module, Param};
 use burn::tensor::{DType, Tensor};
 
-use super::{LoraBranch, LoraLayerMut, LoraLayers};
+use super::{DenseUpdate, LoraBranch, LoraLayerMut, LoraLayers};
 
-/// What a layer was before its branches were added to its weight.
+/// What a layer was before anything was added to its weight.
 #[derive(Module, Debug)]
 pub struct Unfused<const D: usize> {
     /// The base's weight.
     pub weight: Tensor<D>,
     /// The branches that are in the weight now.
     pub branches: Vec<LoraBranch<D>>,
+    /// The dense updates, which are always in the weight.
+    pub dense: Vec<DenseUpdate<D>>,
+}
+
+impl<const D: usize> Unfused<D> {
+    fn new(weight: &Param<Tensor<D>>) -> Self {
+        Self {
+            weight: weight.val(),
+            branches: Vec::new(),
+            dense: Vec::new(),
+        }
+    }
+
+    /// The weight with everything that is to be in it, summed in `f32`.
+    fn sum(&self) -> Tensor<D> {
+        let mut sum = self.weight.clone().cast(DType::F32);
+        for branch in self.branches.iter().filter(|branch| branch.is_active()) {
+            sum = sum + update(branch, self.weight.dims());
+        }
+        for dense in self.dense.iter().filter(|dense| dense.weight != 0.0) {
+            sum = sum
+                + dense
+                    .delta
+                    .clone()
+                    .cast(DType::F32)
+                    .mul_scalar(dense.weight);
+        }
+        sum
+    }
+
+    /// Gives the layer the weight that it is to have now: the base's to the bit where nothing is added to it.
+    fn store(self, weight: &mut Param<Tensor<D>>, unfused: &mut Option<Self>) {
+        let nothing = self.branches.is_empty() && self.dense.is_empty();
+        let sum = if nothing {
+            self.weight.clone()
+        } else {
+            self.sum()
+        };
+        *weight = weight.clone().map(|before| sum.cast(before.dtype()));
+        *unfused = (!nothing).then_some(self);
+    }
 }
 
 /// Adds all branches of a model to the weights of their layers, so that they cost no time; the number of layers that had any.
@@ -34,7 +75,7 @@ pub fn fuse(model: &mut impl LoraLayers) -> usize {
     fused.count()
 }
 
-/// Takes all branches out of the weights, which are bit for bit as before; the number of layers that had any.
+/// Takes all branches out of the weights, which are bit for bit as before; the number of layers that had any. Dense updates stay.
 pub fn unfuse(model: &mut impl LoraLayers) -> usize {
     let layers = model.lora_layers("").into_iter();
     let unfused =
@@ -68,18 +109,9 @@ fn fuse_layer<const D: usize>(
     if branches.is_empty() {
         return false;
     }
-    let mut before = unfused.take().unwrap_or_else(|| Unfused {
-        weight: weight.val(),
-        branches: Vec::new(),
-    });
+    let mut before = unfused.take().unwrap_or_else(|| Unfused::new(weight));
     before.branches.append(branches);
-    let mut sum = before.weight.clone().cast(DType::F32);
-    for branch in before.branches.iter().filter(|branch| branch.is_active()) {
-        sum = sum + update(branch, before.weight.dims());
-    }
-    let sum = sum.cast(before.weight.dtype());
-    *weight = weight.clone().map(|_| sum);
-    *unfused = Some(before);
+    before.store(weight, unfused);
     true
 }
 
@@ -94,11 +126,50 @@ fn unfuse_layer<const D: usize>(
         return false;
     };
     before.branches.append(branches);
-    *branches = before.branches;
-    *weight = weight
-        .clone()
-        .map(|fused| before.weight.cast(fused.dtype()));
+    *branches = std::mem::take(&mut before.branches);
+    before.store(weight, unfused);
     true
+}
+
+/// Adds a dense update to a layer's weight.
+pub(super) fn add_dense<const D: usize>(
+    weight: &mut Param<Tensor<D>>,
+    unfused: &mut Option<Unfused<D>>,
+    dense: DenseUpdate<D>,
+) {
+    let mut before = unfused.take().unwrap_or_else(|| Unfused::new(weight));
+    before.dense.push(dense);
+    before.store(weight, unfused);
+}
+
+/// Changes the strength of the dense updates of a layer that are called `name`, or with `None` takes them out; how many there are.
+pub(super) fn change_dense<const D: usize>(
+    weight: &mut Param<Tensor<D>>,
+    unfused: &mut Option<Unfused<D>>,
+    name: &str,
+    strength: Option<f64>,
+) -> usize {
+    let named = |before: &Unfused<D>| {
+        before
+            .dense
+            .iter()
+            .filter(|dense| dense.name == name)
+            .count()
+    };
+    let count = unfused.as_ref().map_or(0, named);
+    if count > 0
+        && let Some(mut before) = unfused.take()
+    {
+        match strength {
+            None => before.dense.retain(|dense| dense.name != name),
+            Some(strength) => {
+                let named = before.dense.iter_mut().filter(|dense| dense.name == name);
+                named.for_each(|dense| dense.weight = strength);
+            }
+        }
+        before.store(weight, unfused);
+    }
+    count
 }
 
 /// What a branch adds to a weight of this shape: `strength * B A`, in `f32`.

@@ -7,13 +7,15 @@
 mod attach;
 mod branch;
 mod conv2d;
+mod dense;
 mod fuse;
 mod layers;
 mod linear;
 
-pub use attach::{attach, detach, extract, set_weight};
+pub use attach::{Attachable, attach, attach_file, detach, extract, set_weight};
 pub use branch::LoraBranch;
 pub use conv2d::{LoraConv2d, LoraConv2dConfig};
+pub use dense::DenseUpdate;
 pub use fuse::{Unfused, fuse, unfuse};
 pub use layers::{LoraLayerMut, LoraLayers};
 pub use linear::{LoraLinear, LoraLinearConfig};

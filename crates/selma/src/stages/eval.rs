@@ -2,7 +2,7 @@
 
 use selma_dataset::METADATA_FILE;
 use selma_diffusion::schedulers::build;
-use selma_diffusion::{Checkpoint, DiffusionError, StableDiffusion};
+use selma_diffusion::{DiffusionError, StableDiffusion};
 use selma_eval::{EvalOptions, EvalResult, ImageFolder, QuestionSet, evaluate};
 use selma_lora::Adapter;
 use selma_mini::{EvalItem, EvalSet, OracleVqa, Partition};
@@ -36,7 +36,7 @@ fn sets(run: &Run) -> Result<[Questions; 2], SelmaError> {
 /// any work is done.
 pub(crate) fn check(run: &Run) -> Result<(), SelmaError> {
     let recipe = &run.recipe;
-    let checkpoint = Checkpoint::open(&run.model_folder)?;
+    let checkpoint = run.checkpoint()?;
     let config = checkpoint.scheduler_config()?;
     for (kind, steps) in [
         (recipe.images.scheduler, recipe.images.steps),
@@ -270,7 +270,9 @@ impl Judge<'_> {
             batch_size: stage.batch_size,
             model: &model,
             model_hash: self.hash,
-            adapter: self.adapter.as_deref(),
+            negative: None,
+            size: None,
+            adapters: self.adapter.as_slice(),
         };
         let task = format!("{} at {guidance}", self.model.name);
         draw(pipeline, &drawings, &style, folder, &task, observer)

@@ -36,7 +36,9 @@ pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), Selma
                 batch_size: stage.batch_size,
                 model: &model,
                 model_hash: hash,
-                adapter: None,
+                negative: None,
+                size: None,
+                adapters: &[],
             };
             draw(pipeline, &drawings, &style, &folder, &skill.name, observer)?;
         }
@@ -52,7 +54,7 @@ pub(super) fn load_once<'a>(
 ) -> Result<&'a mut StableDiffusion, SelmaError> {
     let loaded = match slot.take() {
         Some(pipeline) => pipeline,
-        None => StableDiffusion::load(&run.model_folder, &run.device)?,
+        None => StableDiffusion::from_checkpoint(&run.checkpoint()?, &run.device)?,
     };
     Ok(slot.insert(loaded))
 }

@@ -1,9 +1,7 @@
 //! `selma generate`.
 
-mod adapters;
 mod origin;
 mod request;
-mod scheduler;
 mod seeds;
 mod sizes;
 
@@ -13,19 +11,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::bail;
 use burn::tensor::FloatDType;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use selma_diffusion::models::VaeTiling;
-use selma_diffusion::pipeline::Truncated;
 use selma_diffusion::png::encode;
 use selma_diffusion::schedulers::SchedulerKind;
 use selma_diffusion::{DiffusionError, Latents, StableDiffusion, device};
-use selma_lora::Adapter;
 
 use self::origin::Origin;
-use self::scheduler::{Override, override_of};
 use self::seeds::SeedRange;
 use self::sizes::SizeArgs;
-use super::model::ModelOptions;
+use super::adapters;
+use super::events::tell_truncated;
+use super::model::{ModelOptions, dtype, tell_family};
+use super::scheduler::{self, Override, override_of};
 use super::values::{WeightedFile, finite, named, share, weighted_file};
 use crate::interrupt;
 use crate::output::{self, Output, spare};
@@ -153,12 +150,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     // Before the model is loaded, so that a wrong path costs no time.
     let paths = paths(&args.out, request.prompts.len());
     check_paths(&args, &paths)?;
-    let adapters = args
-        .adapters
-        .iter()
-        .map(|file| Ok((file, Adapter::load(&file.path)?)))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    let checkpoint = args.options.open(&args.model)?;
+    let adapters = adapters::load(&args.adapters)?;
+    let checkpoint = args.options.open(&args.model, args.dtype)?;
+    tell_family(&checkpoint, "--config")?;
     if args.scheduler.is_none() && args.scheduler_config.is_empty() {
         // Whether there is one is known before the model is loaded.
         checkpoint.scheduler()?;
@@ -167,8 +161,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         .then(|| Origin::start(&args, &checkpoint, &adapters))
         .transpose()?;
 
-    let mut pipeline =
-        StableDiffusion::from_checkpoint(&checkpoint, &device)?.with_dtype(args.dtype);
+    let mut pipeline = StableDiffusion::from_checkpoint(&checkpoint, &device)?;
     scheduler::configure(&mut pipeline, &args.scheduler_config, args.scheduler)?;
     adapters::attach(&mut pipeline, &args.model, &adapters, args.fuse)?;
     pipeline.vae_tiling = tiling(&args, &pipeline);
@@ -182,7 +175,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         let drawn = pipeline.generate(batch, &mut |state| {
             for text in state.truncated {
                 if cut.insert(text.text.clone()) {
-                    tell_truncated(text);
+                    tell_truncated(&text.cut, text.dropped);
                 }
             }
             let total = state.total * batches.len();
@@ -251,14 +244,6 @@ fn tiling(args: &Args, pipeline: &StableDiffusion) -> Option<VaeTiling> {
     })
 }
 
-fn tell_truncated(truncated: &Truncated) {
-    let Truncated { cut, dropped, .. } = truncated;
-    say(format_args!(
-        "warning: {dropped} tokens of a prompt are more than the text encoder takes; cut off: {}",
-        cut.trim()
-    ));
-}
-
 /// `FILE.png` for one picture, `FILE-1.png`, `FILE-2.png`, .. for several.
 fn paths(out: &Path, count: usize) -> Vec<PathBuf> {
     if count == 1 {
@@ -272,14 +257,6 @@ fn paths(out: &Path, count: usize) -> Vec<PathBuf> {
     (1..=count)
         .map(|number| out.with_file_name(format!("{stem}-{number}{ending}")))
         .collect()
-}
-
-fn dtype() -> impl TypedValueParser<Value = FloatDType> {
-    PossibleValuesParser::new(["f32", "f16", "bf16"]).map(|name| match name.as_str() {
-        "f16" => FloatDType::F16,
-        "bf16" => FloatDType::BF16,
-        _ => FloatDType::F32,
-    })
 }
 
 #[cfg(test)]

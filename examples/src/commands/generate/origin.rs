@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 
+use crate::commands::adapters::AnyAdapter;
 use anyhow::anyhow;
 use burn::tensor::FloatDType;
 use selma_diffusion::png::{Settings, UsedAdapter, UsedFile, UsedImage};
 use selma_diffusion::{Checkpoint, InitImage, StableDiffusion, TextToImage};
-use selma_lora::Adapter;
 
 use super::Args;
 use crate::commands::values::WeightedFile;
@@ -16,6 +16,7 @@ use crate::commands::values::WeightedFile;
 #[derive(Debug)]
 pub struct Origin {
     model: Model,
+    vae: Option<UsedFile>,
     adapters: Vec<UsedAdapter>,
     /// One for all pictures, or one each.
     init_images: Vec<UsedFile>,
@@ -55,18 +56,17 @@ impl Origin {
     pub fn start(
         args: &Args,
         checkpoint: &Checkpoint,
-        adapters: &[(&WeightedFile, Adapter)],
+        adapters: &[(&WeightedFile, AnyAdapter)],
     ) -> anyhow::Result<Self> {
-        let adapter = |(file, adapter): &(&WeightedFile, Adapter)| {
-            let hash = adapter.source.as_ref().map(|source| &source.sha256);
-            UsedAdapter {
-                file: UsedFile::new(&file.path, hash.cloned().unwrap_or_default()),
-                weight: file.weight,
-                fused: args.fuse,
-            }
+        let adapter = |(file, adapter): &(&WeightedFile, AnyAdapter)| UsedAdapter {
+            file: UsedFile::new(&file.path, adapter.file_sha256().to_owned()),
+            weight: file.weight,
+            fused: args.fuse || adapter.is_dense(),
         };
         let used = |path: &PathBuf| UsedFile::of(path);
+        let vae = args.options.vae().zip(checkpoint.other_vae_sha256()?);
         Ok(Self {
+            vae: vae.map(|(path, hash)| UsedFile::new(path, hash)),
             adapters: adapters.iter().map(adapter).collect(),
             init_images: args
                 .init_images
@@ -106,6 +106,7 @@ impl Origin {
             dtype: dtype_name(pipeline.dtype()).to_owned(),
             vae_tile_size: pipeline.vae_tiling.map(|tiling| tiling.size()),
             model: self.model.get()?.clone(),
+            vae: self.vae.clone(),
             adapters: self.adapters.clone(),
             init_image: init_image.map(|(file, strength)| UsedImage {
                 file: file.clone(),

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::tensor::FloatDType;
 use indicatif::{HumanBytes, HumanCount};
 use selma_diffusion::models::ClipTextConfig;
 use selma_diffusion::presets::Family;
@@ -60,7 +61,7 @@ struct Component {
 }
 
 pub fn describe(path: &Path, options: &ModelOptions) -> anyhow::Result<Model> {
-    let checkpoint = options.open(path)?;
+    let checkpoint = options.open(path, FloatDType::F32)?;
     let scheduler = checkpoint.scheduler_config()?;
     let tokenizer = checkpoint.tokenizer()?;
     let text = checkpoint.stored_text_encoder()?;

@@ -86,6 +86,7 @@ fn settings_rows(settings: &Settings) -> Vec<(&'static str, String)> {
         ("number type", settings.dtype.clone()),
         ("model", file(&settings.model)),
     ]);
+    rows.extend(settings.vae.as_ref().map(|used| ("VAE", file(used))));
     for adapter in &settings.adapters {
         let fused = if adapter.fused { ", fused" } else { "" };
         let text = format!("{}, weight {}{fused}", file(&adapter.file), adapter.weight);

@@ -1,0 +1,116 @@
+//! Adapters for a picture.
+
+use std::path::Path;
+
+use anyhow::Context;
+use selma_diffusion::{DiffusionError, StableDiffusion};
+use selma_lora::{Adapter, AdapterFile, LoadReport, LoraError, Model};
+
+use crate::commands::values::{WeightedFile, is_other_kind};
+use crate::terminal::say;
+
+/// An adapter of any kind.
+#[derive(Debug)]
+pub enum AnyAdapter {
+    /// LoRAs alone.
+    Lora(Adapter),
+    /// Others among them.
+    Other(AdapterFile),
+}
+
+impl AnyAdapter {
+    /// Reads a file or folder.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`AdapterFile::load`].
+    pub fn load(path: &Path) -> Result<Self, LoraError> {
+        match Adapter::load(path) {
+            Ok(adapter) => Ok(Self::Lora(adapter)),
+            Err(error) if is_other_kind(&error) => AdapterFile::load(path, None).map(Self::Other),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A hash of what it does: of LoRAs of their numbers, of others of the file.
+    pub fn sha256(&self) -> String {
+        match self {
+            Self::Lora(adapter) => adapter.sha256(),
+            Self::Other(file) => file.source.sha256.clone(),
+        }
+    }
+
+    /// Whether a part of it can only be in the weights.
+    pub fn is_dense(&self) -> bool {
+        matches!(self, Self::Other(_))
+    }
+
+    /// Hash of the file that it was read from.
+    pub fn file_sha256(&self) -> &str {
+        match self {
+            Self::Lora(adapter) => adapter.source.as_ref().map_or("", |source| &source.sha256),
+            Self::Other(file) => &file.source.sha256,
+        }
+    }
+
+    fn attach(
+        &self,
+        pipeline: &mut StableDiffusion,
+        name: &str,
+        weight: f64,
+    ) -> Result<Vec<LoadReport>, DiffusionError> {
+        match self {
+            Self::Lora(adapter) => pipeline.attach(adapter, name, weight),
+            Self::Other(file) => pipeline.attach(file, name, weight),
+        }
+    }
+}
+
+/// Reads all adapters of a command.
+///
+/// # Errors
+///
+/// Those of [`AnyAdapter::load`].
+pub fn load(files: &[WeightedFile]) -> Result<Vec<(&WeightedFile, AnyAdapter)>, LoraError> {
+    files
+        .iter()
+        .map(|file| Ok((file, AnyAdapter::load(&file.path)?)))
+        .collect()
+}
+
+/// Adds the adapters to the model, in the weights if `fuse`, and says what they reach.
+pub fn attach(
+    pipeline: &mut StableDiffusion,
+    model: &Path,
+    adapters: &[(&WeightedFile, AnyAdapter)],
+    fuse: bool,
+) -> anyhow::Result<()> {
+    for (index, (file, adapter)) in adapters.iter().enumerate() {
+        let path = file.path.display();
+        let reports = adapter
+            .attach(pipeline, &format!("adapter {index}"), file.weight)
+            .with_context(|| {
+                let made_for = match adapter {
+                    AnyAdapter::Lora(adapter) => Model::of(adapter),
+                    AnyAdapter::Other(_) => None,
+                };
+                let made_for = made_for.map(|made_for| format!(", an adapter for {made_for},"));
+                let made_for = made_for.unwrap_or_default();
+                format!("{path}{made_for} does not fit {}", model.display())
+            })?;
+        let matched: usize = reports.iter().map(|report| report.matched.len()).sum();
+        let zero: usize = reports.iter().map(|report| report.zero.len()).sum();
+        let weight = file.weight;
+        say(format_args!("{path}: {matched} layers, weight {weight}"));
+        if zero == matched {
+            say(format_args!(
+                "warning: {path} changes nothing, all its updates are zero"
+            ));
+        }
+    }
+    if fuse {
+        let layers = pipeline.fuse();
+        say(format_args!("fused into the weights of {layers} layers"));
+    }
+    Ok(())
+}
