@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use selma_diffusion::models::{AutoencoderKLConfig, ClipTextConfig, UNet2DConditionModelConfig};
 use selma_diffusion::device;
+use selma_diffusion::models::{AutoencoderKLConfig, ClipTextConfig, UNet2DConditionModelConfig};
 use selma_diffusion::schedulers::{SchedulerConfig, SchedulerKind, build};
 
 /// More layers than this take long to name, though none is filled.
