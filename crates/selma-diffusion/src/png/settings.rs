@@ -62,7 +62,6 @@ pub struct Settings {
     pub init_latents: Option<UsedFile>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_zero(value: &f64) -> bool {
     *value == 0.0
 }
