@@ -462,6 +462,16 @@ fn a_model_that_cannot_be_used_is_named() {
         text.replace("\"cross_attention_dim\": 16", "\"cross_attention_dim\": 24"),
     )
     .unwrap();
+    draw("wider").failed(&[
+        "wider/unet/config.json",
+        "cross_attention_dim",
+        "wider/text_encoder/config.json",
+    ]);
+    fs::write(
+        &config,
+        text.replace("\"layers_per_block\": 1", "\"layers_per_block\": 2"),
+    )
+    .unwrap();
     draw("wider")
         .failed(&["wider/unet/diffusion_pytorch_model.safetensors does not fit the model"]);
     fs::write(
@@ -475,7 +485,20 @@ fn a_model_that_cannot_be_used_is_named() {
     draw("other").failed(&["other/model_index.json", "FluxPipeline"]);
     let index = copy("xl").join("model_index.json");
     fs::write(&index, "{\"_class_name\": \"StableDiffusionXLPipeline\"}").unwrap();
-    draw("xl").failed(&["xl/tokenizer_2"]);
+    draw("xl").failed(&["xl/text_encoder_2"]);
+    let scheduler = copy("deis").join("scheduler/scheduler_config.json");
+    fs::write(&scheduler, "{\"_class_name\": \"DEISMultistepScheduler\"}").unwrap();
+    draw("deis").failed(&[
+        "deis/scheduler/scheduler_config.json",
+        "DEISMultistepScheduler",
+        "--scheduler NAME",
+    ]);
+    let shown = selma.run("inspect deis").ok();
+    assert!(
+        shown
+            .text()
+            .contains("DEISMultistepScheduler (not implemented")
+    );
     assert!(!selma.path("a.png").exists());
 }
 
@@ -540,6 +563,7 @@ fn a_request_that_cannot_be_met_is_an_error() {
             "--scheduler ddim --scheduler-config thresholding=true",
             ["ddim", "thresholding"],
         ),
+        ("--scheduler euler --eta 0.5", ["euler", "eta"]),
     ] {
         generate(&selma, &format!("{args} --out a.png")).failed(&parts);
     }

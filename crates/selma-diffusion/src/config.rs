@@ -1,11 +1,19 @@
 //! Reading `config.json` files.
 
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use thiserror::Error;
+
+/// Levels of a network: each halves the sides of a picture.
+pub(crate) const LEVELS: RangeInclusive<usize> = 1..=16;
+/// Layers of one kind in one place, ten times what any published model has. A damaged file must not take all memory.
+pub(crate) const LAYERS: RangeInclusive<usize> = 1..=1000;
+/// Channels, widths, and entries of tables.
+pub(crate) const WIDTHS: RangeInclusive<usize> = 1..=1 << 20;
 
 /// Why a `config.json` cannot be used.
 #[derive(Debug, Error)]
@@ -117,6 +125,23 @@ pub fn require_default(
             && !same(found, default)
         {
             return Err(ConfigError::invalid(name, default, found));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses sizes that no network can have, or none that fits any memory.
+///
+/// # Errors
+///
+/// The first field whose value is out of its range.
+pub(crate) fn require_sizes(
+    fields: &[(&str, usize, RangeInclusive<usize>)],
+) -> Result<(), ConfigError> {
+    for (field, size, range) in fields {
+        if !range.contains(size) {
+            let expected = format!("{} to {}", range.start(), range.end());
+            return Err(ConfigError::invalid(field, expected, size));
         }
     }
     Ok(())

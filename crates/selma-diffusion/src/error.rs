@@ -200,10 +200,16 @@ impl DiffusionError {
 pub enum Origin {
     /// The caller, by latents to start from.
     InitLatents,
+    /// The caller, by latents of a picture to start from.
+    InitImage,
+    /// The caller, by latents to decode.
+    Latents,
     /// The VAE, encoding the picture to start from.
     Encoder,
     /// The text encoder.
     TextEncoder,
+    /// The second text encoder of SDXL, by its pooled output.
+    PooledText,
     /// The UNet, by its prediction.
     UNet {
         /// The call, from 1.
@@ -226,8 +232,11 @@ impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::InitLatents => f.write_str("the initial latents"),
+            Self::InitImage => f.write_str("the latents given for the initial picture"),
+            Self::Latents => f.write_str("the latents to decode"),
             Self::Encoder => f.write_str("the initial picture's latents"),
             Self::TextEncoder => f.write_str("the text encoder's output"),
+            Self::PooledText => f.write_str("the second text encoder's pooled output"),
             Self::UNet { step, total } => {
                 write!(f, "the UNet's prediction at step {step} of {total}")
             }

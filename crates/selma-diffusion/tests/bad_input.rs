@@ -7,11 +7,13 @@
 
 mod common;
 
-use common::{draw, fixture, tiny};
+use common::{device, draw, fixture, tiny};
 use image::RgbImage;
 use selma_diffusion::pipeline::Pictures;
 use selma_diffusion::schedulers::{SchedulerKind, TimestepSpacing};
-use selma_diffusion::{DiffusionError, InitImage, Latents, Origin, TextToImage, image as pictures};
+use selma_diffusion::{
+    DiffusionError, InitImage, Latents, Origin, StableDiffusion, TextToImage, image as pictures,
+};
 
 fn request() -> TextToImage {
     TextToImage {
@@ -28,7 +30,7 @@ fn picture() -> RgbImage {
 fn a_request_that_cannot_be_met_is_refused_before_any_step() {
     type Spoil = fn(&mut TextToImage);
     let pipeline = tiny();
-    let cases: [(&[&str], Spoil); 11] = [
+    let cases: [(&[&str], Spoil); 14] = [
         (&["strength", "0 to 1", "1.5"], |request| {
             request.init_image = Some(InitImage::new(picture(), 1.5));
         }),
@@ -67,6 +69,25 @@ fn a_request_that_cannot_be_met_is_refused_before_any_step() {
         }),
         (&["guidance", "finite", "inf"], |request| {
             request.guidance = Some(f64::INFINITY);
+        }),
+        (
+            &["latents given for the initial", "not finite in image 1"],
+            |request| {
+                let mut latents = Latents::noise(&[0], 4, 8, 8);
+                latents.values[7] = f32::INFINITY;
+                request.init_image = Some(InitImage {
+                    pictures: Pictures::Latents(latents),
+                    strength: Some(0.5),
+                });
+            },
+        ),
+        (&["eta", "0 to 1", "1.5"], |request| {
+            request.scheduler = Some(SchedulerKind::Ddim);
+            request.eta = 1.5;
+        }),
+        (&["euler", "eta", "0.5"], |request| {
+            request.scheduler = Some(SchedulerKind::Euler);
+            request.eta = 0.5;
         }),
         (&["initial latents", "not finite"], |request| {
             let mut latents = Latents::noise(&[0], 4, 8, 8);
@@ -131,15 +152,43 @@ fn numbers_that_are_not_finite_are_found_where_they_appear() {
     let error = draw(&encoder, &from_picture).unwrap_err();
     assert_origin(error, Origin::Encoder, "encoder.conv_in.weight");
 
+    // Nothing but the pooled output sees the projection.
+    let mut pooled = StableDiffusion::load(fixture("tiny-sdxl"), &device()).unwrap();
+    let encoder = &mut pooled.text_encoder_2.as_mut().unwrap().model;
+    let weight = &mut encoder.text_projection.as_mut().unwrap().weight;
+    *weight = weight.clone().map(|weight| weight.mul_scalar(f32::NAN));
+    let error = draw(&pooled, &request()).unwrap_err();
+    assert_origin(error, Origin::PooledText, "text_projection.weight");
+
+    let mut latents = Latents::noise(&[1, 2], 4, 8, 8);
+    latents.values[300] = f32::NAN;
+    let error = tiny().decode(&latents).unwrap_err();
+    assert_origin(error, Origin::Latents, "in image 2");
+
     // Without signal at the first timestep, a prediction of the noise says nothing of the picture.
     let no_signal = spoiled(Box::new(|pipeline| {
-        pipeline.scheduler = SchedulerKind::Ddim;
+        pipeline.scheduler = Some(SchedulerKind::Ddim);
         pipeline.scheduler_config.rescale_betas_zero_snr = Some(true);
         pipeline.scheduler_config.timestep_spacing = Some(TimestepSpacing::Trailing);
     }));
     let error = draw(&no_signal, &request()).unwrap_err();
     let step = Origin::Scheduler { step: 1, total: 4 };
     assert_origin(error, step, "after step 1 of 4");
+}
+
+#[test]
+fn latents_that_the_vae_does_not_have_are_refused() {
+    let pipeline = tiny();
+    let mut short = Latents::noise(&[1], 4, 8, 8);
+    short.values.pop();
+    for latents in [
+        Latents::noise(&[1], 3, 8, 8),
+        Latents::noise(&[], 4, 8, 8),
+        short,
+    ] {
+        let error = pipeline.decode(&latents).unwrap_err().to_string();
+        assert!(error.contains("[images, 4, height, width]"), "{error}");
+    }
 }
 
 #[test]

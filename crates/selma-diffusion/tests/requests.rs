@@ -219,6 +219,39 @@ fn a_picture_of_one_tile_is_the_same_to_the_bit() {
 }
 
 #[test]
+fn a_picture_is_decoded_the_same_to_the_bit_in_any_batch() {
+    let pipeline = tiny();
+    let latents = Latents::noise(&[1, 2, 3], 4, 6, 7);
+    let together = pipeline.decode(&latents).unwrap();
+    assert_eq!(together.len(), 3);
+    for (index, picture) in together.iter().enumerate() {
+        let alone = pipeline.decode(&latents.images(index, 1)).unwrap();
+        assert_eq!(alone.first(), Some(picture));
+    }
+}
+
+#[test]
+fn ddim_adds_the_noise_of_the_seed_where_eta_asks_for_it() {
+    let pipeline = tiny();
+    let mut request = TextToImage::new(vec!["red".to_owned(); 2], vec![3, 4]);
+    request.scheduler = Some(SchedulerKind::Ddim);
+    request.steps = 4;
+    let latents = |request: &TextToImage| draw(&pipeline, request).unwrap().latents;
+    let plain = latents(&request);
+    request.eta = 1.0;
+    let noisy = latents(&request);
+    assert!(relative_error(&noisy.values, &plain.values) > 0.1);
+    assert_eq!(noisy, latents(&request));
+    let alone: Vec<f32> = request
+        .batches(1)
+        .unwrap()
+        .iter()
+        .flat_map(|part| latents(part).values)
+        .collect();
+    assert!(relative_error(&alone, &noisy.values) < 1e-4);
+}
+
+#[test]
 fn a_picture_depends_on_its_own_seed_and_prompts_and_not_on_its_batch() {
     let pipeline = tiny();
     let shared = RgbImage::from_fn(19, 13, |x, y| image::Rgb([x as u8 * 13, y as u8 * 19, 100]));

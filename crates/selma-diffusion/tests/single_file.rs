@@ -18,9 +18,10 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Tensor};
 use common::files::{Tensors, original, write};
 use common::fixture;
+use common::torch::torch_file;
 use safetensors::Dtype;
 use selma_diffusion::presets::{Family, Preset};
-use selma_diffusion::schedulers::{PredictionType, SchedulerKind};
+use selma_diffusion::schedulers::{PredictionType, SchedulerKind, TimestepSpacing};
 use selma_diffusion::single_file::SingleFile;
 use selma_diffusion::weights::Weights;
 use selma_diffusion::{Checkpoint, CheckpointOptions, ConfigSource, StableDiffusion};
@@ -87,7 +88,7 @@ fn a_single_file_is_the_folder_it_was_made_of() {
             assert_eq!(values(&a.model), values(&b.model), "{pipeline}: text 2");
         }
         let pipeline = StableDiffusion::from_checkpoint(&single, &device).unwrap();
-        assert_eq!(pipeline.scheduler, folder.scheduler().unwrap().0);
+        assert_eq!(pipeline.scheduler, Some(folder.scheduler().unwrap().0));
     }
 }
 
@@ -123,7 +124,7 @@ fn sizes_come_from_the_shapes() {
 }
 
 #[test]
-fn what_comes_with_a_model_is_ignored_and_anything_else_refused() {
+fn what_is_no_part_of_a_model_is_ignored_and_what_stands_in_its_place_refused() {
     let mut tensors = original("tiny-sd");
     let number = |value: f32| (Dtype::F32, vec![1], value.to_le_bytes().to_vec());
     for extra in [
@@ -142,13 +143,34 @@ fn what_comes_with_a_model_is_ignored_and_anything_else_refused() {
     assert_eq!(unused.len(), 6, "{unused:?}");
     single.unet(&Device::flex()).unwrap();
 
-    tensors.insert("model.diffusion_model.odd.weight".to_owned(), number(1.0));
-    tensors.insert("surprise".to_owned(), number(1.0));
+    let strays = ["control_model.x", "cond_stage_model.y", "surprise"];
+    for stray in strays {
+        tensors.insert(stray.to_owned(), number(1.0));
+    }
+    let (_folder, path) = file(&tensors);
+    let single = open(&path, "tiny-sd").unwrap();
+    let mut found = single.single_file().unwrap().strays().to_vec();
+    found.sort_unstable_by_key(|name| strays.iter().position(|stray| stray == name));
+    assert_eq!(found, strays);
+    assert_eq!(single.single_file().unwrap().unused().len(), 6);
+    StableDiffusion::from_checkpoint(&single, &Device::flex()).unwrap();
+
+    let odd = ["model.diffusion_model.odd.weight", "first_stage_model.odd"];
+    for name in odd {
+        tensors.insert(name.to_owned(), number(1.0));
+    }
+    // Its level plus one has no place in a machine word.
+    let endless = format!(
+        "first_stage_model.decoder.up.{}.block.0.conv1.weight",
+        u64::MAX
+    );
+    tensors.insert(endless.clone(), number(1.0));
     let (_folder, path) = file(&tensors);
     let error = open(&path, "tiny-sd").unwrap_err();
-    for part in ["2 tensors", "model.diffusion_model.odd.weight", "surprise"] {
+    for part in ["3 tensors", odd[0], odd[1], &endless] {
         assert!(error.contains(part), "{part:?} is not in: {error}");
     }
+    assert!(!error.contains("surprise"), "{error}");
 }
 
 #[test]
@@ -182,9 +204,40 @@ fn a_file_that_says_how_it_was_trained_is_believed() {
     tensors.insert("ztsnr".to_owned(), (Dtype::F32, vec![0], Vec::new()));
     let (_folder, path) = file(&tensors);
     let (kind, config) = Checkpoint::open(&path).unwrap().scheduler().unwrap();
-    assert_eq!(kind, SchedulerKind::Pndm);
+    // Not the family's PNDM, which has no such option; and from pure noise on.
+    assert_eq!(kind, SchedulerKind::Ddim);
+    assert_eq!(config.timestep_spacing, Some(TimestepSpacing::Trailing));
     assert_eq!(config.prediction_type(), PredictionType::VPrediction);
     assert_eq!(config.rescale_betas_zero_snr, Some(true));
+    tensors.remove("ztsnr");
+    let (_folder, path) = file(&tensors);
+    let (kind, config) = Checkpoint::open(&path).unwrap().scheduler().unwrap();
+    assert_eq!((kind, config.timestep_spacing), (SchedulerKind::Pndm, None));
+}
+
+#[test]
+fn a_checkpoint_of_pytorch_is_the_model_that_its_step_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.ckpt");
+    let tensors = original("tiny-sd-v");
+    for (step, preset, prediction) in [
+        (875_000, Preset::Sd2Base, PredictionType::Epsilon),
+        (110_000, Preset::Sd21, PredictionType::VPrediction),
+    ] {
+        fs::write(&path, torch_file(&tensors, Some(step))).unwrap();
+        let single = Checkpoint::open(&path).unwrap();
+        assert_eq!(single.single_file().unwrap().preset(), preset);
+        let config = single.scheduler_config().unwrap();
+        assert_eq!(config.prediction_type(), prediction);
+    }
+    let device = Device::flex();
+    let single = open(&path, "tiny-sd-v").unwrap();
+    let single = StableDiffusion::from_checkpoint(&single, &device).unwrap();
+    let folder = StableDiffusion::load(fixture("tiny-sd-v"), &device).unwrap();
+    assert_eq!(values(&single.unet), values(&folder.unet));
+    assert_eq!(values(&single.vae), values(&folder.vae));
+    let text = |pipeline: &StableDiffusion| values(&pipeline.text_encoder.model);
+    assert_eq!(text(&single), text(&folder));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use selma_diffusion::tokenizer::{ClipTokenizer, TokenizerError};
+use selma_diffusion::{Checkpoint, CheckpointOptions};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -255,6 +256,31 @@ fn another_model_and_merges_outside_the_vocabulary_are_refused() {
             matches!(&error, TokenizerError::Merge { line: 1, found, .. } if found == merge),
             "{error}"
         );
+    }
+}
+
+#[test]
+fn one_folder_for_both_text_encoders_fills_up_with_the_tokens_of_each() {
+    let tokenizers = |tokenizer: Option<PathBuf>| {
+        let options = CheckpointOptions {
+            tokenizer,
+            ..CheckpointOptions::default()
+        };
+        let checkpoint = Checkpoint::open_with(fixtures().join("tiny-sdxl"), options).unwrap();
+        [
+            checkpoint.tokenizer().unwrap(),
+            checkpoint.tokenizer_2().unwrap(),
+        ]
+    };
+    let own = tokenizers(None);
+    assert_ne!(own[0].pad_token_id(), own[1].pad_token_id());
+    let shared = tokenizers(Some(fixtures().join("tiny-sdxl/tokenizer")));
+    for (shared, own) in shared.iter().zip(&own) {
+        assert_eq!(shared.pad_token_id(), own.pad_token_id());
+        // In the second one the pad token also stands for itself within a text.
+        for text in ["", "a red circle!", "wow! two"] {
+            assert_eq!(shared.encode(text).unwrap(), own.encode(text).unwrap());
+        }
     }
 }
 

@@ -14,9 +14,10 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use common::files::{copy_folder, tensors, write};
-use common::fixture;
+use common::torch::torch_file;
+use common::{draw, fixture};
 use selma_diffusion::weights::{Dtype, Weights};
-use selma_diffusion::{Checkpoint, CheckpointOptions};
+use selma_diffusion::{Checkpoint, CheckpointOptions, StableDiffusion, TextToImage};
 
 fn refused(path: &Path, parts: &[&str]) {
     let error = Weights::open(path).unwrap_err().to_string();
@@ -242,8 +243,8 @@ fn a_variant_is_taken_where_it_is_asked_for() {
             variant: variant.map(str::to_owned),
             ..CheckpointOptions::default()
         };
-        let checkpoint = Checkpoint::open_with(folder.path(), options).unwrap();
-        let vae = checkpoint.vae(&Device::flex());
+        let checkpoint = Checkpoint::open_with(folder.path(), options);
+        let vae = checkpoint.and_then(|checkpoint| checkpoint.vae(&Device::flex()));
         let sum = |vae: selma_diffusion::models::AutoencoderKL| {
             vae.encoder
                 .conv_in
@@ -258,8 +259,45 @@ fn a_variant_is_taken_where_it_is_asked_for() {
     };
     assert!(bias(None).unwrap() > 0.0);
     assert_eq!(bias(Some("zero")).unwrap(), 0.0);
+    // The UNet and the text encoder have no such variant, and are taken as they are.
+    let zero = CheckpointOptions {
+        variant: Some("zero".to_owned()),
+        ..CheckpointOptions::default()
+    };
+    let mixed = Checkpoint::open_with(folder.path(), zero).unwrap();
+    StableDiffusion::from_checkpoint(&mixed, &Device::flex()).unwrap();
     let error = bias(Some("fp16")).unwrap_err();
-    assert!(error.contains("fp16") && error.contains("zero"), "{error}");
+    let plain = "unet/diffusion_pytorch_model.safetensors";
+    let other = "vae/diffusion_pytorch_model.zero.safetensors";
+    for part in ["\"fp16\"", "no component", plain, other] {
+        assert!(error.contains(part), "{part:?} is not in: {error}");
+    }
+}
+
+#[test]
+fn a_pipeline_of_pytorch_files_draws_the_same_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    copy_folder(&fixture("tiny-sd"), folder.path());
+    for (component, old, new) in [
+        ("text_encoder", "model", "pytorch_model"),
+        ("unet", "diffusion_pytorch_model", "diffusion_pytorch_model"),
+        ("vae", "diffusion_pytorch_model", "diffusion_pytorch_model"),
+    ] {
+        let component = folder.path().join(component);
+        let whole = component.join(format!("{old}.safetensors"));
+        let file = torch_file(&tensors(&whole), None);
+        fs::write(component.join(format!("{new}.bin")), file).unwrap();
+        fs::remove_file(whole).unwrap();
+    }
+    let request = TextToImage {
+        steps: 2,
+        ..TextToImage::new(vec!["a red circle".to_owned()], vec![3])
+    };
+    let pictures = [folder.path(), &fixture("tiny-sd")].map(|folder| {
+        let pipeline = StableDiffusion::load(folder, &Device::flex()).unwrap();
+        draw(&pipeline, &request).unwrap().images
+    });
+    assert_eq!(pictures[0], pictures[1]);
 }
 
 #[test]

@@ -122,7 +122,7 @@ pub fn draw(
     }
     let wanted = by_file_name(drawings)?;
     let mut writer = DatasetWriter::open(folder)?;
-    let scheduler = style.scheduler.unwrap_or(pipeline.scheduler).name();
+    let scheduler = pipeline.scheduler_for(style.scheduler)?.name();
     if let Err(error) = check_drawn(&writer, &wanted, style, scheduler) {
         writer.leave()?;
         return Err(error);

@@ -7,6 +7,7 @@ use burn::tensor::FloatDType;
 use clap::builder::{PossibleValuesParser, StringValueParser, TypedValueParser};
 use selma_diffusion::presets::Preset;
 use selma_diffusion::schedulers::PredictionType;
+use selma_diffusion::single_file::SingleFile;
 use selma_diffusion::{Checkpoint, CheckpointOptions, ConfigSource};
 
 use crate::models;
@@ -44,10 +45,7 @@ impl FileOptions {
     ///
     /// Those of [`locate`](Self::locate) and of [`Checkpoint::open`].
     pub fn open(&self, model: &Path) -> anyhow::Result<Checkpoint> {
-        Ok(Checkpoint::open_with(
-            self.locate(model)?,
-            self.checkpoint_options(),
-        )?)
+        open(&self.locate(model)?, self.checkpoint_options())
     }
 
     fn checkpoint_options(&self) -> CheckpointOptions {
@@ -112,20 +110,46 @@ impl ModelOptions {
             dtype: Some(dtype),
             ..self.files.checkpoint_options()
         };
-        Ok(Checkpoint::open_with(self.locate(model)?, options)?)
+        open(&self.locate(model)?, options)
     }
+}
+
+fn open(path: &Path, options: CheckpointOptions) -> anyhow::Result<Checkpoint> {
+    let checkpoint = Checkpoint::open_with(path, options)?;
+    tell_strays(&checkpoint);
+    Ok(checkpoint)
+}
+
+/// Says which tensors of a single file are ignored without anything being known of them.
+fn tell_strays(checkpoint: &Checkpoint) {
+    let strays = checkpoint.single_file().map_or(&[][..], SingleFile::strays);
+    if strays.is_empty() {
+        return;
+    }
+    let shown: Vec<&str> = strays.iter().take(4).map(String::as_str).collect();
+    let more = if strays.len() > shown.len() {
+        ", .."
+    } else {
+        ""
+    };
+    say(format_args!(
+        "warning: {}: {} tensors are no part of the model and are ignored: {}{more}",
+        checkpoint.path().display(),
+        strays.len(),
+        shown.join(", ")
+    ));
 }
 
 /// Tells what a single file is taken for, where it does not say it itself and no flag did.
 ///
 /// # Errors
 ///
-/// Those of [`Checkpoint::scheduler`].
+/// Those of [`Checkpoint::scheduler_config`].
 pub fn tell_family(checkpoint: &Checkpoint, flag: &str) -> anyhow::Result<()> {
     let Some(single) = checkpoint.single_file() else {
         return Ok(());
     };
-    let (_, scheduler) = checkpoint.scheduler()?;
+    let scheduler = checkpoint.scheduler_config()?;
     if scheduler == *single.scheduler() {
         let predicts = match scheduler.prediction_type() {
             PredictionType::Epsilon => "noise",

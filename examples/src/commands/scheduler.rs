@@ -45,7 +45,7 @@ pub fn configure(
             "{field}={value} contradicts the scheduler's name {kind}"
         );
     }
-    pipeline.scheduler = kind;
+    pipeline.scheduler = Some(kind);
     pipeline.scheduler_config = config;
     Ok(())
 }

@@ -1,43 +1,44 @@
 //! Stable Diffusion on disk: diffusers' folder layout, or a single file in the original layout.
 
+mod agreement;
 mod changes;
+mod index;
 mod names;
 mod options;
 mod other_vae;
 mod stored;
+mod tokenizers;
 
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
 use selma_durable::sha256;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::DiffusionError;
-use crate::config::{ConfigError, read_json};
+use crate::config::read_json;
 use crate::models::{
     AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, ClipTextModel, UNet2DConditionModel,
     UNet2DConditionModelConfig,
 };
-use crate::presets::{Family, Preset, SECOND_PAD_TOKEN};
+use crate::presets::{Family, Preset};
 use crate::schedulers::{SchedulerConfig, SchedulerKind};
 use crate::single_file::{SingleFile, SinglePart};
-use crate::tokenizer::ClipTokenizer;
 use crate::weights::{self, Fit, WeightFile, Weights, compare, load};
 
 pub use changes::Difference;
 pub use options::{CheckpointOptions, ConfigSource};
 pub use stored::{Component, Stored};
 
+use index::read_index;
 use names::{is_constant, text_names, vae_names};
 
-/// Pipelines with one text encoder.
-const STABLE_DIFFUSION: &str = "StableDiffusionPipeline";
-/// Pipelines with two.
-const STABLE_DIFFUSION_XL: &str = "StableDiffusionXLPipeline";
 /// The scheduler's configuration in the folder of a pipeline.
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
+
+/// A configuration, and where it stands.
+type Located<C> = (C, PathBuf);
 
 /// A Stable Diffusion on disk, of which nothing large is read before it is asked for.
 #[derive(Debug, Clone)]
@@ -51,8 +52,7 @@ pub struct Checkpoint {
 
 #[derive(Debug, Clone)]
 enum Layout {
-    /// As `save_pretrained` of `StableDiffusionPipeline` or `StableDiffusionXLPipeline` writes it: `model_index.json`, and
-    /// one folder a component.
+    /// As `save_pretrained` of diffusers' pipelines writes it: `model_index.json`, and one folder a component.
     Folder,
     /// The original layout.
     SingleFile(Box<SingleFile>),
@@ -63,8 +63,8 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// If the folder has no `model_index.json` or that describes another kind of pipeline, or if the file cannot be read
-    /// or holds something else.
+    /// If the folder has no `model_index.json` or that describes another kind of pipeline, if no component of the folder has
+    /// weights of the variant that is asked for, or if the file cannot be read or holds something else.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, DiffusionError> {
         Self::open_with(path, CheckpointOptions::default())
     }
@@ -80,18 +80,21 @@ impl Checkpoint {
     ) -> Result<Self, DiffusionError> {
         let path = path.as_ref().to_owned();
         let (layout, xl, zeros) = if path.is_file() {
-            let config: Option<ClipTextConfig> = match &options.config {
+            let config: Option<Located<ClipTextConfig>> = match &options.config {
                 Some(source) => {
                     source.config("text_encoder", |preset| Some(preset.text_encoder()))?
                 }
                 None => None,
             };
-            let layers = config.map(|config| config.num_hidden_layers);
+            let layers = config.map(|(config, _)| config.num_hidden_layers);
             let single = SingleFile::new(&Weights::open(&path)?, layers)?;
             let xl = single.family() == Family::Sdxl;
             (Layout::SingleFile(Box::new(single)), xl, xl)
         } else {
             let (xl, zeros) = read_index(&path)?;
+            if let Some(variant) = &options.variant {
+                weights::require_variant(&path, components(xl), variant)?;
+            }
             (Layout::Folder, xl, zeros)
         };
         Ok(Self {
@@ -136,81 +139,30 @@ impl Checkpoint {
         }
     }
 
-    /// The tokenizer: that of the options, of the folder `tokenizer`, or the standard one for a single file.
-    ///
-    /// # Errors
-    ///
-    /// If its files are missing or damaged, or it has more tokens than the text encoder of a single file knows.
-    pub fn tokenizer(&self) -> Result<ClipTokenizer, DiffusionError> {
-        let pad = |single: &SingleFile| single.family().pad_token();
-        self.read_tokenizer("tokenizer", pad)
-    }
-
-    /// The second tokenizer of SDXL; see [`tokenizer`](Self::tokenizer).
-    ///
-    /// # Errors
-    ///
-    /// Those of [`tokenizer`](Self::tokenizer).
-    pub fn tokenizer_2(&self) -> Result<ClipTokenizer, DiffusionError> {
-        self.read_tokenizer("tokenizer_2", |_| SECOND_PAD_TOKEN)
-    }
-
-    fn read_tokenizer(
-        &self,
-        name: &str,
-        pad: impl Fn(&SingleFile) -> &'static str,
-    ) -> Result<ClipTokenizer, DiffusionError> {
-        let tokenizer = match (self.tokenizer_folder(name), &self.layout) {
-            (Some(folder), _) => ClipTokenizer::load(&folder)?,
-            (None, Layout::Folder) => ClipTokenizer::load(&self.path.join(name))?,
-            (None, Layout::SingleFile(single)) => ClipTokenizer::standard(pad(single))?,
-        };
-        if let Layout::SingleFile(single) = &self.layout {
-            let known = single.text_encoder().config.vocab_size;
-            if tokenizer.vocab_size() > known {
-                return Err(DiffusionError::Request {
-                    what: "tokens of the tokenizer",
-                    expected: format!("at most the {known} of the text encoder"),
-                    found: tokenizer.vocab_size().to_string(),
-                });
-            }
-        }
-        Ok(tokenizer)
-    }
-
-    /// The folder of a tokenizer that the options name.
-    fn tokenizer_folder(&self, name: &str) -> Option<PathBuf> {
-        if let Some(folder) = &self.options.tokenizer {
-            let inner = folder.join(name);
-            return Some(if inner.is_dir() {
-                inner
-            } else {
-                folder.clone()
-            });
-        }
-        match &self.options.config {
-            Some(ConfigSource::Folder(folder)) => {
-                Some(folder.join(name)).filter(|inner| inner.is_dir())
-            }
-            _ => None,
-        }
-    }
-
     /// The scheduler that the checkpoint names, or its family's, with its configuration.
     ///
     /// # Errors
     ///
-    /// If `scheduler/scheduler_config.json` is missing or damaged, or names a scheduler that is not implemented.
+    /// Those of [`scheduler_config`](Self::scheduler_config); if it names a scheduler that is not implemented.
     pub fn scheduler(&self) -> Result<(SchedulerKind, SchedulerConfig), DiffusionError> {
-        let config = match (&self.options.config, &self.layout) {
+        let config = self.scheduler_config()?;
+        Ok((config.kind()?, config))
+    }
+
+    /// The configuration alone, from which any scheduler can be built, whether or not the one that it names is implemented.
+    ///
+    /// # Errors
+    ///
+    /// If `scheduler/scheduler_config.json` is missing or damaged.
+    pub fn scheduler_config(&self) -> Result<SchedulerConfig, DiffusionError> {
+        Ok(match (&self.options.config, &self.layout) {
             (Some(ConfigSource::Preset(preset)), _) => preset.scheduler(),
             (Some(ConfigSource::Folder(folder)), _) if folder.join(SCHEDULER).is_file() => {
                 SchedulerConfig::load(&folder.join(SCHEDULER))?
             }
             (_, Layout::Folder) => SchedulerConfig::load(&self.path.join(SCHEDULER))?,
             (_, Layout::SingleFile(single)) => single.scheduler().clone(),
-        };
-        Ok((config.kind()?, config))
+        })
     }
 
     /// The text encoder.
@@ -287,9 +239,8 @@ impl Checkpoint {
     ///
     /// If its files are missing or damaged.
     pub fn stored_text_encoder(&self) -> Result<Stored<ClipTextConfig>, DiffusionError> {
-        let part = |single: &SingleFile| Some(single.text_encoder().clone());
-        let published = |preset: Preset| Some(preset.text_encoder());
-        self.stored("text_encoder", published, part)
+        let config = self.text_encoder_config()?;
+        self.stored("text_encoder", config, |single| Some(single.text_encoder()))
     }
 
     /// The second text encoder's configuration and tensors (SDXL).
@@ -298,8 +249,8 @@ impl Checkpoint {
     ///
     /// If its files are missing or damaged, or there is no second one.
     pub fn stored_text_encoder_2(&self) -> Result<Stored<ClipTextConfig>, DiffusionError> {
-        let part = |single: &SingleFile| single.text_encoder_2().cloned();
-        self.stored("text_encoder_2", Preset::text_encoder_2, part)
+        let config = self.text_encoder_2_config()?;
+        self.stored("text_encoder_2", config, SingleFile::text_encoder_2)
     }
 
     /// The UNet's configuration and tensors.
@@ -308,8 +259,7 @@ impl Checkpoint {
     ///
     /// If its files are missing or damaged.
     pub fn stored_unet(&self) -> Result<Stored<UNet2DConditionModelConfig>, DiffusionError> {
-        let part = |single: &SingleFile| Some(single.unet().clone());
-        self.stored("unet", |preset| Some(preset.unet()), part)
+        self.stored("unet", self.unet_config()?, |single| Some(single.unet()))
     }
 
     /// The VAE's configuration and tensors: those of the options, or else the checkpoint's own.
@@ -331,16 +281,35 @@ impl Checkpoint {
             };
             return other_vae::stored(path, given, preset);
         }
-        let part = |single: &SingleFile| Some(single.vae().clone());
-        self.stored("vae", |preset| Some(preset.vae()), part)
+        let published = |preset: Preset| Some(preset.vae());
+        let config = self.config("vae", published, |single| Some(single.vae()))?;
+        self.stored("vae", config, |single| Some(single.vae()))
+    }
+
+    fn text_encoder_config(&self) -> Result<Located<ClipTextConfig>, DiffusionError> {
+        let published = |preset: Preset| Some(preset.text_encoder());
+        self.config("text_encoder", published, |single| {
+            Some(single.text_encoder())
+        })
+    }
+
+    fn text_encoder_2_config(&self) -> Result<Located<ClipTextConfig>, DiffusionError> {
+        let published = Preset::text_encoder_2;
+        self.config("text_encoder_2", published, SingleFile::text_encoder_2)
+    }
+
+    fn unet_config(&self) -> Result<Located<UNet2DConditionModelConfig>, DiffusionError> {
+        let published = |preset: Preset| Some(preset.unet());
+        self.config("unet", published, |single| Some(single.unet()))
     }
 
     /// Compares each component's weights with its configuration, without reading a value.
     ///
     /// # Errors
     ///
-    /// If files are missing or damaged, or a configuration cannot be used.
+    /// If files are missing or damaged, or a configuration cannot be used or contradicts another.
     pub fn fits(&self, device: &Device) -> Result<Vec<(&'static str, Fit)>, DiffusionError> {
+        self.require_agreement()?;
         let text = |stored: Stored<ClipTextConfig>| {
             let model = stored.model(|config| config.init(device))?;
             let weights = &stored.weights;
@@ -362,43 +331,48 @@ impl Checkpoint {
         Ok(fits)
     }
 
-    fn stored<C: DeserializeOwned>(
+    /// The configuration of a component: that of the options, or the checkpoint's own.
+    fn config<C: DeserializeOwned + Clone>(
         &self,
         name: &'static str,
         published: impl Fn(Preset) -> Option<C>,
-        part: impl Fn(&SingleFile) -> Option<SinglePart<C>>,
-    ) -> Result<Stored<C>, DiffusionError> {
-        let given = match &self.options.config {
-            Some(source) => source.config(name, published)?,
-            None => None,
-        };
+        part: impl Fn(&SingleFile) -> Option<&SinglePart<C>>,
+    ) -> Result<Located<C>, DiffusionError> {
+        if let Some(source) = &self.options.config
+            && let Some(given) = source.config(name, published)?
+        {
+            return Ok(given);
+        }
         match &self.layout {
             Layout::Folder => {
-                let config_path = self.path.join(name).join("config.json");
-                Ok(Stored {
-                    config: match given {
-                        Some(config) => config,
-                        None => read_json(&config_path)?,
-                    },
-                    weights: Weights::open(self.weight_file(name)?.path)?,
-                    config_path,
-                })
+                let path = self.path.join(name).join("config.json");
+                Ok((read_json(&path)?, path))
             }
             Layout::SingleFile(single) => {
-                let Some(part) = part(single) else {
-                    return Err(DiffusionError::Request {
-                        what: "component",
-                        expected: format!("one that {} has", single.family()),
-                        found: name.to_owned(),
-                    });
-                };
-                Ok(Stored {
-                    config: given.unwrap_or(part.config),
-                    weights: part.weights,
-                    config_path: self.path.clone(),
-                })
+                let part = part(single).ok_or_else(|| no_component(single, name))?;
+                Ok((part.config.clone(), self.path.clone()))
             }
         }
+    }
+
+    fn stored<C>(
+        &self,
+        name: &'static str,
+        (config, config_path): Located<C>,
+        part: impl Fn(&SingleFile) -> Option<&SinglePart<C>>,
+    ) -> Result<Stored<C>, DiffusionError> {
+        let weights = match &self.layout {
+            Layout::Folder => Weights::open(self.weight_file(name)?.path)?,
+            Layout::SingleFile(single) => {
+                let part = part(single).ok_or_else(|| no_component(single, name))?;
+                part.weights.clone()
+            }
+        };
+        Ok(Stored {
+            config,
+            weights,
+            config_path,
+        })
     }
 
     /// SHA-256 over the weight files of all components: what a picture owes its look to.
@@ -440,15 +414,10 @@ impl Checkpoint {
         if self.single_file().is_some() {
             files.push(self.path.clone());
         } else {
-            let mut names = vec!["text_encoder", "unet"];
-            if self.options.vae.is_none() {
-                names.push("vae");
-            }
-            if self.xl {
-                names.push("text_encoder_2");
-            }
-            for name in names {
-                files.extend(self.weight_file(name)?.files);
+            for &name in components(self.xl) {
+                if name != "vae" || self.options.vae.is_none() {
+                    files.extend(self.weight_file(name)?.files);
+                }
             }
         }
         if let Some(path) = &self.options.vae {
@@ -459,6 +428,23 @@ impl Checkpoint {
 
     fn weight_file(&self, name: &str) -> Result<WeightFile, DiffusionError> {
         weights::find(&self.path.join(name), self.options.variant.as_deref())
+    }
+}
+
+/// The folders with weights.
+fn components(xl: bool) -> &'static [&'static str] {
+    if xl {
+        &["text_encoder", "unet", "vae", "text_encoder_2"]
+    } else {
+        &["text_encoder", "unet", "vae"]
+    }
+}
+
+fn no_component(single: &SingleFile, name: &str) -> DiffusionError {
+    DiffusionError::Request {
+        what: "component",
+        expected: format!("one that {} has", single.family()),
+        found: name.to_owned(),
     }
 }
 
@@ -482,24 +468,4 @@ pub(crate) fn vae_dtype(dtype: FloatDType, xl: bool, config: &AutoencoderKLConfi
         FloatDType::F16 if xl && config.force_upcast => FloatDType::F32,
         _ => dtype,
     }
-}
-
-/// Checks that a folder is a Stable Diffusion pipeline: whether of SDXL, and whether zeros stand for a negative prompt
-/// that is not given.
-fn read_index(folder: &Path) -> Result<(bool, bool), ConfigError> {
-    let index_path = folder.join("model_index.json");
-    let index: Value = read_json(&index_path)?;
-    let class = index.get("_class_name").and_then(Value::as_str);
-    let xl = match class {
-        Some(STABLE_DIFFUSION) => false,
-        Some(STABLE_DIFFUSION_XL) => true,
-        other => {
-            let expected = format!("{STABLE_DIFFUSION} or {STABLE_DIFFUSION_XL}");
-            let found = other.unwrap_or("nothing");
-            return Err(ConfigError::invalid("_class_name", expected, found).in_file(&index_path));
-        }
-    };
-    let zeros = index.get("force_zeros_for_empty_prompt");
-    // True is diffusers' default.
-    Ok((xl, xl && zeros.and_then(Value::as_bool).unwrap_or(true)))
 }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use burn::tensor::FloatDType;
 use serde::de::DeserializeOwned;
 
+use super::Located;
 use crate::DiffusionError;
 use crate::config::read_json;
 use crate::presets::{Preset, UnknownPreset};
@@ -13,11 +14,12 @@ use crate::presets::{Preset, UnknownPreset};
 /// What to read instead of what a checkpoint says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CheckpointOptions {
-    /// The variant of a folder's weight files, such as `fp16`.
+    /// The variant of a folder's weight files, such as `fp16`, of the components that have it; of the others the plain files
+    /// are taken, as diffusers does. One component must have it.
     pub variant: Option<String>,
     /// Configurations that go before those of the checkpoint.
     pub config: Option<ConfigSource>,
-    /// A tokenizer's folder, or a pipeline's folder with one.
+    /// A tokenizer's folder, which then serves both text encoders of SDXL, or a pipeline's folder with one or two.
     pub tokenizer: Option<PathBuf>,
     /// A VAE instead of the checkpoint's own: a folder with `config.json` and weights (or a pipeline's folder with one), or a file
     /// in the original or in diffusers' layout, whose configuration is the one of `config`, or of the checkpoint's family but for what
@@ -51,18 +53,21 @@ impl FromStr for ConfigSource {
 }
 
 impl ConfigSource {
-    /// The configuration of a component, if this has one.
+    /// The configuration of a component and where it stands, if this has one.
     pub(super) fn config<C: DeserializeOwned>(
         &self,
         name: &str,
         published: impl Fn(Preset) -> Option<C>,
-    ) -> Result<Option<C>, DiffusionError> {
+    ) -> Result<Option<Located<C>>, DiffusionError> {
         match self {
-            Self::Preset(preset) => Ok(published(*preset)),
+            Self::Preset(preset) => {
+                let place = PathBuf::from(preset.name());
+                Ok(published(*preset).map(|config| (config, place)))
+            }
             Self::Folder(folder) => {
                 let path = folder.join(name).join("config.json");
                 if path.is_file() {
-                    Ok(Some(read_json(&path)?))
+                    Ok(Some((read_json(&path)?, path)))
                 } else {
                     Ok(None)
                 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::Located;
 use super::stored::Stored;
 use crate::DiffusionError;
 use crate::config::read_json;
@@ -13,16 +14,17 @@ use crate::weights::{Weights, find};
 /// The VAE of a folder or a file. A file has no configuration: it is `given`, or what shapes do not tell is as in `preset`.
 pub(super) fn stored(
     path: &Path,
-    given: Option<AutoencoderKLConfig>,
+    given: Option<Located<AutoencoderKLConfig>>,
     preset: Preset,
 ) -> Result<Stored<AutoencoderKLConfig>, DiffusionError> {
     if path.is_file() {
         let weights = Weights::open(path)?;
         let part = vae_alone(&weights, preset)?;
+        let (config, config_path) = given.unwrap_or((part.config, path.to_owned()));
         return Ok(Stored {
-            config: given.unwrap_or(part.config),
+            config,
             weights: part.weights,
-            config_path: path.to_owned(),
+            config_path,
         });
     }
     let folder = folder(path);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::vae::{Decoder, Encoder, VaeLayout};
-use crate::config::{ConfigError, require_default};
+use crate::config::{ConfigError, LAYERS, LEVELS, WIDTHS, require_default, require_sizes};
 use crate::nn::Activation;
 
 /// `vae/config.json` of diffusers, with diffusers' defaults (`AutoencoderKL.__init__`).
@@ -96,13 +96,15 @@ impl AutoencoderKLConfig {
             ],
         )?;
         let levels = self.block_out_channels.len();
-        if levels == 0 {
-            return Err(ConfigError::invalid(
-                "block_out_channels",
-                "at least one level",
-                "[]",
-            ));
-        }
+        require_sizes(&[
+            ("number of block_out_channels", levels, LEVELS),
+            ("in_channels", self.in_channels, WIDTHS),
+            ("out_channels", self.out_channels, WIDTHS),
+            ("latent_channels", self.latent_channels, WIDTHS),
+            ("layers_per_block", self.layers_per_block, LAYERS),
+            ("norm_num_groups", self.norm_num_groups, WIDTHS),
+            ("sample_size", self.sample_size, WIDTHS),
+        ])?;
         for (field, types, expected) in [
             (
                 "down_block_types",
@@ -137,7 +139,8 @@ impl AutoencoderKLConfig {
             ));
         }
         for &channels in &self.block_out_channels {
-            if channels == 0 || !channels.is_multiple_of(self.norm_num_groups.max(1)) {
+            require_sizes(&[("block_out_channels", channels, WIDTHS)])?;
+            if !channels.is_multiple_of(self.norm_num_groups) {
                 return Err(ConfigError::invalid(
                     "block_out_channels",
                     format!("a multiple of norm_num_groups {}", self.norm_num_groups),

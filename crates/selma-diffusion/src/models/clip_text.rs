@@ -7,7 +7,7 @@ use selma_lora::nn::{LoraLinear, LoraLinearConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::{ConfigError, require_default};
+use crate::config::{ConfigError, LAYERS, WIDTHS, require_default, require_sizes};
 use crate::nn::{Activation, AttentionOptions, Embedding, LayerNorm, attention};
 
 /// The architecture that ends in a projection.
@@ -74,6 +74,18 @@ impl ClipTextConfig {
     /// The first field whose value contradicts another or is not implemented.
     pub fn validate(&self) -> Result<(), ConfigError> {
         require_default(&self.rest, &[("attention_dropout", Value::from(0.0))])?;
+        require_sizes(&[
+            ("vocab_size", self.vocab_size, WIDTHS),
+            ("hidden_size", self.hidden_size, WIDTHS),
+            ("intermediate_size", self.intermediate_size, WIDTHS),
+            ("num_hidden_layers", self.num_hidden_layers, LAYERS),
+            ("projection_dim", self.projection_dim, WIDTHS),
+            (
+                "max_position_embeddings",
+                self.max_position_embeddings,
+                WIDTHS,
+            ),
+        ])?;
         if self.num_attention_heads == 0
             || !self.hidden_size.is_multiple_of(self.num_attention_heads)
         {

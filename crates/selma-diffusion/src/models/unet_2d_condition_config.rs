@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::{
     TimeIds, TimestepEmbedding, Transformer2DModelConfig, UNet2DConditionModel, UNetBlockConfig,
 };
-use crate::config::{ConfigError, require_default};
+use crate::config::{ConfigError, LAYERS, LEVELS, WIDTHS, require_default, require_sizes};
 use crate::nn::{Activation, GroupNorm};
 
 /// A value for all levels, or one for each.
@@ -158,15 +158,24 @@ impl UNet2DConditionModelConfig {
                 ("reverse_transformer_layers_per_block", Value::Null),
             ],
         )?;
-        self.added()?;
         let levels = self.block_out_channels.len();
-        if levels == 0 {
-            return Err(ConfigError::invalid(
-                "block_out_channels",
-                "at least one level",
-                "[]",
-            ));
-        }
+        let or_one = |size: Option<usize>| size.unwrap_or(1);
+        let (time, all) = (
+            self.addition_time_embed_dim,
+            self.projection_class_embeddings_input_dim,
+        );
+        require_sizes(&[
+            ("number of block_out_channels", levels, LEVELS),
+            ("in_channels", self.in_channels, WIDTHS),
+            ("out_channels", self.out_channels, WIDTHS),
+            ("sample_size", or_one(self.sample_size), WIDTHS),
+            ("layers_per_block", self.layers_per_block, LAYERS),
+            ("norm_num_groups", self.norm_num_groups, WIDTHS),
+            ("cross_attention_dim", self.cross_attention_dim, WIDTHS),
+            ("addition_time_embed_dim", or_one(time), WIDTHS),
+            ("projection_class_embeddings_input_dim", or_one(all), WIDTHS),
+        ])?;
+        self.added()?;
         for (field, types) in [
             ("down_block_types", &self.down_block_types),
             ("up_block_types", &self.up_block_types),
@@ -211,11 +220,13 @@ impl UNet2DConditionModelConfig {
                 format!("{:?}", self.act_fn),
             ));
         }
-        if self.layers_per_block == 0 {
-            return Err(ConfigError::invalid("layers_per_block", "at least 1", 0));
-        }
         for (level, &channels) in self.block_out_channels.iter().enumerate() {
-            if channels == 0 || !channels.is_multiple_of(self.norm_num_groups.max(1)) {
+            require_sizes(&[("block_out_channels", channels, WIDTHS)])?;
+            // Every residual block has as many.
+            let most = LAYERS.end() / self.layers_per_block;
+            let blocks = self.transformer_layers(level)?;
+            require_sizes(&[("transformer_layers_per_block", blocks, 0..=most)])?;
+            if !channels.is_multiple_of(self.norm_num_groups) {
                 return Err(ConfigError::invalid(
                     "block_out_channels",
                     format!("a multiple of norm_num_groups {}", self.norm_num_groups),
@@ -279,24 +290,25 @@ impl UNet2DConditionModelConfig {
             })
     }
 
+    fn transformer_layers(&self, level: usize) -> Result<usize, ConfigError> {
+        let layers = self.transformer_layers_per_block.get(level);
+        layers.ok_or_else(|| {
+            ConfigError::invalid(
+                "transformer_layers_per_block",
+                "one value for every level",
+                level,
+            )
+        })
+    }
+
     fn block(&self, level: usize, cross: bool) -> Result<UNetBlockConfig, ConfigError> {
         let channels = *self.block_out_channels.get(level).ok_or_else(|| {
             ConfigError::invalid("block_out_channels", "one value for every level", level)
         })?;
-        let num_layers = self
-            .transformer_layers_per_block
-            .get(level)
-            .ok_or_else(|| {
-                ConfigError::invalid(
-                    "transformer_layers_per_block",
-                    "one value for every level",
-                    level,
-                )
-            })?;
         let attention = Transformer2DModelConfig {
             channels,
             heads: self.heads(level)?,
-            num_layers,
+            num_layers: self.transformer_layers(level)?,
             cross_attention_dim: self.cross_attention_dim,
             norm_num_groups: self.norm_num_groups,
             use_linear_projection: self.use_linear_projection,

@@ -16,7 +16,7 @@ use super::{Latents, StableDiffusion, TextToImage, Truncated};
 use crate::image::{from_values, read};
 use crate::models::Conditioning;
 use crate::noise::derive_seed;
-use crate::schedulers::{Scheduler, build};
+use crate::schedulers::{Scheduler, build_with_eta};
 use crate::{DiffusionError, Origin};
 
 /// The state after one call of the UNet.
@@ -64,26 +64,32 @@ impl StableDiffusion {
     ///
     /// # Errors
     ///
-    /// If the pictures are not finite, or the device fails.
+    /// If the latents are not of the VAE's channels or not finite, the pictures are not finite, or the device fails.
     pub fn decode(&self, latents: &Latents) -> Result<Vec<RgbImage>, DiffusionError> {
+        let (images, len) = (latents.shape[0], latents.len_of_image());
+        let channels = self.vae_config.latent_channels;
+        let whole = latents.shape[1] == channels && latents.values.len() == images * len;
+        if !whole || latents.values.is_empty() {
+            let expected = format!("[images, {channels}, height, width]");
+            let found = format!("{:?} with {} values", latents.shape, latents.values.len());
+            return Err(refuse("shape of the latents to decode", expected, found));
+        }
+        require_finite(&latents.values, len, images, Origin::Latents)?;
         let scaled = latents
             .to_tensor(self.device())
             .div_scalar(self.vae_config.scaling_factor)
             .cast(self.vae_dtype());
-        let parts = match self.vae_tiling {
-            None => vec![scaled],
-            Some(_) => scaled.split(1, 0),
-        };
         let (mut values, mut shape) = (Vec::new(), [0; 4]);
-        for part in parts {
-            let pictures = match self.vae_tiling {
+        // One by one: the memory of the VAE is that of one picture, which does not depend on its batch.
+        for part in scaled.split(1, 0) {
+            let picture = match self.vae_tiling {
                 None => self.vae.decode(part),
                 Some(tiling) => tiling.decode(&self.vae, part),
             };
-            shape = pictures.dims();
-            values.extend(read(pictures)?);
+            shape = picture.dims();
+            values.extend(read(picture)?);
         }
-        let (len, images) = (shape.iter().skip(1).product(), latents.shape[0]);
+        let len = shape.iter().skip(1).product();
         require_finite(&values, len, images, Origin::Decoder)
             .map_err(|error| blame(error, &self.vae))?;
         from_values(&values, shape)
@@ -95,8 +101,9 @@ impl StableDiffusion {
         observer: &mut Observer<'_>,
     ) -> Result<Latents, DiffusionError> {
         let noise = self.initial_noise(request)?;
-        let kind = request.scheduler.unwrap_or(self.scheduler);
-        let mut scheduler = build(kind, &self.scheduler_config, request.steps)?;
+        let kind = self.scheduler_for(request.scheduler)?;
+        let (config, steps) = (&self.scheduler_config, request.steps);
+        let mut scheduler = build_with_eta(kind, config, steps, request.eta)?;
         let (mut latents, first) = self.start(request, noise, scheduler.as_ref())?;
         let guidance = request.guidance.unwrap_or(self.default_guidance());
         let (conditioning, truncated) = self.conditions(request, &latents, guidance > 1.0)?;
@@ -197,6 +204,12 @@ impl StableDiffusion {
                 None => error,
             }
         })?;
+        if let (Some(added), Some(encoder)) = (&conditioning.added, &self.text_encoder_2) {
+            let [_, width] = added.text_embeds.dims();
+            let pooled = read(added.text_embeds.clone())?;
+            require_finite(&pooled, width, count, Origin::PooledText)
+                .map_err(|error| blame(error, &encoder.model))?;
+        }
         Ok((conditioning, truncated))
     }
 

@@ -170,7 +170,11 @@ impl StableDiffusion {
     ) -> Result<Latents, DiffusionError> {
         let [count, _, height, width] = shape;
         let mut latents = match &init.pictures {
-            Pictures::Latents(latents) => latents.clone(),
+            Pictures::Latents(latents) => {
+                let (values, len) = (&latents.values, latents.len_of_image());
+                require_finite(values, len, latents.shape[0], Origin::InitImage)?;
+                latents.clone()
+            }
             Pictures::Images(images) => {
                 let factor = self.vae_config.factor();
                 let [height, width] = [height, width].map(|side| (side * factor) as u32);

@@ -18,6 +18,8 @@ pub struct TextToImage {
     pub guidance: Option<f64>,
     /// How far guidance is brought back to the deviation of the prediction without it, 0 (not at all) to 1 (arXiv 2305.08891, section 3.4, which takes 0.7).
     pub guidance_rescale: f64,
+    /// Noise that `ddim` adds after every step: 0 (none) to 1 (as much as DDPM; arXiv 2010.02502, formula 16). Other schedulers take 0 alone.
+    pub eta: f64,
     /// Layers of the text encoders that are skipped for the prompt; see [`StableDiffusion::encode_texts`](super::StableDiffusion::encode_texts).
     pub clip_skip: Option<usize>,
     /// What SDXL is told about the sizes of the images.
@@ -46,6 +48,7 @@ impl TextToImage {
             steps: 50,
             guidance: None,
             guidance_rescale: 0.0,
+            eta: 0.0,
             clip_skip: None,
             micro_conditioning: MicroConditioning::default(),
             scheduler: None,

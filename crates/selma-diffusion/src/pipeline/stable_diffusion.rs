@@ -39,10 +39,10 @@ pub struct StableDiffusion {
     pub vae: AutoencoderKL,
     /// Configuration of the VAE.
     pub vae_config: AutoencoderKLConfig,
-    /// Tiles for the VAE, which then also takes pictures one by one. None: all pictures at once, as a whole.
+    /// Tiles for the VAE, which takes pictures one by one. None: each as a whole.
     pub vae_tiling: Option<VaeTiling>,
-    /// The scheduler that the checkpoint names.
-    pub scheduler: SchedulerKind,
+    /// The scheduler that the checkpoint names, if that is implemented; see [`scheduler_for`](Self::scheduler_for).
+    pub scheduler: Option<SchedulerKind>,
     /// Its configuration, from which every other scheduler is built, too.
     pub scheduler_config: SchedulerConfig,
     device: Device,
@@ -77,19 +77,25 @@ impl StableDiffusion {
                 found: format!("{:?}", checkpoint.dtype()).to_lowercase(),
             });
         }
-        let (scheduler, scheduler_config) = checkpoint.scheduler()?;
+        checkpoint.require_agreement()?;
+        let scheduler_config = checkpoint.scheduler_config()?;
+        let tokenizer = checkpoint.tokenizer()?;
+        let tokenizer_2 = match checkpoint.is_xl() {
+            true => Some(checkpoint.tokenizer_2()?),
+            false => None,
+        };
         let unet = checkpoint.unet(device)?;
         let vae = checkpoint.vae(device)?;
         let text_encoder = TextEncoder {
-            tokenizer: checkpoint.tokenizer()?,
+            tokenizer,
             model: checkpoint.text_encoder(device)?.model,
         };
-        let text_encoder_2 = match checkpoint.is_xl() {
-            true => Some(TextEncoder {
-                tokenizer: checkpoint.tokenizer_2()?,
+        let text_encoder_2 = match tokenizer_2 {
+            Some(tokenizer) => Some(TextEncoder {
+                tokenizer,
                 model: checkpoint.text_encoder_2(device)?.model,
             }),
-            false => None,
+            None => None,
         };
         Ok(Self {
             text_encoder,
@@ -101,11 +107,27 @@ impl StableDiffusion {
             vae: vae.model,
             vae_config: vae.config,
             vae_tiling: None,
-            scheduler,
+            scheduler: scheduler_config.kind().ok(),
             scheduler_config,
             device: device.clone(),
             dtype: checkpoint.dtype(),
         })
+    }
+
+    /// The scheduler of a request: the one that is asked for, or the checkpoint's own.
+    ///
+    /// # Errors
+    ///
+    /// [`SchedulerError::NotImplemented`](crate::schedulers::SchedulerError::NotImplemented) if none is asked for and the
+    /// checkpoint's own is not implemented.
+    pub fn scheduler_for(
+        &self,
+        asked: Option<SchedulerKind>,
+    ) -> Result<SchedulerKind, DiffusionError> {
+        match asked.or(self.scheduler) {
+            Some(kind) => Ok(kind),
+            None => Ok(self.scheduler_config.kind()?),
+        }
     }
 
     /// The device of all components.

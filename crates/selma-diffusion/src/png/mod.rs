@@ -154,6 +154,7 @@ mod tests {
             steps: 20,
             guidance: 7.5,
             guidance_rescale: 0.7,
+            eta: 0.5,
             clip_skip: Some(1),
             micro_conditioning: MicroConditioning {
                 original_size: Some([512, 768]),

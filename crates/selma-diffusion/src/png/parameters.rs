@@ -48,6 +48,9 @@ pub fn parameters(settings: &Settings, (width, height): (u32, u32)) -> String {
     if settings.guidance_rescale > 0.0 {
         pairs.push(("CFG rescale", settings.guidance_rescale.to_string()));
     }
+    if settings.eta > 0.0 {
+        pairs.push(("Eta DDIM", settings.eta.to_string()));
+    }
     if let Some(skip) = settings.clip_skip {
         // The web UI counts the layer that is used.
         pairs.push(("Clip skip", (skip + 1).to_string()));
@@ -129,13 +132,14 @@ mod tests {
             "a red circle <lora:one:0.8>\n\
              Negative prompt: blurry\n\
              Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7.5, Seed: 18446744073709551615, Size: 512x768, \
-             Model hash: 0123456789, Model: mini, CFG rescale: 0.7, Clip skip: 2, Denoising strength: 0.6, \
+             Model hash: 0123456789, Model: mini, CFG rescale: 0.7, Eta DDIM: 0.5, Clip skip: 2, Denoising strength: 0.6, \
              Lora hashes: \"one: 0123456789\", Version: selma 0.1.0"
         );
         settings.adapters.clear();
         settings.negative_prompt = None;
         settings.init_image = None;
         settings.guidance_rescale = 0.0;
+        settings.eta = 0.0;
         settings.clip_skip = None;
         settings.scheduler = "euler_a".to_owned();
         settings.scheduler_config.use_karras_sigmas = None;

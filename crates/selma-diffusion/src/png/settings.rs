@@ -28,6 +28,9 @@ pub struct Settings {
     /// How far guidance was brought back to the deviation without it.
     #[serde(default)]
     pub guidance_rescale: f64,
+    /// Noise that DDIM added after every step.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub eta: f64,
     /// Layers of the text encoders that were skipped, if any was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clip_skip: Option<usize>,
@@ -57,6 +60,10 @@ pub struct Settings {
     /// The noise that was taken instead of the seed's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_latents: Option<UsedFile>,
+}
+
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
 }
 
 /// A file or folder that had a part in a picture.

@@ -7,15 +7,18 @@
 use super::{BetaSchedule, SchedulerConfig, SchedulerError};
 
 const MAX_COSINE_BETA: f64 = 0.999;
+/// A hundred times what any published model has, so that a damaged file does not take all memory.
+const MAX_TIMESTEPS: usize = 100_000;
 
 /// The betas of the training schedule, `[num_train_timesteps]`, before any rescaling to zero terminal SNR.
 ///
 /// # Errors
-/// A field is out of range: no timesteps, a beta that is not between 0 and 1, or `trained_betas` of another length.
+/// A field is out of range: no timesteps or more than 100,000, a beta that is not between 0 and 1, or `trained_betas` of another length.
 pub(super) fn betas(config: &SchedulerConfig) -> Result<Vec<f32>, SchedulerError> {
     let count = config.num_train_timesteps();
-    if count == 0 {
-        return Err(invalid("num_train_timesteps", &0, "at least 1"));
+    if !(1..=MAX_TIMESTEPS).contains(&count) {
+        let expected = format!("1 to {MAX_TIMESTEPS}");
+        return Err(invalid("num_train_timesteps", &count, &expected));
     }
     if let Some(trained) = &config.trained_betas {
         if trained.len() != count {
@@ -143,11 +146,14 @@ mod tests {
             let error = betas(&config).unwrap_err();
             assert!(error.to_string().contains(field), "{error}");
         }
-        let config = SchedulerConfig {
-            num_train_timesteps: Some(0),
-            ..SchedulerConfig::default()
-        };
-        assert!(betas(&config).is_err());
+        for count in [0, 100_001, usize::MAX] {
+            let config = SchedulerConfig {
+                num_train_timesteps: Some(count),
+                ..SchedulerConfig::default()
+            };
+            let error = betas(&config).unwrap_err().to_string();
+            assert!(error.contains("num_train_timesteps"), "{error}");
+        }
     }
 
     #[test]

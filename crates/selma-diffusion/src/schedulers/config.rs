@@ -1,8 +1,9 @@
 //! `scheduler_config.json`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{PredictionType, SchedulerError, SchedulerKind};
 
@@ -103,6 +104,9 @@ pub enum SolverType {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SchedulerConfig {
+    /// The file that it was read from, which errors name. Not a field of the file; a configuration that is changed by [`with`](Self::with) has none.
+    #[serde(skip)]
+    pub file: Option<PathBuf>,
     /// The diffusers class the file was written by, for example `PNDMScheduler`.
     #[serde(rename = "_class_name", skip_serializing_if = "Option::is_none")]
     pub class_name: Option<String>,
@@ -202,6 +206,9 @@ pub struct SchedulerConfig {
     /// UniPC: work with the clean sample. Default true; false is not supported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predict_x0: Option<bool>,
+    /// UniPC: another scheduler for the predictor. Default none; any is not supported.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub solver_p: Option<Value>,
     /// UniPC: steps whose result is not corrected. Default none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub disable_corrector: Option<Vec<usize>>,
@@ -242,33 +249,49 @@ impl SchedulerConfig {
         })?;
         // Python writes the default of lambda_min_clipped in a way that JSON does not know.
         let text = text.replace("-Infinity", "null");
-        serde_json::from_str(&text).map_err(|source| SchedulerError::Parse {
+        let config: Self = serde_json::from_str(&text).map_err(|source| SchedulerError::Parse {
             path: path.to_owned(),
             source,
+        })?;
+        Ok(Self {
+            file: Some(path.to_owned()),
+            ..config
         })
     }
 
     /// The scheduler that `_class_name` names, if there is one and it is implemented; where `algorithm_type` decides between two, both together.
     ///
     /// # Errors
-    /// [`SchedulerError::UnknownKind`] when the field is missing or names another class, and [`SchedulerError::Unsupported`] for an `algorithm_type` that is not
-    /// implemented.
+    /// [`SchedulerError::NotImplemented`] when the field is missing or names another class, and for an `algorithm_type` that is not implemented.
     pub fn kind(&self) -> Result<SchedulerKind, SchedulerError> {
-        let kind = SchedulerKind::from_class_name(self.class_name.as_deref().unwrap_or_default())?;
-        match (kind, self.algorithm_type) {
-            (SchedulerKind::Dpmpp2m, Some(AlgorithmType::SdeDpmSolverPlusPlus)) => {
-                Ok(SchedulerKind::Dpmpp2mSde)
+        let class = self.class_name.as_deref();
+        let kind = class.and_then(|class| SchedulerKind::from_class_name(class).ok());
+        let scheduler = match (kind, self.algorithm_type) {
+            (Some(SchedulerKind::Dpmpp2m), Some(AlgorithmType::SdeDpmSolverPlusPlus)) => {
+                return Ok(SchedulerKind::Dpmpp2mSde);
             }
             (
-                SchedulerKind::Dpmpp2m,
+                Some(kind @ SchedulerKind::Dpmpp2m),
                 Some(algorithm @ (AlgorithmType::DpmSolver | AlgorithmType::SdeDpmSolver)),
-            ) => Err(SchedulerError::Unsupported {
-                scheduler: kind.name(),
-                field: "algorithm_type",
-                found: format!("{algorithm:?}"),
-            }),
-            _ => Ok(kind),
-        }
+            ) => format!("{} with algorithm_type {algorithm:?}", kind.class_name()),
+            (Some(kind), _) => return Ok(kind),
+            (None, _) => class
+                .unwrap_or("a scheduler without _class_name")
+                .to_owned(),
+        };
+        let others = SchedulerKind::ALL.map(SchedulerKind::name).join(", ");
+        self.located(Err(SchedulerError::NotImplemented { scheduler, others }))
+    }
+
+    /// A result whose error names the file that the configuration was read from.
+    pub(super) fn located<T>(
+        &self,
+        result: Result<T, SchedulerError>,
+    ) -> Result<T, SchedulerError> {
+        result.map_err(|error| match &self.file {
+            Some(path) => error.in_file(path),
+            None => error,
+        })
     }
 
     /// `num_train_timesteps`, or its default.
@@ -284,10 +307,22 @@ impl SchedulerConfig {
     }
 
     /// The bound that the predicted clean sample is clamped to, if it is; `default` is the scheduler's own.
-    pub(super) fn clip_range(&self, default: bool) -> Option<f64> {
-        self.clip_sample
-            .unwrap_or(default)
-            .then(|| self.clip_sample_range.unwrap_or(1.0))
+    ///
+    /// # Errors
+    /// [`SchedulerError::InvalidField`] for a bound that is no positive number.
+    pub(super) fn clip_range(&self, default: bool) -> Result<Option<f64>, SchedulerError> {
+        if !self.clip_sample.unwrap_or(default) {
+            return Ok(None);
+        }
+        let range = self.clip_sample_range.unwrap_or(1.0);
+        if range > 0.0 && range.is_finite() {
+            return Ok(Some(range));
+        }
+        Err(SchedulerError::InvalidField {
+            field: "clip_sample_range",
+            found: range.to_string(),
+            expected: "a positive number".to_owned(),
+        })
     }
 
     /// `solver_order`, or its default.
@@ -319,6 +354,29 @@ impl SchedulerConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedulers::build;
+
+    #[test]
+    fn a_bound_that_cannot_clip_is_refused_where_there_is_clipping() {
+        for range in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            let mut config = SchedulerConfig {
+                clip_sample: Some(true),
+                clip_sample_range: Some(range),
+                ..SchedulerConfig::default()
+            };
+            for kind in [
+                SchedulerKind::Ddpm,
+                SchedulerKind::Ddim,
+                SchedulerKind::Heun,
+                SchedulerKind::Lcm,
+            ] {
+                let error = build(kind, &config, 4).unwrap_err().to_string();
+                assert!(error.contains("clip_sample_range"), "{kind}: {error}");
+            }
+            config.clip_sample = Some(false);
+            build(SchedulerKind::Ddim, &config, 4).unwrap();
+        }
+    }
 
     #[test]
     fn stray_fields_and_nulls_of_published_files_are_accepted() {
@@ -381,6 +439,37 @@ mod tests {
             error.to_string().contains("scheduler_config.json"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_file_is_said_with_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("scheduler_config.json");
+        let file = path.display().to_string();
+        let load = |json: &str| {
+            std::fs::write(&path, json).unwrap();
+            SchedulerConfig::load(&path).unwrap()
+        };
+        let config = load(r#"{"_class_name": "DEISMultistepScheduler", "beta_start": 0}"#);
+        let error = config.kind().unwrap_err().to_string();
+        for part in [&file, "DEISMultistepScheduler", "--scheduler NAME", "ddim"] {
+            assert!(error.contains(part), "{error}");
+        }
+        let ddim = |config: &SchedulerConfig| {
+            let error = build(SchedulerKind::Ddim, config, 4).unwrap_err();
+            error.to_string()
+        };
+        let error = ddim(&config);
+        assert!(
+            error.contains(&file) && error.contains("beta_start"),
+            "{error}"
+        );
+        // What is set by hand is not the file's fault.
+        let set = config.with("beta_end", &2.into()).unwrap();
+        assert!(!ddim(&set).contains(&file));
+        let nested = load(r#"{"solver_p": {"_class_name": "DDIMScheduler"}}"#);
+        let error = build(SchedulerKind::UniPc, &nested, 4).unwrap_err();
+        assert!(error.to_string().contains("solver_p"), "{error}");
     }
 
     #[test]

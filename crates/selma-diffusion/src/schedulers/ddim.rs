@@ -41,7 +41,7 @@ impl Ddim {
         };
         Ok(Self {
             prediction: config.prediction_type(),
-            clip: config.clip_range(true),
+            clip: config.clip_range(true)?,
             final_alpha,
             ratio: (config.num_train_timesteps() / num_inference_steps) as i64,
             plan: Plan::over(&schedule, &steps)?,

@@ -49,7 +49,7 @@ impl Ddpm {
             plan: Plan::over(&schedule, &steps)?,
             schedule,
             prediction: config.prediction_type(),
-            clip: config.clip_range(true),
+            clip: config.clip_range(true)?,
             variance,
             steps,
             order: StepOrder::default(),

@@ -84,7 +84,7 @@ impl DpmSolverMultistep {
         let last = final_sigma(config, entry(&training, 0)?);
         Ok(Self {
             prediction: config.prediction_type(),
-            plan: Plan::variance_preserving(&timesteps, &training, spread, rounded, last),
+            plan: Plan::variance_preserving(&timesteps, &training, spread, rounded, last)?,
             stochastic,
             solver: config.solver_type.unwrap_or(SolverType::Midpoint),
             solver_order,

@@ -1,7 +1,7 @@
 //! What can be wrong with a scheduler's configuration or with how it is called.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a scheduler cannot be built or cannot make the step it was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,24 @@ pub enum SchedulerError {
         name: String,
         /// The names there are.
         expected: String,
+    },
+    /// A configuration's own scheduler is not implemented. Another can be built from it.
+    #[error(
+        "{scheduler} is not implemented; another scheduler can be asked for (--scheduler NAME): {others}"
+    )]
+    NotImplemented {
+        /// What `_class_name` says, and the field that makes it another algorithm, if one does.
+        scheduler: String,
+        /// The names there are.
+        others: String,
+    },
+    /// What is wrong with a configuration stands in this file.
+    #[error("{}: {error}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        error: Box<SchedulerError>,
     },
     /// No configuration has a field of this name.
     #[error("unknown scheduler field {field:?}; expected one of {expected}")]
@@ -113,6 +131,22 @@ pub enum SchedulerError {
         /// The length it has.
         found: usize,
     },
+}
+
+impl SchedulerError {
+    /// Says in which file the configuration stands, where that is to blame.
+    #[must_use]
+    pub fn in_file(self, path: &Path) -> Self {
+        match self {
+            Self::NotImplemented { .. } | Self::InvalidField { .. } | Self::Unsupported { .. } => {
+                Self::InFile {
+                    path: path.to_owned(),
+                    error: Box::new(self),
+                }
+            }
+            other => other,
+        }
+    }
 }
 
 /// Fails if a field is set to something else than the one value that is implemented.

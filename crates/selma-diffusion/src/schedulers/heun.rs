@@ -35,7 +35,7 @@ impl Heun {
         let plan = Plan::variance_exploding(config, &training, spread, 0.0, num_inference_steps)?;
         Ok(Self {
             prediction: config.prediction_type(),
-            clip: config.clip_range(false),
+            clip: config.clip_range(false)?,
             plan: plan.doubled(),
             order: StepOrder::default(),
             origin: None,

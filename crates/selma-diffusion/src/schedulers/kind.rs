@@ -157,7 +157,39 @@ pub fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
 ) -> Result<Box<dyn Scheduler>, SchedulerError> {
-    let (config, steps) = (&kind.applied_to(config), num_inference_steps);
+    config.located(of_kind(kind, &kind.applied_to(config), num_inference_steps))
+}
+
+/// The same with noise after every step, which `ddim` alone knows: `eta` 0 adds none, 1 that of DDPM (see [`Ddim::with_eta`]).
+///
+/// # Errors
+/// Those of [`build`]; `eta` is not between 0 and 1, or not 0 for another scheduler.
+pub fn build_with_eta(
+    kind: SchedulerKind,
+    config: &SchedulerConfig,
+    num_inference_steps: usize,
+    eta: f64,
+) -> Result<Box<dyn Scheduler>, SchedulerError> {
+    if eta == 0.0 {
+        return build(kind, config, num_inference_steps);
+    }
+    if kind != SchedulerKind::Ddim {
+        return Err(SchedulerError::Unsupported {
+            scheduler: kind.name(),
+            field: "eta",
+            found: eta.to_string(),
+        });
+    }
+    let ddim = config.located(Ddim::new(config, num_inference_steps))?;
+    Ok(Box::new(ddim.with_eta(eta)?))
+}
+
+/// A scheduler of a configuration that says what the kind's name says.
+fn of_kind(
+    kind: SchedulerKind,
+    config: &SchedulerConfig,
+    steps: usize,
+) -> Result<Box<dyn Scheduler>, SchedulerError> {
     Ok(match kind {
         SchedulerKind::Ddpm => Box::new(Ddpm::new(config, steps)?),
         SchedulerKind::Ddim => Box::new(Ddim::new(config, steps)?),
@@ -195,6 +227,26 @@ mod tests {
         let error = SchedulerKind::from_class_name("Ddim").unwrap_err();
         let classes = "PNDMScheduler, EulerDiscreteScheduler, EulerAncestralDiscreteScheduler";
         assert!(error.to_string().contains(classes), "{error}");
+    }
+
+    #[test]
+    fn eta_is_for_ddim_alone() {
+        let config = SchedulerConfig::stable_diffusion(PredictionType::Epsilon);
+        for kind in SchedulerKind::ALL {
+            build_with_eta(kind, &config, 10, 0.0).unwrap();
+            match build_with_eta(kind, &config, 10, 0.5) {
+                Ok(_) => assert_eq!(kind, SchedulerKind::Ddim),
+                Err(error) => {
+                    assert_ne!(kind, SchedulerKind::Ddim);
+                    let error = error.to_string();
+                    assert!(
+                        error.contains(kind.name()) && error.contains("eta"),
+                        "{error}"
+                    );
+                }
+            }
+        }
+        assert!(build_with_eta(SchedulerKind::Ddim, &config, 10, f64::NAN).is_err());
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl Lcm {
             plan: Plan::over(&schedule, &steps)?,
             schedule,
             prediction: config.prediction_type(),
-            clip: config.clip_range(false),
+            clip: config.clip_range(false)?,
             timestep_scaling: config.timestep_scaling.unwrap_or(10.0),
             steps,
             order: StepOrder::default(),

@@ -55,7 +55,7 @@ pub use error::SchedulerError;
 pub use euler::Euler;
 pub use euler_ancestral::EulerAncestral;
 pub use heun::Heun;
-pub use kind::{SchedulerKind, build};
+pub use kind::{SchedulerKind, build, build_with_eta};
 pub use lcm::Lcm;
 pub use lms::Lms;
 pub use noise_schedule::NoiseSchedule;

@@ -20,7 +20,7 @@ impl NoiseSchedule {
     /// # Errors
     /// A field of the schedule is out of range.
     pub fn new(config: &SchedulerConfig) -> Result<Self, SchedulerError> {
-        let mut table = betas::betas(config)?;
+        let mut table = config.located(betas::betas(config))?;
         if config.rescale_betas_zero_snr.unwrap_or(false) {
             table = betas::rescale_zero_terminal_snr(&table);
         }
@@ -32,7 +32,7 @@ impl NoiseSchedule {
     /// The same schedule without regard to `rescale_betas_zero_snr`, for schedulers that do not know the field.
     pub(super) fn without_rescaling(config: &SchedulerConfig) -> Result<Self, SchedulerError> {
         Ok(Self {
-            alphas_cumprod: betas::alphas_cumprod(&betas::betas(config)?),
+            alphas_cumprod: betas::alphas_cumprod(&config.located(betas::betas(config))?),
         })
     }
 

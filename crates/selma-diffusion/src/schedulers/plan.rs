@@ -132,7 +132,7 @@ impl Plan {
             .map(|t| interpolate(training, *t))
             .collect();
         if let (Some(spread), Some(first), Some(last)) = (spread, sigmas.first(), sigmas.last()) {
-            sigmas = spread.sigmas(*first, *last, sigmas.len());
+            sigmas = spread.sigmas(*first, *last, sigmas.len())?;
             timesteps = timesteps_of(&sigmas, training);
             timesteps.iter_mut().for_each(|t| *t = round(*t));
         }
@@ -154,17 +154,20 @@ impl Plan {
 
     /// A run of samples of unit variance (the solvers in the log-SNR) over these timesteps, or over as many that hold the sigmas of a spread. A spread spans the
     /// whole training schedule, and its timesteps are cut to integers, by rounding where `rounded`.
+    ///
+    /// # Errors
+    /// The spread has its ends the wrong way round.
     pub(super) fn variance_preserving(
         timesteps: &[i64],
         training: &[f64],
         spread: Option<Spread>,
         rounded: bool,
         last: f64,
-    ) -> Self {
+    ) -> Result<Self, SchedulerError> {
         let mut plan = Self::at(timesteps);
         plan.sigmas = match (spread, training.last(), training.first()) {
             (Some(spread), Some(largest), Some(smallest)) => {
-                let sigmas = spread.sigmas(*largest, *smallest, timesteps.len());
+                let sigmas = spread.sigmas(*largest, *smallest, timesteps.len())?;
                 let cut = if rounded {
                     f64::round_ties_even
                 } else {
@@ -186,7 +189,7 @@ impl Plan {
         plan.sigmas
             .iter_mut()
             .for_each(|sigma| *sigma = round(*sigma));
-        plan
+        Ok(plan)
     }
 
     /// The same run with every step but the first taken twice: Heun's method.

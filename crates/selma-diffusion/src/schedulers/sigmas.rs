@@ -46,6 +46,9 @@ impl Spread {
                 });
             }
         }
+        if let (Some(min), Some(max)) = (config.sigma_min, config.sigma_max) {
+            ordered(min, max)?;
+        }
         let curve = match (
             config.use_karras_sigmas.unwrap_or(false),
             config.use_exponential_sigmas.unwrap_or(false),
@@ -69,15 +72,38 @@ impl Spread {
     }
 
     /// `count` sigmas, the largest first. `first` and `last` are the ends where the configuration sets none.
-    pub(super) fn sigmas(self, first: f64, last: f64, count: usize) -> Vec<f64> {
+    ///
+    /// # Errors
+    /// An end that the configuration sets lies beyond the other one.
+    pub(super) fn sigmas(
+        self,
+        first: f64,
+        last: f64,
+        count: usize,
+    ) -> Result<Vec<f64>, SchedulerError> {
         let (max, min) = (self.max.unwrap_or(first), self.min.unwrap_or(last));
-        match self.curve {
+        if count > 1 {
+            ordered(min, max)?;
+        }
+        Ok(match self.curve {
             Curve::Karras => ramp(max.powf(1.0 / RHO), min.powf(1.0 / RHO), count, |x| {
                 x.powf(RHO)
             }),
             Curve::Exponential => ramp(max.ln(), min.ln(), count, f64::exp),
-        }
+        })
     }
+}
+
+/// Fails if noise would grow in the course of a run.
+fn ordered(min: f64, max: f64) -> Result<(), SchedulerError> {
+    if min <= max {
+        return Ok(());
+    }
+    Err(SchedulerError::InvalidField {
+        field: "sigma_min",
+        found: min.to_string(),
+        expected: format!("at most the largest sigma, {max}"),
+    })
 }
 
 /// The sigma that a run ends at, `smallest` being the one of the training schedule.
@@ -158,6 +184,22 @@ mod tests {
                     ..base.clone()
                 },
                 "sigma_max",
+            ),
+            (
+                SchedulerConfig {
+                    sigma_min: Some(2.0),
+                    sigma_max: Some(1.0),
+                    ..base.clone()
+                },
+                "sigma_min",
+            ),
+            (
+                SchedulerConfig {
+                    sigma_min: Some(1e9),
+                    use_exponential_sigmas: Some(true),
+                    ..base.clone()
+                },
+                "sigma_min",
             ),
             (
                 SchedulerConfig {

@@ -65,7 +65,8 @@ fn linspace(last: f64, count: usize) -> Vec<f64> {
 
 fn leading(config: &SchedulerConfig, ratio: usize, count: usize) -> Vec<f64> {
     let offset = config.steps_offset.unwrap_or(0);
-    (0..count).map(|i| (i * ratio + offset) as f64).collect()
+    let timestep = |i| (i * ratio) as f64 + offset as f64;
+    (0..count).map(timestep).collect()
 }
 
 /// Counted down from `top` in steps of `ratio`, less one; ascending.
@@ -180,7 +181,7 @@ mod tests {
 
     #[test]
     fn an_offset_beyond_the_table_is_refused() {
-        let config = SchedulerConfig::stable_diffusion(PredictionType::Epsilon);
+        let mut config = SchedulerConfig::stable_diffusion(PredictionType::Epsilon);
         let error = integer_timesteps(&config, 1000).unwrap_err();
         assert!(
             matches!(
@@ -192,5 +193,7 @@ mod tests {
             ),
             "{error}"
         );
+        config.steps_offset = Some(usize::MAX);
+        assert!(integer_timesteps(&config, 10).is_err());
     }
 }

@@ -43,6 +43,13 @@ impl UniPc {
                 ("predict_x0", config.predict_x0, true),
             ],
         )?;
+        if let Some(solver) = &config.solver_p {
+            return Err(SchedulerError::Unsupported {
+                scheduler: "unipc",
+                field: "solver_p",
+                found: solver.to_string(),
+            });
+        }
         let spread = Spread::from_config("unipc", config)?;
         let training = NoiseSchedule::with_finite_sigmas(config)?.sigmas();
         let timesteps = solver_timesteps(config, training.len(), num_inference_steps)?;
@@ -51,7 +58,7 @@ impl UniPc {
         let last = final_sigma(config, smallest.map_or_else(|| entry(&training, 0), Ok)?);
         Ok(Self {
             prediction: config.prediction_type(),
-            plan: Plan::variance_preserving(&timesteps, &training, spread, rounded, last),
+            plan: Plan::variance_preserving(&timesteps, &training, spread, rounded, last)?,
             solver: config.solver_type.unwrap_or(SolverType::Bh2),
             solver_order: config.solver_order()?,
             lower_order_final: config.lower_order_final.unwrap_or(true),

@@ -3,7 +3,7 @@
 use super::error::SingleFileError;
 use super::part::Part;
 use crate::presets::{Family, Preset};
-use crate::schedulers::{PredictionType, SchedulerConfig};
+use crate::schedulers::{PredictionType, SchedulerConfig, SchedulerKind, TimestepSpacing};
 use crate::weights::Weights;
 
 pub(super) const UNET: &str = "model.diffusion_model.";
@@ -101,7 +101,8 @@ pub(super) fn preset(family: Family, weights: &Weights) -> Preset {
     }
 }
 
-/// The scheduler of the preset, with what the file says of itself.
+/// The scheduler of the preset, with what the file says of itself. PNDM cannot start from pure noise; DDIM can, from the last
+/// timestep on.
 pub(super) fn scheduler(preset: Preset, weights: &Weights) -> SchedulerConfig {
     let mut config = preset.scheduler();
     if weights.dtype(V_PREDICTION).is_some() {
@@ -109,6 +110,10 @@ pub(super) fn scheduler(preset: Preset, weights: &Weights) -> SchedulerConfig {
     }
     if weights.dtype(ZERO_SNR).is_some() {
         config.rescale_betas_zero_snr = Some(true);
+        if config.class_name.as_deref() == Some(SchedulerKind::Pndm.class_name()) {
+            config.class_name = Some(SchedulerKind::Ddim.class_name().to_owned());
+            config.timestep_spacing = Some(TimestepSpacing::Trailing);
+        }
     }
     config
 }

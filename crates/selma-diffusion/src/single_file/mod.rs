@@ -42,6 +42,7 @@ pub struct SingleFile {
     text_encoder: SinglePart<ClipTextConfig>,
     text_encoder_2: Option<SinglePart<ClipTextConfig>>,
     unused: Vec<String>,
+    strays: Vec<String>,
     places: BTreeMap<String, Vec<Place>>,
 }
 
@@ -52,7 +53,7 @@ impl SingleFile {
     ///
     /// # Errors
     ///
-    /// If the file holds something else, or more than the model and what is known to come with it.
+    /// If the file holds something else, or tensors with the prefix of a network that the network does not have.
     pub fn new(weights: &Weights, text_layers: Option<usize>) -> Result<Self, SingleFileError> {
         let family = family::recognise(weights)?;
         let preset = family::preset(family, weights);
@@ -90,7 +91,7 @@ impl SingleFile {
                 sorted.add_layers("text_encoder_2", key, tensor, named.as_ref());
                 sorted.add(|sorted| &mut sorted.text_2, key, named);
             } else {
-                sorted.unknown.push(key.to_owned());
+                sorted.strays.push(key.to_owned());
             }
         }
         if !sorted.unknown.is_empty() {
@@ -122,6 +123,7 @@ impl SingleFile {
                 weights: named(sorted.text_2),
             }),
             unused: sorted.unused,
+            strays: sorted.strays,
             places: sorted.places,
         })
     }
@@ -178,6 +180,12 @@ impl SingleFile {
     #[must_use]
     pub fn unused(&self) -> &[String] {
         &self.unused
+    }
+
+    /// Tensors that nothing is known of. They are in no network's place, and are ignored, as diffusers ignores them.
+    #[must_use]
+    pub fn strays(&self) -> &[String] {
+        &self.strays
     }
 }
 
@@ -237,6 +245,7 @@ struct Sorted {
     text: BTreeMap<String, StoredTensor>,
     text_2: BTreeMap<String, StoredTensor>,
     unused: Vec<String>,
+    strays: Vec<String>,
     unknown: Vec<String>,
     places: BTreeMap<String, Vec<Place>>,
 }

@@ -109,7 +109,10 @@ impl VaeLayout {
                 let level: usize = level.parse().ok()?;
                 let (blocks, level) = match head {
                     "down" => ("down_blocks", level),
-                    _ => ("up_blocks", self.channels.len().checked_sub(level + 1)?),
+                    _ => (
+                        "up_blocks",
+                        self.channels.len().checked_sub(level.checked_add(1)?)?,
+                    ),
                 };
                 let (kind, tail) = tail.split_once('.')?;
                 match kind {

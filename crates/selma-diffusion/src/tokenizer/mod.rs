@@ -27,6 +27,9 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
 pub use error::TokenizerError;
 use files::{Files, SpecialTokens};
 
+/// What stands where a file's name would for [`ClipTokenizer::standard`].
+pub(crate) use standard::NAME as STANDARD;
+
 /// How a text falls into words before the byte pairs are merged: the pattern of OpenAI's `simple_tokenizer.py`, as transformers has it.
 const WORDS: &str =
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
@@ -43,6 +46,7 @@ pub struct ClipTokenizer {
     bos: u32,
     eos: u32,
     pad: u32,
+    id_bound: usize,
     max_length: usize,
 }
 
@@ -68,6 +72,16 @@ impl ClipTokenizer {
         Self::build(Files::load(folder)?, folder)
     }
 
+    /// Reads a folder and takes another pad token than it says.
+    ///
+    /// # Errors
+    /// Those of [`ClipTokenizer::load`].
+    pub fn load_with_pad(folder: &Path, pad_token: &str) -> Result<Self, TokenizerError> {
+        let mut files = Files::load(folder)?;
+        files.special.pad = AddedToken::from(pad_token, true);
+        Self::build(files, folder)
+    }
+
     /// The tokenizer of the published models: the 49,408 tokens of OpenAI's CLIP, texts of 77.
     ///
     /// `pad_token` is `<|endoftext|>` in SD 1 and the first tokenizer of SDXL, `!` in SD 2 and the second one.
@@ -85,6 +99,8 @@ impl ClipTokenizer {
             special,
             max_length,
         } = files;
+        let largest = vocabulary.values().max();
+        let id_bound = largest.map_or(0, |&id| id as usize + 1);
         let build = |source| TokenizerError::Build {
             path: folder.to_owned(),
             source,
@@ -150,6 +166,7 @@ impl ClipTokenizer {
             bos,
             eos,
             pad,
+            id_bound,
             max_length,
         }
         .with_max_length(max_length)
@@ -198,6 +215,12 @@ impl ClipTokenizer {
     #[must_use]
     pub fn max_length(&self) -> usize {
         self.max_length
+    }
+
+    /// One more than the largest id: what the text encoder's `vocab_size` must reach.
+    #[must_use]
+    pub fn id_bound(&self) -> usize {
+        self.id_bound
     }
 
     /// The number of entries of the vocabulary: the text encoder's `vocab_size`.

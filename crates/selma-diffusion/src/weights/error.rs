@@ -26,6 +26,16 @@ pub enum WeightsError {
         /// The weight files that are there.
         found: String,
     },
+    /// No component of a pipeline has weights of the variant that was asked for.
+    #[error("{}: no component has weights of the variant {variant:?}; there is {found}", folder.display())]
+    NoVariant {
+        /// The pipeline's folder.
+        folder: PathBuf,
+        /// As it was asked for.
+        variant: String,
+        /// The weight files that are there.
+        found: String,
+    },
     /// The zip archive of a PyTorch checkpoint is damaged.
     #[error("{} is not a complete PyTorch checkpoint: {found}", path.display())]
     Zip {

@@ -20,8 +20,8 @@ pub(crate) struct WeightFile {
 
 /// The weight file of a component, of the variant that is asked for (`fp16`, `non_ema`, ..).
 ///
-/// Safetensors go before PyTorch's files, and whole files before sharded ones. Without a variant the plain file is
-/// taken, or the only variant where there is no plain file.
+/// Safetensors go before PyTorch's files, and whole files before sharded ones. Where the variant is not there, the plain
+/// file is taken. Without a variant the plain file is taken, or the only variant where there is no plain file.
 ///
 /// # Errors
 ///
@@ -35,19 +35,14 @@ pub(crate) fn find(folder: &Path, variant: Option<&str>) -> Result<WeightFile, D
     let names = names(variant);
     let path = match (named(&names), variant) {
         (Some(path), _) => Some(path),
-        (None, Some(_)) => None,
+        (None, Some(_)) => named(&self::names(None)),
         (None, None) => only_variant(&there).and_then(|variant| named(&self::names(Some(variant)))),
     };
     let Some(path) = path else {
-        let found = if there.is_empty() {
-            "none".to_owned()
-        } else {
-            there.join(", ")
-        };
         return Err(WeightsError::NoWeights {
             folder: folder.to_owned(),
             expected: expected(variant),
-            found,
+            found: listed(&there),
         }
         .into());
     };
@@ -57,6 +52,40 @@ pub(crate) fn find(folder: &Path, variant: Option<&str>) -> Result<WeightFile, D
         vec![path.clone()]
     };
     Ok(WeightFile { path, files })
+}
+
+/// Sees that a variant is not asked for in vain.
+///
+/// # Errors
+///
+/// If no component of the pipeline has it, with the weight files that are there.
+pub(crate) fn require_variant(
+    pipeline: &Path,
+    components: &[&str],
+    variant: &str,
+) -> Result<(), DiffusionError> {
+    let wanted = names(Some(variant));
+    let mut there = Vec::new();
+    for component in components {
+        let files = candidates(&pipeline.join(component))?;
+        if files.iter().any(|name| wanted.contains(name)) {
+            return Ok(());
+        }
+        there.extend(files.iter().map(|name| format!("{component}/{name}")));
+    }
+    Err(WeightsError::NoVariant {
+        folder: pipeline.to_owned(),
+        variant: variant.to_owned(),
+        found: listed(&there),
+    }
+    .into())
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        return "none".to_owned();
+    }
+    names.join(", ")
 }
 
 /// File names, the preferred one first. A variant stands before the last ending, as diffusers has it.
@@ -73,7 +102,7 @@ fn names(variant: Option<&str>) -> Vec<String> {
 
 fn expected(variant: Option<&str>) -> String {
     match variant {
-        Some(variant) => format!("a file of the variant {variant:?}, such as diffusion_pytorch_model.{variant}.safetensors"),
+        Some(variant) => format!("a file of the variant {variant:?}, such as diffusion_pytorch_model.{variant}.safetensors, or the plain one"),
         None => "diffusion_pytorch_model.safetensors, model.safetensors, an index of shards, or the same as .bin".to_owned(),
     }
 }
@@ -166,6 +195,9 @@ mod tests {
         assert_eq!(found(&[all[0], all[3]], None).unwrap(), all[3]);
         assert_eq!(found(&[all[0], all[4]], Some("fp16")).unwrap(), all[4]);
         assert_eq!(found(&[all[0]], None).unwrap(), all[0]);
+        // What lacks the variant is taken as it is.
+        assert_eq!(found(&[all[0]], Some("fp16")).unwrap(), all[0]);
+        assert_eq!(found(&all[..2], Some("fp16")).unwrap(), all[1]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod tensor;
 mod torch;
 
 pub use error::WeightsError;
-pub(crate) use folder::{WeightFile, find};
+pub(crate) use folder::{WeightFile, find, require_variant};
 pub(crate) use load::FieldPath;
 pub use load::{Fit, compare, load};
 #[cfg(test)]

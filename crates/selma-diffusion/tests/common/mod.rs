@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests fail by panicking")]
 
 pub mod files;
+pub mod torch;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};

@@ -36,12 +36,17 @@ fn sets(run: &Run) -> Result<[Questions; 2], SelmaError> {
 /// any work is done.
 pub(crate) fn check(run: &Run) -> Result<(), SelmaError> {
     let recipe = &run.recipe;
-    let (own, config) = run.checkpoint()?.scheduler()?;
+    let checkpoint = run.checkpoint()?;
+    let config = checkpoint.scheduler_config()?;
     for (kind, steps) in [
         (recipe.images.scheduler, recipe.images.steps),
         (recipe.eval.scheduler, recipe.eval.steps),
     ] {
-        build(kind.unwrap_or(own), &config, steps).map_err(DiffusionError::from)?;
+        let kind = match kind {
+            Some(kind) => kind,
+            None => checkpoint.scheduler()?.0,
+        };
+        build(kind, &config, steps).map_err(DiffusionError::from)?;
     }
     sets(run)?;
     Ok(())

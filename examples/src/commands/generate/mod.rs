@@ -85,6 +85,9 @@ pub struct Args {
     /// it for several.
     #[arg(long = "scheduler-config", value_name = "KEY=VALUE", value_parser = override_of())]
     scheduler_config: Vec<Override>,
+    /// Noise that the scheduler ddim adds after every step, 0 to 1; at 1 it is as random as ddpm. Other schedulers have none.
+    #[arg(long, value_name = "SHARE", default_value = "0", value_parser = share)]
+    eta: f64,
     /// Width in pixels. Default: that of the initial image or latents if given, else the model's own.
     #[arg(long, value_name = "PIXELS")]
     width: Option<NonZeroUsize>,
@@ -115,8 +118,8 @@ pub struct Args {
     /// Save the final latents, before the VAE's scaling, in the same form.
     #[arg(long, value_name = "FILE")]
     save_latents: Option<PathBuf>,
-    /// Let the VAE work in overlapping tiles and on one picture at a time, so that large pictures need less memory. They
-    /// differ a little from those without tiles.
+    /// Let the VAE work in overlapping tiles, so that large pictures need less memory. They differ a little from those
+    /// without tiles.
     #[arg(long)]
     vae_tiling: bool,
     /// Side of the tiles. Default: the VAE's own size.
@@ -150,6 +153,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let adapters = adapters::load(&args.adapters)?;
     let checkpoint = args.options.open(&args.model, args.dtype)?;
     tell_family(&checkpoint, "--config")?;
+    if args.scheduler.is_none() && args.scheduler_config.is_empty() {
+        // Whether there is one is known before the model is loaded.
+        checkpoint.scheduler()?;
+    }
     let mut origin = (!args.no_metadata)
         .then(|| Origin::start(&args, &checkpoint, &adapters))
         .transpose()?;

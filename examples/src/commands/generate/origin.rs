@@ -86,7 +86,7 @@ impl Origin {
         index: usize,
         prompt: usize,
     ) -> anyhow::Result<Settings> {
-        let kind = request.scheduler.unwrap_or(pipeline.scheduler);
+        let kind = pipeline.scheduler_for(request.scheduler)?;
         let strength = |init: &InitImage| init.strength.unwrap_or(pipeline.default_strength());
         let strength = request.init_image.as_ref().map(strength);
         let init_image = shared_or_own(&self.init_images, prompt).zip(strength);
@@ -98,6 +98,7 @@ impl Origin {
             steps: request.steps,
             guidance: request.guidance.unwrap_or(pipeline.default_guidance()),
             guidance_rescale: request.guidance_rescale,
+            eta: request.eta,
             clip_skip: request.clip_skip,
             micro_conditioning: request.micro_conditioning,
             scheduler: kind.name().to_owned(),

@@ -49,6 +49,7 @@ pub fn build(args: &Args) -> anyhow::Result<TextToImage> {
         steps: args.steps.get(),
         guidance: args.guidance,
         guidance_rescale: args.guidance_rescale,
+        eta: args.eta,
         clip_skip: args.clip_skip,
         micro_conditioning: args.sizes.micro_conditioning(),
         scheduler: args.scheduler,

@@ -29,7 +29,9 @@ pub struct Model {
     vae_factor: usize,
     scaling_factor: f64,
     prediction_type: PredictionType,
-    scheduler: &'static str,
+    /// Class of the scheduler that the model names; drawing needs another where this one is not implemented.
+    scheduler: String,
+    scheduler_implemented: bool,
     /// Whether a single file's family says the prediction type and the scheduler, and not the file.
     assumed: bool,
     train_timesteps: usize,
@@ -37,7 +39,7 @@ pub struct Model {
     text_length: usize,
     parameters: u64,
     components: Vec<Component>,
-    /// Tensors of a single file that are known to be no part of the model.
+    /// Tensors of a single file that are no part of the model.
     ignored: Vec<String>,
 }
 
@@ -60,7 +62,7 @@ struct Component {
 
 pub fn describe(path: &Path, options: &ModelOptions) -> anyhow::Result<Model> {
     let checkpoint = options.open(path, FloatDType::F32)?;
-    let (kind, scheduler) = checkpoint.scheduler()?;
+    let scheduler = checkpoint.scheduler_config()?;
     let tokenizer = checkpoint.tokenizer()?;
     let text = checkpoint.stored_text_encoder()?;
     let unet = checkpoint.stored_unet()?;
@@ -110,9 +112,10 @@ pub fn describe(path: &Path, options: &ModelOptions) -> anyhow::Result<Model> {
         vae_factor: vae.config.factor(),
         scaling_factor: vae.config.scaling_factor,
         prediction_type: scheduler.prediction_type(),
-        scheduler: kind.class_name(),
+        scheduler_implemented: scheduler.kind().is_ok(),
         assumed: single.is_some_and(|single| *single.scheduler() == scheduler),
         train_timesteps: scheduler.num_train_timesteps(),
+        scheduler: scheduler.class_name.unwrap_or_else(|| "none".to_owned()),
         vocabulary: tokenizer.vocab_size(),
         text_length: tokenizer.max_length(),
         parameters: components
@@ -120,7 +123,9 @@ pub fn describe(path: &Path, options: &ModelOptions) -> anyhow::Result<Model> {
             .map(|component| component.parameters)
             .sum(),
         components,
-        ignored: single.map_or_else(Vec::new, |single| single.unused().to_vec()),
+        ignored: single.map_or_else(Vec::new, |single| {
+            [single.unused(), single.strays()].concat()
+        }),
     })
 }
 
@@ -217,6 +222,10 @@ impl Description for Model {
         } else {
             ""
         };
+        let usable = match self.scheduler_implemented {
+            true => "",
+            false => " (not implemented here: --scheduler names another)",
+        };
         let mut rows = vec![("model", self.path.display().to_string())];
         let family = self.family.as_deref();
         rows.extend([
@@ -237,7 +246,7 @@ impl Description for Model {
             (
                 "scheduler",
                 format!(
-                    "{}, {} training timesteps",
+                    "{}{usable}, {} training timesteps",
                     self.scheduler, self.train_timesteps
                 ),
             ),

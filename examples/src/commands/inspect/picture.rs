@@ -76,6 +76,9 @@ fn settings_rows(settings: &Settings) -> Vec<(&'static str, String)> {
         rows.extend(sizes.map(|sizes| ("sizes told", sizes)));
     }
     rows.push(("scheduler", settings.scheduler.clone()));
+    if settings.eta > 0.0 {
+        rows.push(("eta", settings.eta.to_string()));
+    }
     if let Ok(config) = serde_json::to_string(&settings.scheduler_config) {
         rows.push(("scheduler config", config));
     }

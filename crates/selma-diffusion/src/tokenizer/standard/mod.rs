@@ -15,7 +15,7 @@ use super::files::{BOS, DEFAULT_MAX_LENGTH, EOS, Files, SpecialTokens};
 const MERGES: &[u8] = include_bytes!("merges.bin");
 
 /// What stands where a file's name would in an error.
-pub(super) const NAME: &str = "the standard vocabulary";
+pub(crate) const NAME: &str = "the standard vocabulary";
 
 /// The vocabulary with its merges and special tokens, as in the tokenizer folders of the published models.
 pub(super) fn files(pad: &str) -> Result<Files, TokenizerError> {
