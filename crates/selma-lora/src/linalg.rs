@@ -225,26 +225,18 @@ fn cut(
         kept
     };
     let (left, right) = out_of_core(scaled(svd.U()), scaled(svd.V()));
-    let squares: Vec<f64> = values.iter().map(|x| x * x).collect();
-    Ok(Truncated::new(&left, right, &squares))
-}
-
-impl Truncated {
-    /// From `B [m, k]`, `A^T [n, k]` and the squares of all singular values, the largest first.
-    pub(crate) fn new(b: &Mat<f64>, a_turned: Mat<f64>, squares: &[f64]) -> Self {
-        let total: f64 = squares.iter().sum();
-        let lost: f64 = squares.iter().skip(a_turned.ncols()).sum();
-        Self {
-            b_turned: b.transpose().to_owned(),
-            a_turned,
-            norm: total.sqrt(),
-            error: if total > 0.0 {
-                (lost / total).sqrt()
-            } else {
-                0.0
-            },
-        }
-    }
+    let energy = |values: &[f64]| values.iter().map(|x| x * x).sum::<f64>();
+    let (total, lost) = (energy(&values), energy(values.get(k..).unwrap_or_default()));
+    Ok(Truncated {
+        b_turned: left.transpose().to_owned(),
+        a_turned: right,
+        norm: total.sqrt(),
+        error: if total > 0.0 {
+            (lost / total).sqrt()
+        } else {
+            0.0
+        },
+    })
 }
 
 /// Random numbers for tests.
