@@ -4,6 +4,7 @@ mod adapter;
 mod adapter_file;
 mod compare;
 mod dtype;
+mod eigen;
 mod error;
 mod extract;
 mod format;

@@ -202,7 +202,11 @@ impl Merge {
                 norm,
                 self_check,
             } = exact_sum(path, terms, share, lambda, &weight_shape)?;
-            check::accept(self_check, 0.0)?;
+            if let Err(error) = check::accept(self_check, 0.0) {
+                // What is not finite has not passed, and is looked for only now.
+                combine::all_finite(terms)?;
+                return Err(error);
+            }
             let report = ModuleReport {
                 norm,
                 self_check,
@@ -210,6 +214,8 @@ impl Merge {
             };
             return Ok((module, report));
         }
+        // A sum would show NaN in its self-check, but a sign election would quietly drop it.
+        combine::all_finite(terms)?;
         let update = pipeline.run(context)?;
         let probes = check::Probes::new(path, &update, pipeline, context);
         let limit = match self.rank {

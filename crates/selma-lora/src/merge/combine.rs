@@ -61,14 +61,6 @@ pub(super) fn weight_shape(terms: &[Option<Term<'_>>]) -> Result<Vec<usize>, Lor
     let mut shape: Vec<usize> = Vec::new();
     for term in terms.iter().flatten() {
         term.module.check()?;
-        // A sum would show NaN in its self-check, but a sign election would quietly drop it.
-        for (key, factor) in [("A", &term.module.a), ("B", &term.module.b)] {
-            if !are_finite(&row_major(factor)) {
-                return Err(LoraError::NonFinite {
-                    key: key.to_owned(),
-                });
-            }
-        }
         let found = term.module.weight_shape();
         if !shape.is_empty() && !same_weight(&shape, &found) {
             return Err(LoraError::WeightShapes {
@@ -81,6 +73,20 @@ pub(super) fn weight_shape(terms: &[Option<Term<'_>>]) -> Result<Vec<usize>, Lor
         }
     }
     Ok(shape)
+}
+
+/// Refuses numbers that are not finite.
+pub(super) fn all_finite(terms: &[Option<Term<'_>>]) -> Result<(), LoraError> {
+    for term in terms.iter().flatten() {
+        for (key, factor) in [("A", &term.module.a), ("B", &term.module.b)] {
+            if !are_finite(&row_major(factor)) {
+                return Err(LoraError::NonFinite {
+                    key: key.to_owned(),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// `factor * sum_i w_i dW_i`: the factors side by side, each weighted by the square root of its

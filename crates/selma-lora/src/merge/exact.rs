@@ -1,13 +1,21 @@
 //! Sums that keep their rank: a copy of the factors, in one pass.
+//!
+//! Every number is read once from memory. While a row is in the cache it is multiplied, written, and both it and its copy are
+//! applied to the random vectors of the self-check.
 
-use faer::{Mat, MatRef};
+use std::{array::from_fn, borrow::Cow};
+
+use ndarray::{ArrayD, IxDyn};
+use pulp::{Arch, Simd, WithSimd};
 
 use super::{check::probes, combine::Term};
 use crate::{LoraError, LoraModule, module::row_major};
-use ndarray::{ArrayD, IxDyn};
 
 /// Random vectors per module: where nothing is truncated, what is wrong is wrong for all of them.
 const PROBES: usize = 4;
+
+/// As many vectors of one length.
+type Vectors = [Vec<f32>; PROBES];
 
 /// A sum, and what was seen of it on the way.
 #[derive(Debug)]
@@ -27,33 +35,52 @@ pub(super) fn exact_sum(
     lambda: f64,
     weight: &[usize],
 ) -> Result<ExactSum, LoraError> {
-    let present = || terms.iter().flatten();
-    let rank: usize = present().map(|term| term.module.rank()).sum();
+    let rank: usize = terms.iter().flatten().map(|term| term.module.rank()).sum();
     let outputs = weight.first().copied().unwrap_or(0);
     let inputs: usize = weight.iter().skip(1).product();
+    let random = probes(path, inputs, PROBES);
+    let mut columns = random.col_iter();
+    let vectors: Vectors = from_fn(|_| {
+        let column = columns.next();
+        column.map_or_else(Vec::new, |column| {
+            column.iter().map(|&x| x as f32).collect()
+        })
+    });
+    let arch = Arch::new();
     let mut a = Vec::with_capacity(rank * inputs);
-    let mut b = vec![0.0; outputs * rank];
-    let mut start = 0;
-    for term in present() {
+    let mut found_inner = from_fn(|_| Vec::with_capacity(rank));
+    let mut sides: Vec<Side<'_>> = Vec::with_capacity(terms.len());
+    for term in terms.iter().flatten() {
         let coefficient = share * term.weight * term.module.scale();
         let root = coefficient.abs().sqrt();
-        let signed = root.copysign(coefficient);
-        let values = row_major(&term.module.a);
-        if root == 1.0 {
-            a.extend_from_slice(&values);
-        } else {
-            a.extend(values.iter().map(|&x| (f64::from(x) * root) as f32));
-        }
-        let r = term.module.rank();
-        let values = row_major(&term.module.b);
-        for (row, values) in b.chunks_exact_mut(rank).zip(values.chunks_exact(r)) {
-            let row = row.get_mut(start..start + r).unwrap_or_default();
-            for (target, &x) in row.iter_mut().zip(values) {
-                *target = (f64::from(x) * signed) as f32;
-            }
-        }
-        start += r;
+        let mut inner = from_fn(|_| Vec::with_capacity(term.module.rank()));
+        arch.dispatch(CopyA {
+            values: &row_major(&term.module.a),
+            inputs,
+            by: root,
+            vectors: &vectors,
+            copy: &mut a,
+            products: &mut inner,
+            copy_products: &mut found_inner,
+        });
+        sides.push(Side {
+            values: row_major(&term.module.b),
+            rank: term.module.rank(),
+            by: root.copysign(coefficient),
+            coefficient: lambda * coefficient,
+            inner,
+            energy: 0.0,
+        });
     }
+    let mut b = Vec::with_capacity(outputs * rank);
+    let (energy, distance) = arch.dispatch(CopyB {
+        sides: &mut sides,
+        outputs,
+        lambda,
+        inner: &found_inner,
+        copy: &mut b,
+    });
+    let size: f64 = sides.iter().map(|side| side.energy.sqrt()).sum();
     let mut a_shape = vec![rank];
     a_shape.extend(weight.iter().skip(1));
     let mut b_shape = vec![outputs, rank];
@@ -68,47 +95,144 @@ pub(super) fn exact_sum(
         ArrayD::from_shape_vec(IxDyn(&b_shape), b).map_err(|_| misfit(b_len))?,
         lambda * rank as f64,
     )?;
-    let (norm, self_check) = check(path, terms, share * lambda, &module);
     Ok(ExactSum {
         module,
-        norm,
-        self_check,
+        // The expected square of the length of M x, for x of independent normal numbers, is ||M||^2.
+        norm: (energy / PROBES as f64).sqrt(),
+        // In f32, in which the factors are: rounding is a few times 1e-7.
+        self_check: if distance == 0.0 {
+            0.0
+        } else {
+            distance.sqrt() / size
+        },
     })
 }
 
-/// The norm and the distance from the formula, on random vectors and in `f32`, in which the factors
-/// are: rounding is a few times 1e-7.
-fn check(path: &str, terms: &[Option<Term<'_>>], share: f64, merged: &LoraModule) -> (f64, f64) {
-    let vectors = probes(path, merged.inputs(), PROBES);
-    let vectors = Mat::from_fn(vectors.nrows(), PROBES, |i, j| *vectors.get(i, j) as f32);
-    let mut expected = Mat::zeros(merged.outputs(), vectors.ncols());
-    let mut size = 0.0;
-    for term in terms.iter().flatten() {
-        let coefficient = share * term.weight * term.module.scale();
-        let applied = faer::Scale(coefficient) * apply(term.module, &vectors);
-        size += applied.norm_l2();
-        expected += applied;
-    }
-    let found = faer::Scale(merged.scale()) * apply(merged, &vectors);
-    let distance = (found - &expected).norm_l2();
-    // The expected square of the length of M x, for x of independent normal numbers, is ||M||^2.
-    let norm = expected.norm_l2() / (PROBES as f64).sqrt();
-    (
-        norm,
-        if distance == 0.0 {
-            0.0
-        } else {
-            distance / size
-        },
-    )
+/// Multiplies the rows of an `A`, and applies `A` and its copy to the vectors.
+struct CopyA<'a> {
+    values: &'a [f32],
+    inputs: usize,
+    by: f64,
+    vectors: &'a Vectors,
+    copy: &'a mut Vec<f32>,
+    products: &'a mut Vectors,
+    copy_products: &'a mut Vectors,
 }
 
-/// `B A x`
-fn apply(module: &LoraModule, x: &Mat<f32>) -> Mat<f64> {
-    let (a, b) = (row_major(&module.a), row_major(&module.b));
-    let (rank, inputs, outputs) = (module.rank(), module.inputs(), module.outputs());
-    let a = MatRef::from_row_major_slice(&a, rank, inputs);
-    let b = MatRef::from_row_major_slice(&b, outputs, rank);
-    let applied = b * (a * x);
-    Mat::from_fn(outputs, x.ncols(), |i, j| f64::from(*applied.get(i, j)))
+impl WithSimd for CopyA<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let vectors = self.vectors.each_ref().map(Vec::as_slice);
+        for row in self.values.chunks_exact(self.inputs) {
+            let copy = append(self.copy, row, self.by);
+            for (products, row) in [(&mut *self.products, row), (&mut *self.copy_products, copy)] {
+                let found = products_of(simd, row, vectors);
+                products
+                    .iter_mut()
+                    .zip(found)
+                    .for_each(|(all, x)| all.push(x));
+            }
+        }
+    }
+}
+
+/// `B` of one adapter, and what it is applied to.
+#[derive(Debug)]
+struct Side<'a> {
+    values: Cow<'a, [f32]>,
+    rank: usize,
+    /// What its numbers are multiplied by.
+    by: f64,
+    /// What `B A` is multiplied by.
+    coefficient: f64,
+    /// `A x`
+    inner: Vectors,
+    /// The square of the length of the scaled `B A x`.
+    energy: f64,
+}
+
+/// Puts the rows of all `B` side by side and multiplies them; applies them and their copy to what the `A` gave.
+struct CopyB<'a, 'b> {
+    sides: &'a mut [Side<'b>],
+    outputs: usize,
+    lambda: f64,
+    inner: &'a Vectors,
+    copy: &'a mut Vec<f32>,
+}
+
+impl WithSimd for CopyB<'_, '_> {
+    /// The squares of the length of what the formula gives, and of the copy's distance from it.
+    type Output = (f64, f64);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> (f64, f64) {
+        let inner = self.inner.each_ref().map(Vec::as_slice);
+        let (mut energy, mut distance) = (0.0, 0.0);
+        for output in 0..self.outputs {
+            let start = self.copy.len();
+            let mut expected = [0.0; PROBES];
+            for side in &mut *self.sides {
+                let row = side.values.chunks_exact(side.rank).nth(output);
+                let row = row.unwrap_or_default();
+                append(self.copy, row, side.by);
+                let inner = side.inner.each_ref().map(Vec::as_slice);
+                for (sum, product) in expected.iter_mut().zip(products_of(simd, row, inner)) {
+                    let product = side.coefficient * f64::from(product);
+                    side.energy += product * product;
+                    *sum += product;
+                }
+            }
+            let copy = self.copy.get(start..).unwrap_or_default();
+            for (expected, found) in expected.into_iter().zip(products_of(simd, copy, inner)) {
+                let off = self.lambda * f64::from(found) - expected;
+                distance += off * off;
+                energy += expected * expected;
+            }
+        }
+        (energy, distance)
+    }
+}
+
+/// The inner products of a row with vectors of its length.
+#[inline(always)]
+fn products_of<S: Simd>(simd: S, row: &[f32], vectors: [&[f32]; PROBES]) -> [f32; PROBES] {
+    let (row, row_rest) = S::as_simd_f32s(row);
+    let [w, x, y, z] = vectors.map(|vector| S::as_simd_f32s(vector));
+    let [mut to_w, mut to_x, mut to_y, mut to_z] = [simd.splat_f32s(0.0); PROBES];
+    for ((((&row, &w), &x), &y), &z) in row.iter().zip(w.0).zip(x.0).zip(y.0).zip(z.0) {
+        to_w = simd.mul_add_e_f32s(row, w, to_w);
+        to_x = simd.mul_add_e_f32s(row, x, to_x);
+        to_y = simd.mul_add_e_f32s(row, y, to_y);
+        to_z = simd.mul_add_e_f32s(row, z, to_z);
+    }
+    let rest = simd.partial_load_f32s(row_rest);
+    let end = |sum, vector_rest| {
+        let vector = simd.partial_load_f32s(vector_rest);
+        simd.reduce_sum_f32s(simd.mul_add_e_f32s(rest, vector, sum))
+    };
+    [
+        end(to_w, w.1),
+        end(to_x, x.1),
+        end(to_y, y.1),
+        end(to_z, z.1),
+    ]
+}
+
+/// Appends `row` times `by`, in `f64` and rounded once; there is room. Returns what was appended.
+#[inline(always)]
+fn append<'a>(target: &'a mut Vec<f32>, row: &[f32], by: f64) -> &'a [f32] {
+    let start = target.len();
+    if by == 1.0 {
+        target.extend_from_slice(row);
+    } else {
+        // The zeros do not leave the cache; written without them, the loop takes one number at a time.
+        target.resize(start + row.len(), 0.0);
+        let copy = target.get_mut(start..).unwrap_or_default();
+        for (copy, &x) in copy.iter_mut().zip(row) {
+            *copy = (f64::from(x) * by) as f32;
+        }
+    }
+    target.get(start..).unwrap_or_default()
 }
