@@ -26,6 +26,10 @@ pub struct PromptConfig {
     /// Whether prompts with more words than the skill's `max_words` are rejected. Default true; the paper's code only
     /// asks the LLM for short ones, and so does `selma-official`.
     pub enforce_max_words: bool,
+    /// A prompt is rejected as an echo of the instruction if its ROUGE-L F with a line of it is greater. In (0, 1], default
+    /// 0.5; at 1 none is. Weak models repeat the rules instead of following them, and what is accepted is shown to them again.
+    /// Captions share little more than `the` and `of` with a rule. Without effect on `selma-official`.
+    pub instruction_threshold: f64,
     /// Terms that no prompt may have. Default none.
     pub block_list: BlockList,
     /// Whether prompts that name an artist are rejected; see [`NameFinder::artist`](crate::NameFinder::artist). Default false.
@@ -52,6 +56,7 @@ impl Default for PromptConfig {
             threshold: 0.8,
             tokenizer: Tokenizer::Rouge,
             enforce_max_words: true,
+            instruction_threshold: 0.5,
             block_list: BlockList::default(),
             drop_named_artists: false,
             temperature: 1.0,
@@ -93,6 +98,12 @@ impl PromptConfig {
             "threshold",
             "greater than 0 and at most 1",
             &self.threshold,
+        )?;
+        check(
+            self.instruction_threshold > 0.0 && self.instruction_threshold <= 1.0,
+            "instruction_threshold",
+            "greater than 0 and at most 1",
+            &self.instruction_threshold,
         )?;
         check(
             self.temperature >= 0.0 && self.temperature.is_finite(),
@@ -183,6 +194,10 @@ mod tests {
             (
                 "threshold = nan",
                 "setting `threshold` must be greater than 0 and at most 1, found NaN",
+            ),
+            (
+                "instruction_threshold = 0.0",
+                "setting `instruction_threshold` must be greater than 0 and at most 1, found 0",
             ),
             (
                 "temperature = inf",

@@ -76,7 +76,7 @@ impl Pool {
         Ok(Self {
             filter,
             known,
-            rules: Rules::new(skill, config),
+            rules: Rules::new(skill, config)?,
             official: config.strategy == Strategy::SelmaOfficial,
             seeds: skill.seeds.len(),
             target: config.count,

@@ -88,6 +88,13 @@ pub enum RejectReason {
         /// The name.
         name: String,
     },
+    /// It repeats the instruction rather than following it.
+    Instruction {
+        /// The line that it is closest to.
+        line: String,
+        /// ROUGE-L F with it, in 0..=1.
+        score: f64,
+    },
     /// A seed or an accepted prompt is the very same text.
     Duplicate,
     /// It is too close to a seed or an accepted prompt.

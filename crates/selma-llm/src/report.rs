@@ -27,6 +27,8 @@ pub struct GenerationReport {
     pub rejected_script: usize,
     /// Prompts with a mark that stands for bytes which were no text.
     pub rejected_garbled: usize,
+    /// Prompts that repeat the instruction.
+    pub rejected_instruction: usize,
     /// Prompts with a term of the block list.
     pub rejected_blocked: usize,
     /// Prompts that name an artist.
@@ -56,13 +58,14 @@ pub struct GenerationReport {
 impl GenerationReport {
     /// Prompts that were not accepted, by reason, with the reasons' names in a file of rejected prompts. All reasons are there,
     /// in a fixed order, and `surplus` is none.
-    pub fn rejections(&self) -> [(&'static str, usize); 9] {
+    pub fn rejections(&self) -> [(&'static str, usize); 10] {
         [
             ("too_many_characters", self.rejected_characters),
             ("too_long", self.rejected_long),
             ("too_short", self.rejected_short),
             ("garbled", self.rejected_garbled),
             ("script", self.rejected_script),
+            ("instruction", self.rejected_instruction),
             ("blocked", self.rejected_blocked),
             ("named_artist", self.rejected_artist),
             ("duplicate", self.duplicates),
@@ -78,6 +81,7 @@ impl GenerationReport {
             RejectReason::TooShort { .. } => &mut self.rejected_short,
             RejectReason::Garbled => &mut self.rejected_garbled,
             RejectReason::Script { .. } => &mut self.rejected_script,
+            RejectReason::Instruction { .. } => &mut self.rejected_instruction,
             RejectReason::Blocked { .. } => &mut self.rejected_blocked,
             RejectReason::NamedArtist { .. } => &mut self.rejected_artist,
             RejectReason::Duplicate => &mut self.duplicates,
@@ -104,6 +108,10 @@ mod tests {
             RejectReason::Script {
                 letter: 'к',
                 script: "cyrillic".to_owned(),
+            },
+            RejectReason::Instruction {
+                line: "x".to_owned(),
+                score: 1.0,
             },
             RejectReason::Blocked {
                 term: "x".to_owned(),

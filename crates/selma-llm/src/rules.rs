@@ -1,8 +1,9 @@
 //! What a prompt may be made of, before it is compared with others.
 
+use selma_rouge::DiversityFilter;
 use unicode_script::{Script, UnicodeScript as _};
 
-use crate::{BlockList, NameFinder, PromptConfig, RejectReason, Skill, Strategy};
+use crate::{BlockList, LlmError, NameFinder, PromptConfig, RejectReason, Skill, Strategy};
 
 /// The rules for single prompts of a skill and of the settings.
 #[derive(Debug)]
@@ -19,29 +20,18 @@ struct Shape {
     max_words: usize,
     max_characters: usize,
     scripts: Vec<Script>,
+    /// The lines of the instruction.
+    instruction: DiversityFilter,
 }
 
 impl Rules {
-    pub(crate) fn new(skill: &Skill, config: &PromptConfig) -> Self {
-        let unlimited = config.strategy == Strategy::SelmaOfficial;
-        Self {
-            shape: (!unlimited).then(|| Shape {
-                min_words: skill.min_words,
-                max_words: if config.enforce_max_words {
-                    skill.max_words
-                } else {
-                    usize::MAX
-                },
-                max_characters: skill.max_characters,
-                scripts: skill
-                    .scripts
-                    .iter()
-                    .filter_map(|name| script_of_name(name))
-                    .collect(),
-            }),
+    pub(crate) fn new(skill: &Skill, config: &PromptConfig) -> Result<Self, LlmError> {
+        let limited = config.strategy != Strategy::SelmaOfficial;
+        Ok(Self {
+            shape: limited.then(|| Shape::new(skill, config)).transpose()?,
             block_list: config.block_list.clone(),
             names: config.drop_named_artists.then(NameFinder::builtin),
-        }
+        })
     }
 
     /// The first rule that a prompt breaks.
@@ -60,6 +50,25 @@ impl Rules {
 }
 
 impl Shape {
+    fn new(skill: &Skill, config: &PromptConfig) -> Result<Self, LlmError> {
+        let mut instruction = DiversityFilter::new(config.instruction_threshold, config.tokenizer)?;
+        for line in skill.render::<&str>(&[]).lines() {
+            instruction.insert(line.trim());
+        }
+        let scripts = skill.scripts.iter();
+        Ok(Self {
+            min_words: skill.min_words,
+            max_words: if config.enforce_max_words {
+                skill.max_words
+            } else {
+                usize::MAX
+            },
+            max_characters: skill.max_characters,
+            scripts: scripts.filter_map(|name| script_of_name(name)).collect(),
+            instruction,
+        })
+    }
+
     fn judge(&self, text: &str) -> Option<RejectReason> {
         let characters = text.chars().count();
         if characters > self.max_characters {
@@ -78,6 +87,10 @@ impl Shape {
         if text.contains(char::REPLACEMENT_CHARACTER) {
             return Some(RejectReason::Garbled);
         }
+        self.foreign_letter(text).or_else(|| self.echo(text))
+    }
+
+    fn foreign_letter(&self, text: &str) -> Option<RejectReason> {
         if self.scripts.is_empty() {
             return None;
         }
@@ -85,12 +98,24 @@ impl Shape {
             let script = c.script();
             !matches!(script, Script::Common | Script::Inherited) && !self.scripts.contains(&script)
         };
-        text.chars()
-            .find(foreign)
-            .map(|letter| RejectReason::Script {
-                letter,
-                script: letter.script().full_name().to_lowercase(),
-            })
+        let letter = text.chars().find(foreign)?;
+        Some(RejectReason::Script {
+            letter,
+            script: letter.script().full_name().to_lowercase(),
+        })
+    }
+
+    fn echo(&self, text: &str) -> Option<RejectReason> {
+        let nearest = self.instruction.nearest(text)?;
+        let score = nearest.score.fmeasure;
+        (score > self.instruction.threshold()).then(|| RejectReason::Instruction {
+            line: self
+                .instruction
+                .get(nearest.id)
+                .unwrap_or_default()
+                .to_owned(),
+            score,
+        })
     }
 }
 
@@ -125,7 +150,7 @@ mod tests {
         skill.scripts = table
             .get("scripts")
             .map_or_else(Vec::new, |v| v.clone().try_into().unwrap());
-        Rules::new(&skill, config)
+        Rules::new(&skill, config).unwrap()
     }
 
     #[test]
@@ -159,7 +184,42 @@ mod tests {
                 script: "cyrillic".to_owned()
             })
         );
-        assert_eq!(judge("a caf\u{fffd}"), Some(RejectReason::Garbled));
+        let garbled = judge("a caf\u{fffd}");
+        assert_eq!(garbled, Some(RejectReason::Garbled));
+    }
+
+    #[test]
+    fn echoes_of_the_instruction_are_no_prompts() {
+        let judge = |config: &PromptConfig, text: &str| rules("", config).judge(text);
+        let usual = PromptConfig::default();
+        // What a model of 135 million parameters answers, among others.
+        for echo in [
+            "The image description should mention diverse objects that frequently appear in daily life.",
+            "The image description should be shorter than 10 words.",
+            "Please create 20 more diverse image descriptions.",
+        ] {
+            let reason = judge(&usual, echo);
+            let Some(RejectReason::Instruction { line, score }) = reason else {
+                panic!("{echo}: {reason:?}")
+            };
+            let expected = selma_rouge::rouge_l(&line, echo, usual.tokenizer).fmeasure;
+            assert!(score == expected && score > 0.5, "{line}: {score}");
+        }
+        for caption in Skill::of_paper()
+            .unwrap()
+            .iter()
+            .flat_map(|skill| &skill.seeds)
+        {
+            let reason = judge(&usual, caption);
+            assert!(!matches!(reason, Some(RejectReason::Instruction { .. })));
+        }
+        let echo =
+            "5. The text style of the image descriptions should be different from each other.";
+        let off = PromptConfig {
+            instruction_threshold: 1.0,
+            ..usual
+        };
+        assert_eq!(judge(&off, echo), None);
     }
 
     #[test]
@@ -179,6 +239,8 @@ mod tests {
         let rules = rules("min_words = 2\nscripts = [\"han\"]", &config);
         assert_eq!(rules.judge(&"a ".repeat(1000)), None);
         assert_eq!(rules.judge("\u{fffd}"), None);
+        let echo = "The image descriptions should be less than 30 words.";
+        assert_eq!(rules.judge(echo), None);
         assert_eq!(
             rules.judge("much GORE"),
             Some(RejectReason::Blocked {

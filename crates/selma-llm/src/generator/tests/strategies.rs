@@ -228,7 +228,8 @@ fn every_rejection_is_counted() {
     let text = format!(
         "4. {}\n5. {}\n6. kite\n7. a \u{fffd} kite\n8. красный кот\n9. much Gore here\n\
         10. a sky by greg rutkowski\n11. A brown purse is sitting on a green bench.\n\
-        12. A brown purse is sitting on the green bench.\n13. A \u{0}red kite.\n14. Two cups.\n15. One more.\n",
+        12. A brown purse is sitting on the green bench.\n\
+        13. Please create 20 more image descriptions.\n14. A \u{0}red kite.\n15. Two cups.\n16. One more.\n",
         "a".repeat(1_000_000),
         vec!["a"; 31].join(" "),
     );
