@@ -232,7 +232,7 @@ impl OpenAiConfig {
             ),
             ("limits.tokens_per_minute", self.limits.tokens_per_minute),
         ] {
-            // Less than one in a day, and a wait that no clock can tell, is a slip.
+            // Hardly more than one in a day: what is less is a slip.
             if rate.is_some_and(|rate| !(rate >= 0.001 && rate.is_finite())) {
                 return wrong(field, "must be at least 0.001 and finite");
             }
@@ -302,6 +302,10 @@ impl OpenAiConfig {
             if text.is_some_and(|text| text.trim().is_empty()) {
                 return wrong(field, "is empty");
             }
+        }
+        let limit = self.token_limit_field.as_str();
+        if limit != "max_tokens" && OUR_FIELDS.contains(&limit) {
+            return wrong("token_limit_field", format!("cannot be `{limit}`"));
         }
         if self.api_key_env.is_some() && self.api_key_file.is_some() {
             return wrong("api_key_file", "cannot be set beside `api_key_env`");

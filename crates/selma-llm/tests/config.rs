@@ -65,6 +65,9 @@ fn settings_are_checked() {
     set("omit_fields", &|config| {
         config.omit_fields = vec!["messages".to_owned()];
     });
+    set("token_limit_field", &|config| {
+        config.token_limit_field = "messages".to_owned();
+    });
     set("api_key_file", &|config| {
         config.api_key_env = Some("KEY".to_owned());
         config.api_key_file = Some("key".into());

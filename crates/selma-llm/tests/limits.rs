@@ -70,7 +70,10 @@ fn a_budget_stops_before_it_is_exceeded() {
 fn answers_without_a_count_are_estimated_and_failures_are_free() {
     let uncounted = r#"{"choices":[{"message":{"content":"a"}}]}"#;
     let server = Server::new(vec![http("400 Bad Request", "", "no"), ok(uncounted)]);
-    let client = server.client();
+    let mut config = server.config();
+    // Enough for one request, so that one that fails must give back what it took.
+    config.budget.tokens = Some(1);
+    let client = OpenAiClient::new(config).unwrap();
     assert!(client.complete(&hi()).is_err());
     assert_eq!(client.spent().answers, 0);
     client.complete(&hi()).unwrap();
