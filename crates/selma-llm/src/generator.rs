@@ -10,8 +10,8 @@ use sha2::{Digest as _, Sha256};
 use crate::pool::Pool;
 use crate::strategy::Focus;
 use crate::{
-    ChatModel, ChatRequest, ChatResponse, Generation, Journal, LlmError, Message, PromptConfig,
-    PromptEvent, Skill, Strategy,
+    AskAll, ChatModel, ChatRequest, ChatResponse, Generation, Journal, LlmError, Message,
+    PromptConfig, PromptEvent, RequestHash, Skill, Strategy,
 };
 
 /// Called with every event; `Break` ends the run with [`LlmError::Cancelled`].
@@ -114,16 +114,18 @@ impl PromptGenerator {
         Ok(pool.finish())
     }
 
-    /// Makes all requests of a batch, on one state of the pool.
+    /// Makes all requests of a batch, on one state of the pool, as many at once as the model likes.
     fn ask(
         &self,
         pool: &Pool,
         model: &dyn ChatModel,
-        mut journal: Option<&mut Journal>,
+        journal: Option<&mut Journal>,
         observer: &mut PromptObserver<'_>,
     ) -> Result<Vec<Reply>, LlmError> {
         let kept = pool.kept();
-        let mut replies = Vec::new();
+        let mut requests = Vec::new();
+        // For each request the number that its list should begin with, and whether the journal has its answer.
+        let mut expected = Vec::new();
         for place in 0..self.config.batch_size() as u64 {
             let index = pool.requests() + place;
             self.go_on(
@@ -136,30 +138,44 @@ impl PromptGenerator {
             )?;
             let examples = self.examples(pool, index);
             let request = self.request(&examples, index);
-            let (response, replayed) = match journal.as_deref_mut() {
-                Some(journal) => journal.complete(model, index, &request)?,
-                None => (model.complete(&request)?, false),
+            let replayed = match &journal {
+                Some(journal) => {
+                    let hash = RequestHash::new(model, index, &request)?;
+                    journal.get(&hash).is_some()
+                }
+                None => false,
             };
-            replies.push(Reply {
-                response,
-                replayed,
-                first: examples.len() + 1,
-            });
+            expected.push((examples.len() + 1, replayed));
+            requests.push(request);
         }
-        Ok(replies)
+        let mut ask = AskAll::new(model);
+        if let Some(journal) = journal {
+            ask = ask.with_journal(journal, pool.requests());
+        }
+        let responses = ask.run(&requests, &mut |_| ControlFlow::Continue(()))?;
+        let replies = responses.into_iter().zip(expected);
+        let reply = |(response, (first, replayed))| Reply {
+            response,
+            replayed,
+            first,
+        };
+        Ok(replies.map(reply).collect())
     }
 
     /// The request with this number, counted from 0.
     fn request(&self, examples: &[String], index: u64) -> ChatRequest {
-        // 31 bits fit the integers of every server.
-        let seed = u64::from(self.rng(b"sampling", index).next_u32() >> 1);
         let sentence = self.focus.sentence(index, self.skill.count);
         let text = self.skill.render_with(sentence.as_deref(), examples);
-        ChatRequest::new(vec![Message::user(text)])
+        let request = ChatRequest::new(vec![Message::user(text)])
             .with_temperature(self.config.temperature)
             .with_top_p(self.config.top_p)
-            .with_max_tokens(self.config.max_tokens)
-            .with_seed(seed)
+            .with_max_tokens(self.config.max_tokens);
+        if self.config.strategy == Strategy::SelmaOfficial {
+            // The paper's code sends none, and servers take prompts together only if nothing else differs.
+            return request;
+        }
+        // 31 bits fit the integers of every server.
+        request.with_seed(u64::from(self.rng(b"sampling", index).next_u32() >> 1))
     }
 
     /// Captions of the pool, or seeds, drawn without replacement (a partial Fisher-Yates shuffle).

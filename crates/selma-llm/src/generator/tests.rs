@@ -34,7 +34,14 @@ impl ChatModel for Babbler {
             });
         }
         asked.push(request.clone());
-        let seed = request.seed.unwrap();
+        // The paper's code sends no seed.
+        let by_text = || {
+            let bytes = request.text().into_bytes().into_iter();
+            bytes.fold(7_u64, |hash, byte| {
+                hash.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte)
+            })
+        };
+        let seed = request.seed.unwrap_or_else(by_text);
         let word = |salt: u64| {
             let words = [
                 "dog", "kite", "river", "lamp", "bread", "tower", "horse", "piano",
