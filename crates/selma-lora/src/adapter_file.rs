@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    Adapter, Cut, Kind, LoraError, LoraModule, ModuleNames, RankRule, Source, Update,
+    Adapter, Cut, Kind, LeftOut, LoraError, LoraModule, ModuleNames, RankRule, Source, Update,
     format::{self, Kinds},
     rank::total,
 };
@@ -58,9 +58,24 @@ impl AdapterFile {
     /// Reads a file or a PEFT folder like [`Adapter::load`], with updates of every [`Kind`].
     ///
     /// # Errors
-    /// As [`Adapter::load`], but [`LoraError::Unsupported`] only for what is no update of a weight.
+    /// As [`Adapter::load`], without [`LoraError::OtherKind`].
     pub fn load(path: impl AsRef<Path>, names: Option<&ModuleNames>) -> Result<Self, LoraError> {
         format::load(path.as_ref(), names, Kinds::All).map(Self::from)
+    }
+
+    /// Reads like [`load`](Self::load) without what no LoRA can stand for (biases, norms, whole weights, embeddings,
+    /// OFT, ..), of which it gives a list: the updates alone are then not all that the file does.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), but [`LoraError::Unsupported`] only for what the configuration says of the
+    /// whole file; [`LoraError::Empty`] when nothing is left.
+    pub fn load_without(
+        path: impl AsRef<Path>,
+        names: Option<&ModuleNames>,
+    ) -> Result<(Self, Vec<LeftOut>), LoraError> {
+        let mut content = format::load(path.as_ref(), names, Kinds::Rest)?;
+        let left_out = std::mem::take(&mut content.left_out);
+        Ok((Self::from(content), left_out))
     }
 
     /// Reads the bytes of a safetensors file. [`Source::path`] of the result is empty.

@@ -30,6 +30,7 @@
 
 pub mod agreement;
 mod check;
+mod combination;
 mod combine;
 pub mod consensus;
 pub mod directions;
@@ -63,8 +64,9 @@ pub use report::{MergeInput, MergeReport, ModuleReport};
 pub use ssr::{Calibration, Statistics};
 
 use crate::{Adapter, AdapterReader, LoraError, LoraModule};
+use check::Probes;
 use exact::{ExactSum, exact_sum};
-use pipeline::{Context, Pipeline, Stacked};
+use pipeline::{Context, Formula, Pipeline, Stacked};
 use validate::{Rule, factor};
 
 /// An adapter and what its update is multiplied by.
@@ -202,7 +204,7 @@ impl Merge {
                 norm,
                 self_check,
             } = exact_sum(path, terms, share, lambda, &weight_shape)?;
-            if let Err(error) = check::accept(self_check, 0.0) {
+            if let Err(error) = check::accept_exact(self_check) {
                 // What is not finite has not passed, and is looked for only now.
                 combine::all_finite(terms)?;
                 return Err(error);
@@ -216,16 +218,18 @@ impl Merge {
         }
         // A sum would show NaN in its self-check, but a sign election would quietly drop it.
         combine::all_finite(terms)?;
-        let update = pipeline.run(context)?;
-        let probes = check::Probes::new(path, &update, pipeline, context);
+        let formula = pipeline.formula(context)?;
+        let numbers = formula.as_ref().map(Formula::numbers);
+        let update = pipeline.run(context, numbers.unwrap_or_default())?;
+        let lambda = self.lambda_or_default();
+        let probes = Probes::new(path, &update, formula.as_ref(), lambda, terms);
         let limit = match self.rank {
             None if pipeline.is_dense() || self.method.truncates() => Some(context.rank()),
             rank => rank,
         };
         let merged = update.limited(limit)?;
         let module = merged.module(&weight_shape)?;
-        let self_check = probes.distance(&module);
-        check::accept(self_check, merged.truncation_error)?;
+        let self_check = probes.check(&module, &merged)?;
         let report = ModuleReport {
             norm: merged.norm,
             truncation_error: merged.truncation_error,

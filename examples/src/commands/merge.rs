@@ -11,7 +11,7 @@ use selma_lora::merge::{Majority, Masks, ModuleWeight};
 use selma_lora::{AdapterReader, Dtype, Format, Merge, MergeReport, Method};
 
 use super::adapter_out::{AdapterOutput, DTYPES, FORMATS, written};
-use super::values::{WeightedFile, load_weighted, named, weighted, weighted_file};
+use super::values::{WeightedFile, advise, load_weighted, named, weighted, weighted_file};
 use crate::output::{Output, spare};
 use crate::terminal::say;
 
@@ -110,7 +110,10 @@ fn on_disk(args: &Args, merge: &Merge) -> anyhow::Result<(MergeReport, String)> 
     let opened = args
         .adapters
         .iter()
-        .map(|file| Ok((AdapterReader::open(&file.path)?, file.weight)))
+        .map(|file| {
+            let adapter = AdapterReader::open(&file.path).map_err(advise)?;
+            Ok((adapter, file.weight))
+        })
         .collect::<anyhow::Result<Vec<_>>>()?;
     let inputs: Vec<selma_lora::WeightedFile<'_>> = opened
         .iter()

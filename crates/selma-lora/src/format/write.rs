@@ -116,18 +116,20 @@ pub(super) fn file_names<'a>(
                 module: path.clone(),
                 format,
             };
-            let kohya = kohya_name(path, two_text_encoders).ok_or_else(unknown)?;
+            let (own, _) = path.split_once('.').ok_or_else(unknown)?;
             match format {
                 Format::Diffusers | Format::DiffusersScript => Ok((path, path.clone())),
-                Format::Kohya => match owners.insert(kohya.clone(), path) {
-                    None => Ok((path, kohya)),
-                    Some(first) => Err(LoraError::AmbiguousName {
-                        first: first.clone(),
-                        second: path.clone(),
-                    }),
-                },
+                Format::Kohya => {
+                    let kohya = kohya_name(path, two_text_encoders).ok_or_else(unknown)?;
+                    match owners.insert(kohya.clone(), path) {
+                        None => Ok((path, kohya)),
+                        Some(first) => Err(LoraError::AmbiguousName {
+                            first: first.clone(),
+                            second: path.clone(),
+                        }),
+                    }
+                }
                 Format::Peft => {
-                    let (own, _) = path.split_once('.').ok_or_else(unknown)?;
                     let first = *component.get_or_insert(own);
                     if first != own {
                         return Err(LoraError::ManyComponents {

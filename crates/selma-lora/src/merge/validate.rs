@@ -6,6 +6,7 @@ use regex::Regex;
 
 use super::{
     Majority, Merge, Method,
+    combination::Combination,
     pipeline::{Consensus, Pipeline, Sparsifier, Stacked},
 };
 use crate::LoraError;
@@ -146,7 +147,7 @@ impl Merge {
                 sparsifier: Sparsifier::All,
                 density: rule == Stacked::Robust,
                 majority: false,
-                normalize: false,
+                normalize: rule == Stacked::Combined(Combination::Weights),
                 random: false,
             },
             Pipeline::Aligned {
