@@ -37,7 +37,8 @@ pub struct Adapter {
     /// `text_encoder.text_model.encoder.layers.0.self_attn.q_proj`.
     pub modules: BTreeMap<String, LoraModule>,
     /// Free-form notes that travel with the file (`ss_*`, `modelspec.*`, a merge's recipe).
-    /// What describes ranks and alphas is not here but in the modules.
+    /// What describes ranks and alphas is not here but in the modules. Hashes of a file's values (`sshs_model_hash`,
+    /// `sshs_legacy_hash`, `modelspec.hash_sha256`) are not written, as they would be those of another file.
     pub metadata: BTreeMap<String, String>,
     /// The file this was read from; `None` for an adapter made in memory.
     pub source: Option<Source>,

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod adapter_file;
+mod batches;
 mod compare;
 mod dtype;
 mod eigen;

@@ -59,7 +59,7 @@ pub use consensus::Majority;
 pub use files::WeightedFile;
 pub use masks::Masks;
 pub use method::Method;
-pub use recipe::{Merge, ModuleWeight};
+pub use recipe::{AdapterOptions, Merge, ModuleWeight};
 pub use report::{MergeInput, MergeReport, ModuleReport};
 pub use ssr::{Calibration, Statistics};
 
@@ -89,7 +89,8 @@ impl<'a> From<&'a Adapter> for Weighted<'a> {
 
 impl Merge {
     /// Merges. The metadata of the result holds the recipe (`selma_merge`: method, rank, options,
-    /// weights, and the SHA-256 of every input); the report says what it did to every module.
+    /// weights, and the SHA-256 of every input, of masks and calibration) and what all inputs say alike about the model
+    /// (`ss_base_model_version`, `ss_v2`, `modelspec.architecture`); the report says what it did to every module.
     ///
     /// # Errors
     /// [`LoraError::NoAdapters`], [`LoraError::BadWeight`], [`LoraError::ZeroRank`],
@@ -100,6 +101,8 @@ impl Merge {
     /// the result is not what the formula says, for example because it does not fit `f32`.
     pub fn run(&self, inputs: &[Weighted<'_>]) -> Result<(Adapter, MergeReport), LoraError> {
         let (mut adapter, reports) = self.plan(sources(inputs))?.all()?;
+        adapter.metadata =
+            report::common_notes(inputs.iter().map(|input| &input.adapter.metadata));
         let inputs = inputs.iter().map(MergeInput::from).collect();
         let report = MergeReport::new(self.clone(), inputs, reports);
         let recipe = report::recipe(self, &report.inputs);
@@ -190,6 +193,7 @@ impl Merge {
             norm: 0.0,
             truncation_error: 0.0,
             self_check: 0.0,
+            rounding: 0.0,
         };
         let whole = self.rank.is_none() && !self.method.truncates();
         let share = match pipeline {

@@ -8,12 +8,15 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+
 use common::fixture;
 use ndarray::{ArrayD, IxDyn};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use selma_lora::{
-    Adapter, AdapterFile, LoraError, Merge, Method, RankRule, Update, Weighted, init,
+    Adapter, AdapterFile, AdapterReader, LoraError, LoraModule, Merge, Method, RankRule, Update,
+    Weighted, init,
     merge::{Masks, Term},
 };
 
@@ -39,6 +42,22 @@ fn raw(header: &str, data: usize) -> Vec<u8> {
     [&length[..], header.as_bytes(), &vec![0; data]].concat()
 }
 
+/// Read module by module it is what it is as a whole, or not read at all.
+fn by_module(bytes: &[u8], whole: Option<&Adapter>) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    let Ok(reader) = AdapterReader::open(file.path()) else {
+        assert!(whole.is_none());
+        return;
+    };
+    let modules = reader.paths().map(|path| {
+        let module = reader.module(path).ok()?;
+        Some((path.clone(), module.unwrap()))
+    });
+    let modules: Option<BTreeMap<String, LoraModule>> = modules.collect();
+    assert_eq!(modules.as_ref(), whole.map(|adapter| &adapter.modules));
+}
+
 /// Everything that can be asked of a file, if it can be read.
 fn try_all(bytes: &[u8]) -> bool {
     let lora = Adapter::from_bytes(bytes, None);
@@ -46,6 +65,7 @@ fn try_all(bytes: &[u8]) -> bool {
         assert!(adapter.modules.values().all(|module| module.is_finite()));
         adapter.summary().unwrap();
     }
+    by_module(bytes, lora.as_ref().ok());
     match AdapterFile::from_bytes(bytes, None) {
         Ok(file) => {
             for update in file.updates.values() {

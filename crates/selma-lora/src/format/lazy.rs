@@ -38,6 +38,8 @@ pub(crate) struct LazyFile {
     beside: Vec<u8>,
     component: Option<&'static str>,
     format: Format,
+    /// Free-form notes.
+    metadata: BTreeMap<String, String>,
 }
 
 /// A tensor's place in a file.
@@ -95,6 +97,7 @@ impl LazyFile {
             (None, Some(text)) => (AdapterConfig::parse(text)?, Vec::new()),
             (None, None) => (AdapterConfig::default(), Vec::new()),
         };
+        let notes = info.cloned().unwrap_or_default().into_iter().collect();
         if config.any_dora() {
             return Err(dora_in_config());
         }
@@ -126,11 +129,16 @@ impl LazyFile {
             beside,
             component,
             format,
+            metadata: notes,
         })
     }
 
     pub(crate) fn format(&self) -> Format {
         self.format
+    }
+
+    pub(crate) fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
     }
 
     pub(crate) fn paths(&self) -> impl Iterator<Item = &String> {

@@ -158,6 +158,9 @@ fn tensor(
     })
 }
 
+/// Notes that sd-scripts and programs for drawing tell a file by: hashes of its values.
+const STALE: [&str; 3] = ["sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256"];
+
 /// The metadata of a file, given those of the adapter and the rank and alpha of every module.
 pub(super) fn metadata(
     own: &BTreeMap<String, String>,
@@ -167,6 +170,10 @@ pub(super) fn metadata(
     let mut metadata = own.clone();
     metadata.insert("format".to_owned(), "pt".to_owned());
     metadata.remove(METADATA_KEY);
+    // They are hashes of the values of the file that the notes come from.
+    for stale in STALE {
+        metadata.remove(stale);
+    }
     match format {
         Format::Kohya => {
             // What sd-scripts writes for ranks and alphas that differ between modules.

@@ -13,7 +13,7 @@ use super::{
     masks::Draw,
     robust::robust,
     space::{Part, Space, Split},
-    sparsify::{Rescale, della_probabilities, magnitude, masked, outliers},
+    sparsify::{Rescale, della_probabilities, magnitude, masked, outliers, rescaled, size},
     ssr::{Calibration, ssr},
 };
 use crate::LoraError;
@@ -310,35 +310,47 @@ impl Context<'_> {
     }
 
     fn sparsify(&self, sparsifier: Sparsifier, part: &mut Part) -> Result<(), LoraError> {
-        let density = self.merge.density_or_default();
-        // Everything stays, whatever the masks say: mergekit and PEFT draw none here.
-        if sparsifier == Sparsifier::All || density >= 1.0 {
+        if sparsifier == Sparsifier::All {
             return Ok(());
         }
         let adapters = self.terms.iter().enumerate();
         let present = adapters.filter(|(_, term)| term.is_some());
         for ((adapter, _), tensor) in present.zip(&mut part.tensors) {
+            let density = self.merge.density_of(adapter);
             let columns = tensor.ncols();
             let draw = self.draw(adapter, part.name);
-            let Some(values) = tensor.as_slice_mut() else {
+            // Everything stays, whatever the masks say: mergekit and PEFT draw none here.
+            let Some(values) = tensor.as_slice_mut().filter(|_| density < 1.0) else {
                 continue;
+            };
+            let before = size(values);
+            let or_default = |default| match self.merge.rescale {
+                Some(true) => Rescale::Magnitudes,
+                Some(false) => Rescale::None,
+                None => default,
             };
             match sparsifier {
                 Sparsifier::All => {}
-                Sparsifier::Magnitude(least) => magnitude(values, density, least),
-                Sparsifier::Outliers => outliers(values, density, self.merge.gamma_or_default()),
+                Sparsifier::Magnitude(least) => {
+                    magnitude(values, density, least);
+                    rescaled(values, before, density, or_default(Rescale::None));
+                }
+                Sparsifier::Outliers => {
+                    outliers(values, density, self.merge.gamma_of(adapter));
+                    rescaled(values, before, density, or_default(Rescale::None));
+                }
                 Sparsifier::Random(rescale) => {
                     let mask = draw.bernoulli(std::iter::repeat_n(density, values.len()))?;
-                    masked(values, &mask, density, rescale);
+                    masked(values, &mask, density, or_default(rescale));
                 }
                 Sparsifier::Della => {
-                    let epsilon = self.merge.epsilon_or_default();
+                    let epsilon = self.merge.epsilon_of(adapter);
                     let rows = values.chunks(columns.max(1));
                     let probabilities: Vec<f64> = rows
                         .flat_map(|row| della_probabilities(row, density, epsilon))
                         .collect();
                     let mask = draw.bernoulli(probabilities.into_iter())?;
-                    masked(values, &mask, density, Rescale::Magnitudes);
+                    masked(values, &mask, density, or_default(Rescale::Magnitudes));
                 }
             }
         }
