@@ -3,10 +3,10 @@
 //! Every number is read once from memory. While a row is in the cache it is multiplied, written, and both it and its copy are
 //! applied to the random vectors of the self-check.
 
-use std::borrow::Cow;
+use std::{array::from_fn, borrow::Cow};
 
 use ndarray::{ArrayD, IxDyn};
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
 use super::{check::probes, combine::Term};
 use crate::{LoraError, LoraModule, module::row_major};
@@ -14,8 +14,8 @@ use crate::{LoraError, LoraModule, module::row_major};
 /// Random vectors per module: where nothing is truncated, what is wrong is wrong for all of them.
 const PROBES: usize = 4;
 
-/// Numbers that are added up side by side: those of the widest registers.
-const LANES: usize = 16;
+/// As many vectors of one length.
+type Vectors = [Vec<f32>; PROBES];
 
 /// A sum, and what was seen of it on the way.
 #[derive(Debug)]
@@ -38,57 +38,47 @@ pub(super) fn exact_sum(
     let rank: usize = terms.iter().flatten().map(|term| term.module.rank()).sum();
     let outputs = weight.first().copied().unwrap_or(0);
     let inputs: usize = weight.iter().skip(1).product();
-    let vectors = Vectors::random(path, inputs);
-    // For the widest vectors of this processor; what is called must be inlined for that.
+    let random = probes(path, inputs, PROBES);
+    let mut columns = random.col_iter();
+    let vectors: Vectors = from_fn(|_| {
+        let column = columns.next();
+        column.map_or_else(Vec::new, |column| {
+            column.iter().map(|&x| x as f32).collect()
+        })
+    });
     let arch = Arch::new();
     let mut a = Vec::with_capacity(rank * inputs);
-    let mut found_inner = Vec::with_capacity(rank);
+    let mut found_inner = from_fn(|_| Vec::with_capacity(rank));
     let mut sides: Vec<Side<'_>> = Vec::with_capacity(terms.len());
     for term in terms.iter().flatten() {
         let coefficient = share * term.weight * term.module.scale();
         let root = coefficient.abs().sqrt();
-        let values = row_major(&term.module.a);
-        let mut inner = Vec::with_capacity(term.module.rank());
-        arch.dispatch(|| {
-            for row in values.chunks_exact(inputs) {
-                let copy = append(&mut a, row, root);
-                inner.push(vectors.products(row));
-                found_inner.push(vectors.products(copy));
-            }
+        let mut inner = from_fn(|_| Vec::with_capacity(term.module.rank()));
+        arch.dispatch(CopyA {
+            values: &row_major(&term.module.a),
+            inputs,
+            by: root,
+            vectors: &vectors,
+            copy: &mut a,
+            products: &mut inner,
+            copy_products: &mut found_inner,
         });
         sides.push(Side {
             values: row_major(&term.module.b),
             rank: term.module.rank(),
-            signed: root.copysign(coefficient),
+            by: root.copysign(coefficient),
             coefficient: lambda * coefficient,
-            inner: Vectors::packed(&inner),
+            inner,
             energy: 0.0,
         });
     }
-    let found_inner = Vectors::packed(&found_inner);
     let mut b = Vec::with_capacity(outputs * rank);
-    let (mut energy, mut distance) = (0.0, 0.0);
-    arch.dispatch(|| {
-        for output in 0..outputs {
-            let start = b.len();
-            let mut expected = [0.0; PROBES];
-            for side in &mut sides {
-                let row = side.values.chunks_exact(side.rank).nth(output);
-                let row = row.unwrap_or_default();
-                append(&mut b, row, side.signed);
-                for (sum, product) in expected.iter_mut().zip(side.inner.products(row)) {
-                    let product = side.coefficient * f64::from(product);
-                    side.energy += product * product;
-                    *sum += product;
-                }
-            }
-            let found = found_inner.products(b.get(start..).unwrap_or_default());
-            for (expected, found) in expected.into_iter().zip(found) {
-                let off = lambda * f64::from(found) - expected;
-                distance += off * off;
-                energy += expected * expected;
-            }
-        }
+    let (energy, distance) = arch.dispatch(CopyB {
+        sides: &mut sides,
+        outputs,
+        lambda,
+        inner: &found_inner,
+        copy: &mut b,
     });
     let size: f64 = sides.iter().map(|side| side.energy.sqrt()).sum();
     let mut a_shape = vec![rank];
@@ -113,9 +103,39 @@ pub(super) fn exact_sum(
         self_check: if distance == 0.0 {
             0.0
         } else {
-            f64::sqrt(distance) / size
+            distance.sqrt() / size
         },
     })
+}
+
+/// Multiplies the rows of an `A`, and applies `A` and its copy to the vectors.
+struct CopyA<'a> {
+    values: &'a [f32],
+    inputs: usize,
+    by: f64,
+    vectors: &'a Vectors,
+    copy: &'a mut Vec<f32>,
+    products: &'a mut Vectors,
+    copy_products: &'a mut Vectors,
+}
+
+impl WithSimd for CopyA<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let vectors = self.vectors.each_ref().map(Vec::as_slice);
+        for row in self.values.chunks_exact(self.inputs) {
+            let copy = append(self.copy, row, self.by);
+            for (products, row) in [(&mut *self.products, row), (&mut *self.copy_products, copy)] {
+                let found = products_of(simd, row, vectors);
+                products
+                    .iter_mut()
+                    .zip(found)
+                    .for_each(|(all, x)| all.push(x));
+            }
+        }
+    }
 }
 
 /// `B` of one adapter, and what it is applied to.
@@ -124,7 +144,7 @@ struct Side<'a> {
     values: Cow<'a, [f32]>,
     rank: usize,
     /// What its numbers are multiplied by.
-    signed: f64,
+    by: f64,
     /// What `B A` is multiplied by.
     coefficient: f64,
     /// `A x`
@@ -133,67 +153,71 @@ struct Side<'a> {
     energy: f64,
 }
 
-/// Several vectors, their entries in turn: [`LANES`] of one, as many of the next; filled up with zeros.
-#[derive(Debug)]
-struct Vectors(Vec<[[f32; LANES]; PROBES]>);
+/// Puts the rows of all `B` side by side and multiplies them; applies them and their copy to what the `A` gave.
+struct CopyB<'a, 'b> {
+    sides: &'a mut [Side<'b>],
+    outputs: usize,
+    lambda: f64,
+    inner: &'a Vectors,
+    copy: &'a mut Vec<f32>,
+}
 
-impl Vectors {
-    fn random(path: &str, length: usize) -> Self {
-        let vectors = probes(path, length, PROBES);
-        let entries = vectors.row_iter().map(|row| {
-            let mut entries = [0.0; PROBES];
-            for (entry, &x) in entries.iter_mut().zip(row.iter()) {
-                *entry = x as f32;
-            }
-            entries
-        });
-        Self::packed(&entries.collect::<Vec<_>>())
-    }
+impl WithSimd for CopyB<'_, '_> {
+    /// The squares of the length of what the formula gives, and of the copy's distance from it.
+    type Output = (f64, f64);
 
-    /// Given one entry of each.
-    fn packed(entries: &[[f32; PROBES]]) -> Self {
-        let blocks = entries.chunks(LANES).map(|entries| {
-            let mut block = [[0.0; LANES]; PROBES];
-            for (lane, entries) in entries.iter().enumerate() {
-                for (vector, &entry) in block.iter_mut().zip(entries) {
-                    if let Some(target) = vector.get_mut(lane) {
-                        *target = entry;
-                    }
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> (f64, f64) {
+        let inner = self.inner.each_ref().map(Vec::as_slice);
+        let (mut energy, mut distance) = (0.0, 0.0);
+        for output in 0..self.outputs {
+            let start = self.copy.len();
+            let mut expected = [0.0; PROBES];
+            for side in &mut *self.sides {
+                let row = side.values.chunks_exact(side.rank).nth(output);
+                let row = row.unwrap_or_default();
+                append(self.copy, row, side.by);
+                let inner = side.inner.each_ref().map(Vec::as_slice);
+                for (sum, product) in expected.iter_mut().zip(products_of(simd, row, inner)) {
+                    let product = side.coefficient * f64::from(product);
+                    side.energy += product * product;
+                    *sum += product;
                 }
             }
-            block
-        });
-        Self(blocks.collect())
-    }
-
-    /// The inner products of all of them with `row`, which is as long.
-    #[inline(always)]
-    fn products(&self, row: &[f32]) -> [f32; PROBES] {
-        let mut sums = [[0.0; LANES]; PROBES];
-        let (blocks, rest) = row.as_chunks::<LANES>();
-        for (row, block) in blocks.iter().zip(&self.0) {
-            add_products(&mut sums, row, block);
+            let copy = self.copy.get(start..).unwrap_or_default();
+            for (expected, found) in expected.into_iter().zip(products_of(simd, copy, inner)) {
+                let off = self.lambda * f64::from(found) - expected;
+                distance += off * off;
+                energy += expected * expected;
+            }
         }
-        if let (false, Some(block)) = (rest.is_empty(), self.0.last()) {
-            let mut last = [0.0; LANES];
-            last.iter_mut().zip(rest).for_each(|(x, &y)| *x = y);
-            add_products(&mut sums, &last, block);
-        }
-        sums.map(|lanes| lanes.iter().sum())
+        (energy, distance)
     }
 }
 
+/// The inner products of a row with vectors of its length.
 #[inline(always)]
-fn add_products(
-    sums: &mut [[f32; LANES]; PROBES],
-    row: &[f32; LANES],
-    block: &[[f32; LANES]; PROBES],
-) {
-    for (sums, vector) in sums.iter_mut().zip(block) {
-        for ((sum, x), y) in sums.iter_mut().zip(row).zip(vector) {
-            *sum += x * y;
-        }
+fn products_of<S: Simd>(simd: S, row: &[f32], vectors: [&[f32]; PROBES]) -> [f32; PROBES] {
+    let (row, row_rest) = S::as_simd_f32s(row);
+    let [w, x, y, z] = vectors.map(|vector| S::as_simd_f32s(vector));
+    let [mut to_w, mut to_x, mut to_y, mut to_z] = [simd.splat_f32s(0.0); PROBES];
+    for ((((&row, &w), &x), &y), &z) in row.iter().zip(w.0).zip(x.0).zip(y.0).zip(z.0) {
+        to_w = simd.mul_add_e_f32s(row, w, to_w);
+        to_x = simd.mul_add_e_f32s(row, x, to_x);
+        to_y = simd.mul_add_e_f32s(row, y, to_y);
+        to_z = simd.mul_add_e_f32s(row, z, to_z);
     }
+    let rest = simd.partial_load_f32s(row_rest);
+    let end = |sum, vector_rest| {
+        let vector = simd.partial_load_f32s(vector_rest);
+        simd.reduce_sum_f32s(simd.mul_add_e_f32s(rest, vector, sum))
+    };
+    [
+        end(to_w, w.1),
+        end(to_x, x.1),
+        end(to_y, y.1),
+        end(to_z, z.1),
+    ]
 }
 
 /// Appends `row` times `by`, in `f64` and rounded once; there is room. Returns what was appended.
@@ -203,7 +227,12 @@ fn append<'a>(target: &'a mut Vec<f32>, row: &[f32], by: f64) -> &'a [f32] {
     if by == 1.0 {
         target.extend_from_slice(row);
     } else {
-        target.extend(row.iter().map(|&x| (f64::from(x) * by) as f32));
+        // The zeros do not leave the cache; written without them, the loop takes one number at a time.
+        target.resize(start + row.len(), 0.0);
+        let copy = target.get_mut(start..).unwrap_or_default();
+        for (copy, &x) in copy.iter_mut().zip(row) {
+            *copy = (f64::from(x) * by) as f32;
+        }
     }
     target.get(start..).unwrap_or_default()
 }
