@@ -19,7 +19,8 @@
 //! | [`Method::Svd`] | the mean, truncated to the best approximation of a chosen rank | chosen | `O((m + n) R^2 + R^3)` |
 //! | [`Method::FactorMean`] | `s (1/N sum_i w_i B_i) (1/N sum_i w_i A_i)` | that of the inputs | a pass over the factors |
 //! | `knots_*`, `core_*`, [`Method::Tsv`] | in a basis of the stacked factors | at most `R` | `O((m + n) R^2 + R^3)`, KnOTS `O(N R m n)` less |
-//! | `peft_*_svd`, `mk_*` | on the dense `dW` | chosen | `O(m n min(m, n))` |
+//! | [`Method::MkSlerp`], [`Method::MkKarcher`], .. | `sum_i c_i dW_i`, `c` from inner products | chosen | `O((m + n) R^2 + R^3)` |
+//! | `peft_*_svd`, other `mk_*` | on the dense `dW` | chosen | `O(m n min(m, n))` |
 //!
 //! `dW_i = alpha_i / r_i * B_i A_i`; `N` is the number of adapters. A module that an adapter lacks
 //! counts as zero. Sums are formed in `f64` and rounded once; modules run in parallel, each in memory
@@ -101,8 +102,7 @@ impl Merge {
     /// the result is not what the formula says, for example because it does not fit `f32`.
     pub fn run(&self, inputs: &[Weighted<'_>]) -> Result<(Adapter, MergeReport), LoraError> {
         let (mut adapter, reports) = self.plan(sources(inputs))?.all()?;
-        adapter.metadata =
-            report::common_notes(inputs.iter().map(|input| &input.adapter.metadata));
+        adapter.metadata = report::common_notes(inputs.iter().map(|input| &input.adapter.metadata));
         let inputs = inputs.iter().map(MergeInput::from).collect();
         let report = MergeReport::new(self.clone(), inputs, reports);
         let recipe = report::recipe(self, &report.inputs);

@@ -194,7 +194,9 @@ impl LoraModule {
         finite(&a_turned)?;
         let size = self.rank().min(self.outputs()).min(self.inputs());
         let shape = self.weight_shape();
-        let (module, cut) = cut(&shape, rule, size, |most| truncate(&scaled, &a_turned, most))?;
+        let (module, cut) = cut(&shape, rule, size, |most| {
+            truncate(&scaled, &a_turned, most)
+        })?;
         if cut.rank >= self.rank() {
             return Ok((self.clone(), Cut::none(self)));
         }

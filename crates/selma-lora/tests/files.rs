@@ -12,7 +12,8 @@ use ndarray::Array2;
 use safetensors::{Dtype as Stored, tensor::TensorView};
 use selma_durable::DurableError;
 use selma_lora::{
-    Adapter, AdapterFile, AdapterReader, Dtype, Format, LoraError, LoraModule, Merge, Method, ModuleNames, RankRule, init,
+    Adapter, AdapterFile, AdapterReader, Dtype, Format, LoraError, LoraModule, Merge, Method,
+    ModuleNames, RankRule, init,
 };
 
 const TO_Q: &str = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q";
@@ -483,21 +484,39 @@ fn a_folder_of_the_hub_is_its_only_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let one = adapter(4.0);
-    one.save(path("lcm.safetensors"), Format::Kohya, Dtype::F32).unwrap();
+    one.save(path("lcm.safetensors"), Format::Kohya, Dtype::F32)
+        .unwrap();
     for read in [
         Adapter::load(folder.path()).unwrap().modules,
-        AdapterFile::load(folder.path(), None).unwrap().into_adapter(RankRule::Number(9), None).unwrap().0.modules,
+        AdapterFile::load(folder.path(), None)
+            .unwrap()
+            .into_adapter(RankRule::Number(9), None)
+            .unwrap()
+            .0
+            .modules,
     ] {
         assert_eq!(read, one.modules);
     }
-    assert_eq!(AdapterReader::open(folder.path()).unwrap().paths().count(), one.modules.len());
+    assert_eq!(
+        AdapterReader::open(folder.path()).unwrap().paths().count(),
+        one.modules.len()
+    );
     // A second one, and then the one that diffusers looks for.
     std::fs::copy(path("lcm.safetensors"), path("other.safetensors")).unwrap();
     let error = Adapter::load(folder.path()).unwrap_err().to_string();
     assert!(error.contains("name one of them"), "{error}");
-    std::fs::copy(path("lcm.safetensors"), path("pytorch_lora_weights.safetensors")).unwrap();
+    std::fs::copy(
+        path("lcm.safetensors"),
+        path("pytorch_lora_weights.safetensors"),
+    )
+    .unwrap();
     let read = Adapter::load(folder.path()).unwrap();
-    assert!(read.source.unwrap().path.ends_with("pytorch_lora_weights.safetensors"));
+    assert!(
+        read.source
+            .unwrap()
+            .path
+            .ends_with("pytorch_lora_weights.safetensors")
+    );
 }
 
 #[test]
@@ -512,7 +531,10 @@ fn the_rest_of_a_file_is_read_on_request() {
     ]);
     std::fs::write(&path, bytes).unwrap();
     let error = AdapterFile::load(&path, None).unwrap_err().to_string();
-    assert!(error.contains("bundle_emb.cat.clip_l belongs to a trained embedding"), "{error}");
+    assert!(
+        error.contains("bundle_emb.cat.clip_l belongs to a trained embedding"),
+        "{error}"
+    );
     let (rest, left_out) = AdapterFile::load_without(&path, None).unwrap();
     assert_eq!(rest.updates.len(), 1);
     let left_out: Vec<_> = left_out.iter().map(|x| (x.key.as_str(), x.kind)).collect();
@@ -532,13 +554,21 @@ fn adapters_of_other_models_go_through_with_their_names() {
     let module = adapter(4.0).modules[TO_Q].clone();
     let flux = Adapter::new([(path.to_owned(), module)]);
     let folder = tempfile::tempdir().unwrap();
-    for (format, name) in [(Format::Diffusers, "flux.safetensors"), (Format::Peft, "peft")] {
+    for (format, name) in [
+        (Format::Diffusers, "flux.safetensors"),
+        (Format::Peft, "peft"),
+    ] {
         let file = folder.path().join(name);
         flux.save(&file, format, Dtype::F32).unwrap();
         let error = Adapter::load(&file).unwrap_err().to_string();
-        assert!(error.contains("is no module of Stable Diffusion"), "{error}");
+        assert!(
+            error.contains("is no module of Stable Diffusion"),
+            "{error}"
+        );
         let read = Adapter::load_with(&file, &names).unwrap();
-        let (merged, _) = Merge::new(Method::Sum).run(&[(&read).into(), (&flux).into()]).unwrap();
+        let (merged, _) = Merge::new(Method::Sum)
+            .run(&[(&read).into(), (&flux).into()])
+            .unwrap();
         assert!(merged.compare(&flux).unwrap().cosine.unwrap() > 0.999_999);
     }
     let error = flux.to_bytes(Format::Kohya, Dtype::F32).unwrap_err();

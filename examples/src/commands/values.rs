@@ -78,7 +78,9 @@ pub fn advise(error: LoraError) -> anyhow::Error {
     let helps = match cause(&error) {
         LoraError::OtherKind {
             kind: Kind::Dora, ..
-        } => "what a DoRA does depends on the base model: AdapterFile::into_adapter_on of selma-lora makes a LoRA of it",
+        } => {
+            "what a DoRA does depends on the base model: AdapterFile::into_adapter_on of selma-lora makes a LoRA of it"
+        }
         LoraError::OtherKind { .. } => "selma convert --rank RULE makes a LoRA of it",
         LoraError::Unsupported { .. } => "selma convert --rank RULE --without-rest leaves it out",
         _ => return error.into(),

@@ -140,7 +140,9 @@ pub(super) fn parse(
     };
     let (module, suffix, part, format) = SUFFIXES
         .iter()
-        .find_map(|&(suffix, part, format)| Some((plain.strip_suffix(suffix)?, suffix, part, format)))
+        .find_map(|&(suffix, part, format)| {
+            Some((plain.strip_suffix(suffix)?, suffix, part, format))
+        })
         .ok_or_else(|| whole(key, names, component).unwrap_or_else(unknown))?;
     let in_kohya = |path: Option<String>, name: &str| {
         if !matches!(format, Some(Format::Kohya) | None) {
@@ -166,7 +168,10 @@ pub(super) fn parse(
     }
     if let Some(name) = module.strip_prefix(LYCORIS_PREFIX) {
         let mut components = COMPONENTS.iter();
-        return in_kohya(components.find_map(|component| resolve(component, name)), name);
+        return in_kohya(
+            components.find_map(|component| resolve(component, name)),
+            name,
+        );
     }
     for (prefix, component) in COMFYUI_PREFIXES {
         if let Some(path) = module.strip_prefix(prefix) {
@@ -210,9 +215,10 @@ pub(super) fn parse(
 /// The key without the name of PEFT's adapter in it.
 fn without_adapter_name(key: &str) -> Cow<'_, str> {
     let split = || {
-        let (module, part, rest) = NAMED_PARTS
-            .iter()
-            .find_map(|part| key.rsplit_once(part).map(|(module, rest)| (module, part, rest)))?;
+        let (module, part, rest) = NAMED_PARTS.iter().find_map(|part| {
+            key.rsplit_once(part)
+                .map(|(module, rest)| (module, part, rest))
+        })?;
         let (name, end) = rest.split_once('.')?;
         let named = !name.is_empty() && matches!(end, "weight" | "bias");
         named.then(|| format!("{module}{part}{end}"))

@@ -99,7 +99,11 @@ impl Place {
     /// Repositories of LoRAs on the Hub hold a file that diffusers wrote, or one alone.
     fn in_folder(path: &Path) -> Result<Self, LoraError> {
         let configured = |folder: &Path| folder.join(CONFIG_FILE).is_file();
-        if configured(path) || COMPONENTS.into_iter().any(|name| configured(&path.join(name))) {
+        if configured(path)
+            || COMPONENTS
+                .into_iter()
+                .any(|name| configured(&path.join(name)))
+        {
             return Ok(Self::Folder(path.to_path_buf()));
         }
         let usual = path.join(DIFFUSERS_FILE);

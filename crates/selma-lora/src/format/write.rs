@@ -159,7 +159,11 @@ fn tensor(
 }
 
 /// Notes that sd-scripts and programs for drawing tell a file by: hashes of its values.
-const STALE: [&str; 3] = ["sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256"];
+const STALE: [&str; 3] = [
+    "sshs_model_hash",
+    "sshs_legacy_hash",
+    "modelspec.hash_sha256",
+];
 
 /// The metadata of a file, given those of the adapter and the rank and alpha of every module.
 pub(super) fn metadata(

@@ -95,12 +95,15 @@ impl Probes {
 /// How far a module is from what is stored of it, on random vectors and relative to the module.
 pub(super) fn rounding(path: &str, module: &LoraModule, stored: &LoraModule) -> f64 {
     let vectors = probes(path, module.inputs(), PROBES);
-    let apply = |module: &LoraModule| {
-        faer::Scale(module.scale()) * by_b(module, &by_a(module, &vectors))
-    };
+    let apply =
+        |module: &LoraModule| faer::Scale(module.scale()) * by_b(module, &by_a(module, &vectors));
     let whole = apply(module);
     let off = (apply(stored) - &whole).norm_l2();
-    if off == 0.0 { 0.0 } else { off / whole.norm_l2() }
+    if off == 0.0 {
+        0.0
+    } else {
+        off / whole.norm_l2()
+    }
 }
 
 /// Refuses a sum that keeps its ranks and is further from its formula than rounding explains.

@@ -105,7 +105,11 @@ impl Side {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{agreement::model_stock, spherical::{karcher, nuslerp, slerp}, tests::module};
+    use super::super::{
+        agreement::model_stock,
+        spherical::{karcher, nuslerp, slerp},
+        tests::module,
+    };
     use super::*;
 
     #[test]
@@ -132,7 +136,11 @@ mod tests {
         let two = &terms[..2];
         for (combination, terms, expected) in [
             (Combination::Slerp, two, slerp(&plain[0], &plain[1], -1.0)),
-            (Combination::Nuslerp, two, nuslerp(&plain[0], &plain[1], -1.0)),
+            (
+                Combination::Nuslerp,
+                two,
+                nuslerp(&plain[0], &plain[1], -1.0),
+            ),
             (Combination::ModelStock, &terms[..], model_stock(&slices)),
             (Combination::Karcher, &terms[..], karcher(&slices)),
             (Combination::Slerp, &terms[..1], plain[0].clone()),
@@ -140,7 +148,10 @@ mod tests {
             let found = combination.weights(terms, 1.0);
             for (at, expected) in expected.iter().enumerate() {
                 let sum: f64 = found.iter().zip(&plain).map(|(w, x)| w * x[at]).sum();
-                assert!((sum - expected).abs() < 1e-12, "{combination:?}: {sum} {expected}");
+                assert!(
+                    (sum - expected).abs() < 1e-12,
+                    "{combination:?}: {sum} {expected}"
+                );
             }
         }
         assert_eq!(Combination::Weights.weights(two, 0.5), [2.0, -1.0]);

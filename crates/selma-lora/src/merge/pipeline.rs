@@ -97,7 +97,10 @@ pub(super) enum Formula {
     /// `sum_i c_i dW_i`, a number for each term that is there.
     Sum(Vec<f64>),
     /// `scale (sum_i b_i B_i) (sum_i a_i A_i)`, `(b_i, a_i)` for each term that is there.
-    Product { scale: f64, weights: Vec<(f64, f64)> },
+    Product {
+        scale: f64,
+        weights: Vec<(f64, f64)>,
+    },
 }
 
 impl Formula {
@@ -245,7 +248,8 @@ impl Pipeline {
             } => weights(1.0),
             Self::Stacked(Stacked::Mean) => weights(1.0 / terms.len() as f64),
             Self::Stacked(Stacked::Combined(combination)) => {
-                let divided = merge.normalize.unwrap_or(false) && context.total_weight.abs() >= 1e-8;
+                let divided =
+                    merge.normalize.unwrap_or(false) && context.total_weight.abs() >= 1e-8;
                 let divisor = if divided { context.total_weight } else { 1.0 };
                 let terms: Vec<&Term<'_>> = present().collect();
                 Formula::Sum(combination.weights(&terms, divisor))

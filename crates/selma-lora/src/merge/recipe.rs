@@ -210,4 +210,64 @@ mod tests {
             assert!(serde_json::from_str::<Merge>(text).is_err(), "{text}");
         }
     }
+
+    #[test]
+    fn options_of_an_adapter_hold_for_its_position() {
+        let module = super::super::tests::module("unet.x", &[12, 10], 4, 2.0, 1);
+        let term = Some(super::super::Term {
+            module: &module,
+            weight: 0.8,
+        });
+        let density = |density| AdapterOptions {
+            density: Some(density),
+            ..AdapterOptions::default()
+        };
+        let alone = Merge {
+            density: Some(0.3),
+            ..Merge::new(Method::MkTies).with_rank(10)
+        };
+        let second = Merge {
+            by_adapter: vec![density(0.9), density(0.3)],
+            density: None,
+            ..alone.clone()
+        };
+        let (expected, _) = alone.module("unet.x", &[term]).unwrap();
+        let (found, _) = second.module("unet.x", &[None, term]).unwrap();
+        assert_eq!(found, expected);
+        let (first, _) = second.module("unet.x", &[term, None]).unwrap();
+        assert_ne!(first, expected);
+    }
+
+    #[test]
+    fn rescaling_restores_the_sum_of_magnitudes() {
+        let module = super::super::tests::module("unet.x", &[12, 10], 4, 2.0, 1);
+        let term = Some(super::super::Term {
+            module: &module,
+            weight: 1.0,
+        });
+        let size = |module: &crate::LoraModule| module.delta_f64().unwrap().mapv(f64::abs).sum();
+        let merged = |method, rescale| {
+            let merge = Merge {
+                density: Some(0.5),
+                rescale,
+                ..Merge::new(method).with_rank(10)
+            };
+            size(&merge.module("unet.x", &[term]).unwrap().0) / size(&module)
+        };
+        for (method, by_default) in [
+            (Method::MkTies, false),
+            (Method::MkBreadcrumbs, false),
+            (Method::MkDareLinear, true),
+            (Method::MkDella, true),
+        ] {
+            for rescale in [None, Some(true), Some(false)] {
+                let restored = (merged(method, rescale) - 1.0).abs() < 1e-5;
+                assert_eq!(
+                    restored,
+                    rescale.unwrap_or(by_default),
+                    "{method} {rescale:?}"
+                );
+            }
+        }
+    }
 }

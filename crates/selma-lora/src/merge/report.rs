@@ -5,10 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{
-    Merge, Weighted,
-    ssr::calibration_sha256,
-};
+use super::{Merge, Weighted, ssr::calibration_sha256};
 
 /// What a merge did, in all and module by module.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -105,7 +102,10 @@ pub(super) fn recipe(merge: &Merge, inputs: &[MergeInput]) -> String {
             recipe.insert("masks".to_owned(), json!(masks.sha256()));
         }
         if let Some(calibration) = &merge.calibration {
-            recipe.insert("calibration".to_owned(), json!(calibration_sha256(calibration)));
+            recipe.insert(
+                "calibration".to_owned(),
+                json!(calibration_sha256(calibration)),
+            );
         }
         recipe.insert("inputs".to_owned(), json!(inputs));
     }

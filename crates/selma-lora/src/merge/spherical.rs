@@ -126,9 +126,9 @@ pub(super) fn karcher_weights(products: &Array2<f64>) -> Vec<f64> {
     let share = inverse.mapv(|x| if x > 0.0 { 1.0 / count as f64 } else { 0.0 });
     let mut mean = share.clone();
     mean = match length(&mean) {
-        length if length < TOLERANCE => {
-            (0..mean.len()).map(|at| f64::from(u8::from(at == first))).collect()
-        }
+        length if length < TOLERANCE => (0..mean.len())
+            .map(|at| f64::from(u8::from(at == first)))
+            .collect(),
         length => mean / length,
     };
     for _ in 0..ITERATIONS {

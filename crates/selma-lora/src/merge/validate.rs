@@ -129,8 +129,7 @@ impl Merge {
         if let Some((option, ..)) = given.iter().find(|(_, given, known)| *given && !known) {
             return Err(self.wrong(option, "none: the method does not know it", "given"));
         }
-        let all_given =
-            by_density && self.by_adapter.iter().all(|own| own.density.is_some());
+        let all_given = by_density && self.by_adapter.iter().all(|own| own.density.is_some());
         let missing = self.density.is_none() && !all_given;
         if knows.density && missing && !self.keeps_all_by_default() {
             return Err(self.wrong("density", "above 0 and at most 1", "missing"));

@@ -128,11 +128,20 @@ fn foreign_names_are_refused() {
         );
     }
     for (key, path) in [
-        ("down_blocks.0.proj_up.lora_A.weight", "down_blocks.0.proj_up"),
+        (
+            "down_blocks.0.proj_up.lora_A.weight",
+            "down_blocks.0.proj_up",
+        ),
         ("base_model.model.conv_im.lora_A.weight", "conv_im"),
         ("unet.lora_A.weight", "unet"),
-        ("transformer.x.attn.to_q.lora_A.weight", "transformer.x.attn.to_q"),
-        ("base_model.model.model.layers.0.q_proj.lora_B.weight", "model.layers.0.q_proj"),
+        (
+            "transformer.x.attn.to_q.lora_A.weight",
+            "transformer.x.attn.to_q",
+        ),
+        (
+            "base_model.model.model.layers.0.q_proj.lora_B.weight",
+            "model.layers.0.q_proj",
+        ),
     ] {
         let error = parse(key, None, None).unwrap_err();
         assert!(
@@ -140,7 +149,10 @@ fn foreign_names_are_refused() {
             "{key}: {error}"
         );
     }
-    for key in ["lora_unet_conv_im.lora_down.weight", "lycoris_conv_im.lora_down.weight"] {
+    for key in [
+        "lora_unet_conv_im.lora_down.weight",
+        "lycoris_conv_im.lora_down.weight",
+    ] {
         let error = parse(key, None, None).unwrap_err();
         assert!(matches!(error, LoraError::UnknownModule { ref name, .. } if name == "conv_im"));
     }
@@ -233,7 +245,10 @@ fn what_is_trained_beside_a_lora_is_named() {
     let to_out = "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0";
     for (key, kind) in [
         (format!("base_model.model.{to_out}.bias"), "a trained bias"),
-        (format!("base_model.model.{to_out}.base_layer.bias"), "a trained bias"),
+        (
+            format!("base_model.model.{to_out}.base_layer.bias"),
+            "a trained bias",
+        ),
         (format!("unet.{to_out}.bias"), "a trained bias"),
         (
             "base_model.model.conv_norm_out.weight".to_owned(),
@@ -243,8 +258,14 @@ fn what_is_trained_beside_a_lora_is_named() {
             "base_model.model.conv_in.modules_to_save.default.weight".to_owned(),
             "a whole weight (modules_to_save)",
         ),
-        ("unet.conv_in.weight".to_owned(), "a whole weight (modules_to_save)"),
-        (format!("unet.{to_out}.lora_B.mine.bias"), "LoRA with a bias"),
+        (
+            "unet.conv_in.weight".to_owned(),
+            "a whole weight (modules_to_save)",
+        ),
+        (
+            format!("unet.{to_out}.lora_B.mine.bias"),
+            "LoRA with a bias",
+        ),
         ("bundle_emb.cat.clip_l".to_owned(), "a trained embedding"),
     ] {
         let error = parse(&key, None, None).unwrap_err();
@@ -262,7 +283,8 @@ fn names_of_other_programs_lead_to_the_same_modules() {
     for (key, module) in [
         // ComfyUI's LoraSave
         (
-            "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q.lora_up.weight".to_owned(),
+            "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q.lora_up.weight"
+                .to_owned(),
             to_q.to_owned(),
         ),
         (
@@ -276,7 +298,10 @@ fn names_of_other_programs_lead_to_the_same_modules() {
         (format!("{to_q}.lora_up.weight"), to_q.to_owned()),
         // LyCORIS
         (
-            format!("lycoris_{}.lora_up.weight", to_q["unet.".len()..].replace('.', "_")),
+            format!(
+                "lycoris_{}.lora_up.weight",
+                to_q["unet.".len()..].replace('.', "_")
+            ),
             to_q.to_owned(),
         ),
     ] {
@@ -308,7 +333,10 @@ fn modules_of_other_models_are_known_by_their_names() {
         ),
     ] {
         let parsed = parse(&key, Some(&names), None).unwrap();
-        assert_eq!((parsed.module.as_str(), parsed.format), (module, Some(format)));
+        assert_eq!(
+            (parsed.module.as_str(), parsed.format),
+            (module, Some(format))
+        );
     }
     let error = parse("transformer.other.lora_A.weight", Some(&names), None).unwrap_err();
     assert!(matches!(error, LoraError::OtherModel { .. }));
