@@ -38,7 +38,7 @@ pub(crate) struct Leading {
 }
 
 /// The `k` largest eigenvalues of the symmetric `matrix`, of which only the lower half is read. `None` when
-/// it has numbers that are not finite, or an inverse iteration does not end.
+/// it is zero or has numbers that are not finite, or an inverse iteration does not end.
 pub(crate) fn leading(mut matrix: Mat<f64>, k: usize) -> Option<Leading> {
     let n = matrix.nrows();
     if n < 2 {
@@ -74,8 +74,7 @@ pub(crate) fn leading(mut matrix: Mat<f64>, k: usize) -> Option<Leading> {
             .copied()
             .collect(),
     };
-    let (vectors, values) = tridiagonal.leading(k)?;
-    let mut vectors = vectors;
+    let (mut vectors, values) = tridiagonal.leading(k)?;
     let scratch =
         apply_block_householder_sequence_on_the_left_in_place_scratch::<f64>(n - 1, block, k);
     let mut memory = MemBuffer::new(scratch);

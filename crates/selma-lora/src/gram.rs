@@ -1,7 +1,7 @@
 //! Truncated singular value decompositions by the eigenvectors of a Gram matrix.
 //!
 //! Where a product is truncated, all but a few of its singular vectors are thrown away. A Gram matrix has
-//! the same vectors and is cheap to form, and the [leading](leading) ones can be had alone; only the
+//! the same vectors and is cheap to form, and the [`leading`] ones can be had alone; only the
 //! singular values come out squared, so that those below 1e-8 of the largest are lost in rounding. That does
 //! not matter here: the vectors are made orthonormal and the product itself is projected on them, so that
 //! what an error in them costs is its square.
@@ -25,6 +25,10 @@ use crate::{
 /// The smallest size that is worth it. Below, a full decomposition takes under a millisecond.
 const LEAST_SIZE: usize = 64;
 
+/// Factors whose product is this much smaller than they are, in squares, cancel each other. Their Gram matrices know
+/// the product to 1e-16 of their own size: to 1e-9 of its size at least. That of random factors is 1e-5.
+const CANCELLED: f64 = 1e-7;
+
 /// True when truncating to `k` a product whose smallest dimension is `size` is faster this way.
 pub(crate) fn pays(size: usize, k: usize) -> bool {
     size >= LEAST_SIZE && k < size
@@ -42,7 +46,8 @@ pub(crate) fn product_pays(m: usize, n: usize, r: usize, k: usize) -> bool {
 }
 
 /// Truncates `b [m, r] a^T [r, n]` with `r` at most the larger of `m` and `n`. `None` when the columns of the longer factor
-/// are linearly dependent to the last digit, or numbers are not finite, which a full decomposition copes with.
+/// are linearly dependent to the last digit, when the factors cancel each other, or numbers are not finite, which a full
+/// decomposition copes with.
 ///
 /// With the Cholesky decomposition `long^T long = L L^T` of the longer factor, `short L` has the singular values of the
 /// product and its vectors on the side of `short`. All that is done with them is done in `r` dimensions: the
@@ -56,12 +61,14 @@ pub(crate) fn truncate_product(
     let (long, short) = if b_is_longer { (b, a) } else { (a, b) };
     let mut inner = gram(long);
     let largest = inner.diagonal().column_vector().norm_max();
+    let energy = trace(inner.as_ref());
     // Dependent columns leave zeros or, by rounding, less; lifted by what is below NEGLIGIBLE^2.
     for value in inner.diagonal_mut().column_vector_mut().iter_mut() {
         *value += 16.0 * f64::EPSILON * largest;
     }
     let root = inner.llt(Side::Lower).ok()?;
     let other = mirrored(gram(short));
+    let energy = energy * trace(other.as_ref());
     let half = times(
         other.as_ref(),
         BlockStructure::Rectangular,
@@ -82,6 +89,9 @@ pub(crate) fn truncate_product(
         Par::Seq,
     );
     let kept = Kept::new(core, k)?;
+    if kept.values.first()?.powi(2) < CANCELLED * energy {
+        return None;
+    }
     let vectors = kept.vectors.as_ref();
     // `short basis` has orthonormal columns, and the product takes them to `long image`.
     let mut basis = times(
@@ -146,6 +156,10 @@ pub(crate) fn gram(matrix: MatRef<'_, f64>) -> Mat<f64> {
     product
 }
 
+fn trace(matrix: MatRef<'_, f64>) -> f64 {
+    matrix.diagonal().column_vector().iter().sum()
+}
+
 /// A symmetric matrix of which the lower half is given.
 fn mirrored(mut lower: Mat<f64>) -> Mat<f64> {
     for j in 1..lower.ncols() {
@@ -192,7 +206,7 @@ struct Kept {
 impl Kept {
     /// Of the squares of singular values, the eigenvalues of a Gram matrix of which the lower half is given.
     fn new(gram: Mat<f64>, k: usize) -> Option<Self> {
-        let total: f64 = gram.diagonal().column_vector().iter().sum();
+        let total = trace(gram.as_ref());
         let Leading {
             mut vectors,
             values: squares,
@@ -216,7 +230,8 @@ impl Kept {
         })
     }
 
-    /// Of two sides one has columns of length 1, the other of the length of the singular values when it has been multiplied with its factor: afterwards both have the roots.
+    /// Multiplied with its factor, one side has columns of length 1, the other of the length of the singular
+    /// values: afterwards both have the roots.
     fn share(&self, unit: &mut Mat<f64>, other: &mut Mat<f64>) {
         for ((x, y), value) in unit
             .col_iter_mut()
@@ -299,6 +314,29 @@ mod tests {
             assert!(cut.error < 1e-7);
         }
         assert!(truncate(&b, &a, 5).unwrap().error > 1e-3);
+    }
+
+    #[test]
+    fn what_nearly_cancels_is_cut_as_exactly() {
+        // `(x + 1e-6 y) z - x z`: a millionth of the factors.
+        let (x, y, z) = (
+            numbers(40, 150, 7),
+            numbers(40, 150, 8),
+            numbers(100, 40, 9),
+        );
+        let b = Mat::from_fn(80, 150, |i, j| {
+            x[(i % 40, j)] + if i < 40 { 1e-6 * y[(i, j)] } else { 0.0 }
+        });
+        let a = Mat::from_fn(
+            100,
+            80,
+            |i, j| if j < 40 { z[(i, j)] } else { -z[(i, j - 40)] },
+        );
+        let product = (faer::Scale(1e-6) * (&z * &y)).transpose().to_owned();
+        let (near, _) = best(&product, 9);
+        let cut = truncate(&b, &a, 9).unwrap();
+        let found = (&cut.a_turned * &cut.b_turned).transpose().to_owned();
+        assert!((found - near).norm_l2() < 1e-7 * product.norm_l2());
     }
 
     #[test]
