@@ -231,7 +231,7 @@ fn whole(key: &str, names: Option<&ModuleNames>, component: Option<&str>) -> Opt
     let (path, kind) = WHOLE
         .iter()
         .find_map(|(suffix, kind)| Some((key.strip_suffix(suffix)?, *kind)))?;
-    if path.rsplit('.').next()?.contains("lora") {
+    if path.contains("lora") {
         return None;
     }
     let known = path.starts_with(PEFT_PREFIX)
