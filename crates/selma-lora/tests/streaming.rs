@@ -132,9 +132,13 @@ fn the_merged_file_has_the_bytes_of_the_merge_in_memory() {
                     _ => (&in_memory[..], &on_disk[..]),
                 };
                 let (merged, expected) = merge.run(inputs.0).unwrap();
-                let report = merge
+                let mut report = merge
                     .run_files(inputs.1, file("merged"), format, dtype)
                     .unwrap();
+                // Only a file has a number type to round to.
+                assert_eq!(report.rounding > 0.0, dtype == Dtype::BF16);
+                report.rounding = 0.0;
+                report.modules.iter_mut().for_each(|m| m.rounding = 0.0);
                 assert_eq!(report, expected);
                 let expected = merged.to_bytes(format, dtype).unwrap();
                 let found = fs::read(file("merged")).unwrap();
