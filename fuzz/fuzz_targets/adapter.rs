@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use ndarray::{ArrayD, IxDyn};
-use selma_lora::{Adapter, AdapterFile, Dtype, Format, Model, ModuleNames};
+use selma_lora::{Adapter, AdapterFile, AdapterReader, Dtype, Format, Model, ModuleNames};
 
 static NAMES: LazyLock<ModuleNames> = LazyLock::new(|| Model::Sdxl.names().unwrap());
 
@@ -19,6 +19,13 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     drop(Adapter::from_bytes(bytes, Some(&NAMES)));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    if let Ok(reader) = AdapterReader::open(file.path()) {
+        for path in reader.paths() {
+            drop(reader.module(path));
+        }
+    }
     if let Ok(file) = AdapterFile::from_bytes(bytes, None) {
         for update in file.updates.values() {
             let shape = update.weight_shape();

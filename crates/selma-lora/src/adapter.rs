@@ -37,7 +37,8 @@ pub struct Adapter {
     /// `text_encoder.text_model.encoder.layers.0.self_attn.q_proj`.
     pub modules: BTreeMap<String, LoraModule>,
     /// Free-form notes that travel with the file (`ss_*`, `modelspec.*`, a merge's recipe).
-    /// What describes ranks and alphas is not here but in the modules.
+    /// What describes ranks and alphas is not here but in the modules. Hashes of a file's values (`sshs_model_hash`,
+    /// `sshs_legacy_hash`, `modelspec.hash_sha256`) are not written, as they would be those of another file.
     pub metadata: BTreeMap<String, String>,
     /// The file this was read from; `None` for an adapter made in memory.
     pub source: Option<Source>,
@@ -73,13 +74,14 @@ impl Adapter {
     /// Diffusion modules; for other models use [`load_with`](Self::load_with). A folder is one with
     /// `adapter_config.json` and `adapter_model.safetensors`, or with such folders called `unet`,
     /// `text_encoder` and `text_encoder_2`; the path of an `adapter_model.safetensors` stands for its
-    /// folder. A convolution decomposed into three (`lora_mid`) is put together to two factors.
+    /// folder. Of a folder without a configuration `pytorch_lora_weights.safetensors` is read, or the only
+    /// safetensors file that there is. A convolution decomposed into three (`lora_mid`) is put together to two factors.
     ///
     /// # Errors
     /// [`LoraError::Io`] when a file cannot be read, [`LoraError::PeftFolder`] for a folder that is
-    /// none of PEFT's; [`LoraError::InFile`] around what is wrong with the content: not a safetensors
-    /// file, a key of no known scheme, a kind of adapter that is not a plain LoRA (see
-    /// [`AdapterFile`](crate::AdapterFile) for those), half a pair, shapes that do not fit, values
+    /// none of PEFT's and has no file that is meant; [`LoraError::InFile`] around what is wrong with the content: not a safetensors
+    /// file ([`LoraError::TorchFile`] for one of PyTorch), a key of no known scheme, an update of another kind
+    /// ([`LoraError::OtherKind`]; see [`AdapterFile`](crate::AdapterFile) for those), half a pair, shapes that do not fit, values
     /// that are not finite.
     pub fn load(path: impl AsRef<Path>) -> Result<Self, LoraError> {
         Self::from_content(format::load(path.as_ref(), None, Kinds::Lora)?)
@@ -107,10 +109,7 @@ impl Adapter {
             match update {
                 Update::Lora(module) => Ok((path, module)),
                 // The reader has refused these by the name of their tensor.
-                _ => Err(LoraError::Unsupported {
-                    key: path,
-                    kind: kind.name(),
-                }),
+                _ => Err(LoraError::OtherKind { key: path, kind }),
             }
         });
         Ok(Self {

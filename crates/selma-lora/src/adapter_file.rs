@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    Adapter, Cut, Kind, LoraError, LoraModule, ModuleNames, RankRule, Source, Update,
+    Adapter, Cut, Kind, LeftOut, LoraError, LoraModule, ModuleNames, RankRule, Source, Update,
+    batches::in_batches,
     format::{self, Kinds},
     rank::total,
 };
@@ -58,9 +59,24 @@ impl AdapterFile {
     /// Reads a file or a PEFT folder like [`Adapter::load`], with updates of every [`Kind`].
     ///
     /// # Errors
-    /// As [`Adapter::load`], but [`LoraError::Unsupported`] only for what is no update of a weight.
+    /// As [`Adapter::load`], without [`LoraError::OtherKind`].
     pub fn load(path: impl AsRef<Path>, names: Option<&ModuleNames>) -> Result<Self, LoraError> {
         format::load(path.as_ref(), names, Kinds::All).map(Self::from)
+    }
+
+    /// Reads like [`load`](Self::load) without what no LoRA can stand for (biases, norms, whole weights, embeddings,
+    /// OFT, ..), of which it gives a list: the updates alone are then not all that the file does.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), but [`LoraError::Unsupported`] only for what the configuration says of the
+    /// whole file; [`LoraError::Empty`] when nothing is left.
+    pub fn load_without(
+        path: impl AsRef<Path>,
+        names: Option<&ModuleNames>,
+    ) -> Result<(Self, Vec<LeftOut>), LoraError> {
+        let mut content = format::load(path.as_ref(), names, Kinds::Rest)?;
+        let left_out = std::mem::take(&mut content.left_out);
+        Ok((Self::from(content), left_out))
     }
 
     /// Reads the bytes of a safetensors file. [`Source::path`] of the result is empty.
@@ -82,7 +98,7 @@ impl AdapterFile {
     }
 
     /// Makes LoRAs of all updates: what is one already stays as it is, anything else becomes the
-    /// best approximation of the rank that `rule` chooses, one module at a time.
+    /// best approximation of the rank that `rule` chooses, as many modules at a time as there are threads.
     ///
     /// `model` is a list of modules as [`Model::modules`](crate::Model::modules) gives it. A LoHa or
     /// LoKr of a convolution does not always say how its kernel is shaped, so its modules need the
@@ -105,19 +121,19 @@ impl AdapterFile {
                 .map(|(path, shape)| (path.as_str(), shape.as_slice()))
                 .collect()
         });
-        self.convert(rule, |path, update| {
+        let nothing = |_: &str, _: &Update| Ok::<_, LoraError>(());
+        self.convert(rule, nothing, |path, update, ()| {
             let weight = weights.as_ref().and_then(|map| map.get(path));
             if weights.is_some() && weight.is_none() && update.kind() != Kind::Lora {
-                return Err(LoraError::NotInModel.in_module(path));
+                return Err(LoraError::NotInModel);
             }
-            let lora = update.to_lora(rule, weight.copied());
-            lora.map_err(|error| error.in_module(path))
+            update.to_lora(rule, weight.copied())
         })
     }
 
     /// Like [`into_adapter`](Self::into_adapter) with the weights of the model at hand, which DoRA
     /// needs. `base` gives the weight of a module, `[out, in]` or `[out, in, kh, kw]`, or none where the
-    /// model has no such module; it is asked for one module at a time, and only for those that are no LoRA. A caller that knows the SHA-256 of
+    /// model has no such module; it is asked for as many modules at a time as there are threads, and only for those that are no LoRA. A caller that knows the SHA-256 of
     /// the model adds it to the metadata.
     ///
     /// ```no_run
@@ -142,34 +158,45 @@ impl AdapterFile {
         mut base: impl FnMut(&str) -> Result<Option<ArrayD<f32>>, E>,
     ) -> Result<(Adapter, ConversionReport), E> {
         rule.check()?;
-        self.convert(rule, |path, update| {
-            let lora = match update {
-                Update::Lora(_) => update.to_lora(rule, None),
-                _ => match base(path)? {
-                    Some(weight) => update.to_lora_on(rule, &weight.view()),
-                    None => Err(LoraError::NotInModel),
-                },
-            };
-            lora.map_err(|error| error.in_module(path).into())
+        let weight = |path: &str, update: &Update| match update {
+            Update::Lora(_) => Ok(None),
+            _ => base(path),
+        };
+        self.convert(rule, weight, |_, update, weight| match (update, weight) {
+            (Update::Lora(_), _) => update.to_lora(rule, None),
+            (_, Some(weight)) => update.to_lora_on(rule, &weight.view()),
+            (_, None) => Err(LoraError::NotInModel),
         })
     }
 
-    fn convert<E>(
+    /// `gather` runs on this thread, `to_lora` on all, on as many modules as there are threads.
+    fn convert<T: Send, E: From<LoraError>>(
         self,
         rule: RankRule,
-        mut to_lora: impl FnMut(&str, &Update) -> Result<(LoraModule, Cut), E>,
+        mut gather: impl FnMut(&str, &Update) -> Result<T, E>,
+        to_lora: impl Fn(&str, &Update, T) -> Result<(LoraModule, Cut), LoraError> + Sync,
     ) -> Result<(Adapter, ConversionReport), E> {
         let mut modules = BTreeMap::new();
         let mut reports = Vec::new();
-        for (path, update) in self.updates {
-            let (lora, cut) = to_lora(&path, &update)?;
+        let items = self.updates.into_iter().map(|(path, update)| {
+            let gathered = gather(&path, &update)?;
+            Ok((path, update, gathered))
+        });
+        let work = |(path, update, gathered): (String, Update, T)| {
+            let lora = to_lora(&path, &update, gathered);
+            let lora = lora.map_err(|error| error.in_module(&path));
+            (path, update.kind(), lora)
+        };
+        in_batches(items, work, |(path, kind, lora)| {
+            let (lora, cut) = lora?;
             modules.insert(path.clone(), lora);
             reports.push(ConvertedModule {
                 module: path,
-                kind: update.kind(),
+                kind,
                 cut,
             });
-        }
+            Ok::<(), E>(())
+        })?;
         let mut metadata = self.metadata;
         let recipe = json!({"rule": rule, "input": self.source.sha256});
         metadata.insert("selma_convert".to_owned(), recipe.to_string());

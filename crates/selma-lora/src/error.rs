@@ -81,19 +81,46 @@ pub enum LoraError {
         /// The tensor's name in the file, or the module's path and factor.
         key: String,
     },
-    /// The tensor belongs to a kind of adapter that is not a plain LoRA.
-    #[error("tensor {key} belongs to {kind}, which cannot be represented as a plain LoRA")]
+    /// The tensor belongs to an update of another kind where LoRAs alone are wanted.
+    /// [`AdapterFile::into_adapter`](crate::AdapterFile::into_adapter) makes LoRAs of most,
+    /// [`into_adapter_on`](crate::AdapterFile::into_adapter_on) of DoRA.
+    #[error("tensor {key} belongs to {}, expected a LoRA", .kind.with_article())]
+    OtherKind {
+        /// The tensor's name in the file, or what gives the kind away.
+        key: String,
+        /// The kind of update.
+        kind: crate::Kind,
+    },
+    /// The tensor belongs to what is no update of a weight, or to a method that cannot be read.
+    #[error("tensor {key} belongs to {kind}, which no LoRA can stand for")]
     Unsupported {
         /// The tensor's name in the file.
         key: String,
-        /// The kind recognised, for example `DoRA`.
+        /// What was recognised, for example `OFT`.
         kind: &'static str,
     },
+    /// The file is one of PyTorch, of which only Python knows what reading it does.
+    #[error(
+        "a file of PyTorch (a pickle), expected safetensors; convert it in Python: \
+        safetensors.torch.save_file(torch.load(FILE, weights_only=True), \"adapter.safetensors\")"
+    )]
+    TorchFile,
     /// A tensor name that no supported format uses.
     #[error("tensor {key} follows no known naming of LoRA factors")]
     UnknownKey {
         /// The tensor's name in the file.
         key: String,
+    },
+    /// The naming is that of LoRAs, but the module is of no model that is known.
+    #[error(
+        "tensor {key} is named as LoRAs are, but {path} is no module of Stable Diffusion, nor of the names given; \
+        read it with the names of its model's modules (ModuleNames)"
+    )]
+    OtherModel {
+        /// The tensor's name in the file.
+        key: String,
+        /// The module's path as the file has it.
+        path: String,
     },
     /// The underscored module name of a kohya key stands for no known module.
     #[error("tensor {key}: no module is called {name} when its dots are written as underscores")]
@@ -253,7 +280,8 @@ pub enum LoraError {
     },
     /// A module's path does not begin with a component that the format can name.
     #[error(
-        "module {module} cannot be written as {format}: its path does not begin with unet., text_encoder. or text_encoder_2."
+        "module {module} cannot be written as {format}: its path does not begin with {}",
+        if *.format == crate::Format::Kohya { "unet., text_encoder. or text_encoder_2." } else { "a component and a dot" }
     )]
     UnknownComponent {
         /// The module's path.

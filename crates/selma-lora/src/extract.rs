@@ -4,7 +4,7 @@ use ndarray::{Array2, ArrayD, ArrayViewD};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::{Adapter, Cut, LoraError, LoraModule, RankRule, rank::total};
+use crate::{Adapter, Cut, LoraError, LoraModule, RankRule, batches::in_batches, rank::total};
 
 /// A layer before and after training.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,8 +86,8 @@ impl LoraModule {
 
 impl Adapter {
     /// An adapter that turns one model into another as well as the ranks allow: a LoRA from the
-    /// difference of every pair of weights, see [`LoraModule::from_difference`]. The pairs are taken
-    /// one at a time, so that no more than one needs to be in memory. The metadata gets the entry
+    /// difference of every pair of weights, see [`LoraModule::from_difference`]. As many pairs are taken at a time
+    /// as there are threads, so that no more need to be in memory. The metadata gets the entry
     /// `selma_extract` with the rule; a caller that knows the SHA-256 of the two models adds them.
     ///
     /// # Errors
@@ -117,12 +117,20 @@ impl Adapter {
         rule.check()?;
         let mut adapter = Self::default();
         let (mut modules, mut unchanged) = (Vec::new(), Vec::new());
-        for pair in pairs {
+        let work = |pair: WeightPair| {
             let WeightPair {
                 module,
                 base,
                 tuned,
-            } = pair?;
+            } = pair;
+            let differs = base != tuned;
+            let lora = differs.then(|| {
+                LoraModule::from_difference(&base.view(), &tuned.view(), rule)
+                    .map_err(|error| error.in_module(&module))
+            });
+            (module, lora.transpose())
+        };
+        in_batches(pairs, work, |(module, lora)| {
             if adapter.modules.contains_key(&module) || unchanged.contains(&module) {
                 return Err(LoraError::Duplicate {
                     first: module.clone(),
@@ -132,15 +140,15 @@ impl Adapter {
                 }
                 .into());
             }
-            if base == tuned {
-                unchanged.push(module);
-                continue;
+            match lora? {
+                None => unchanged.push(module),
+                Some((lora, cut)) => {
+                    adapter.modules.insert(module.clone(), lora);
+                    modules.push(ExtractedModule { module, cut });
+                }
             }
-            let (lora, cut) = LoraModule::from_difference(&base.view(), &tuned.view(), rule)
-                .map_err(|error| error.in_module(&module))?;
-            adapter.modules.insert(module.clone(), lora);
-            modules.push(ExtractedModule { module, cut });
-        }
+            Ok::<(), E>(())
+        })?;
         let recipe = json!({"rule": rule}).to_string();
         adapter.metadata.insert("selma_extract".to_owned(), recipe);
         let (norm, error) = total(modules.iter().map(|module| module.cut));

@@ -24,6 +24,7 @@ pub(crate) use lazy::{LazyFile, open as open_lazy};
 pub(crate) use load::{Content, Kinds, from_bytes, load};
 pub use names::ModuleNames;
 pub(crate) use peft::save;
+pub use read::LeftOut;
 pub(crate) use stream::{Expected, FileWriter};
 pub(crate) use tensors::header;
 pub(crate) use write::write;

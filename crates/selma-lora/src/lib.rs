@@ -2,6 +2,7 @@
 
 mod adapter;
 mod adapter_file;
+mod batches;
 mod compare;
 mod dtype;
 mod eigen;
@@ -29,7 +30,7 @@ pub use compare::{Comparison, ModuleComparison};
 pub use dtype::Dtype;
 pub use error::LoraError;
 pub use extract::{ExtractReport, ExtractedModule, WeightPair};
-pub use format::{Format, ModuleNames};
+pub use format::{Format, LeftOut, ModuleNames};
 pub use fuse::{FuseReport, FusedFile};
 pub use inspect::{ModuleSummary, Summary};
 pub use matching::{LoadReport, MisShaped};

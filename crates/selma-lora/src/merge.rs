@@ -19,7 +19,8 @@
 //! | [`Method::Svd`] | the mean, truncated to the best approximation of a chosen rank | chosen | `O((m + n) R^2 + R^3)` |
 //! | [`Method::FactorMean`] | `s (1/N sum_i w_i B_i) (1/N sum_i w_i A_i)` | that of the inputs | a pass over the factors |
 //! | `knots_*`, `core_*`, [`Method::Tsv`] | in a basis of the stacked factors | at most `R` | `O((m + n) R^2 + R^3)`, KnOTS `O(N R m n)` less |
-//! | `peft_*_svd`, `mk_*` | on the dense `dW` | chosen | `O(m n min(m, n))` |
+//! | [`Method::MkSlerp`], [`Method::MkKarcher`], .. | `sum_i c_i dW_i`, `c` from inner products | chosen | `O((m + n) R^2 + R^3)` |
+//! | `peft_*_svd`, other `mk_*` | on the dense `dW` | chosen | `O(m n min(m, n))` |
 //!
 //! `dW_i = alpha_i / r_i * B_i A_i`; `N` is the number of adapters. A module that an adapter lacks
 //! counts as zero. Sums are formed in `f64` and rounded once; modules run in parallel, each in memory
@@ -30,6 +31,7 @@
 
 pub mod agreement;
 mod check;
+mod combination;
 mod combine;
 pub mod consensus;
 pub mod directions;
@@ -58,13 +60,14 @@ pub use consensus::Majority;
 pub use files::WeightedFile;
 pub use masks::Masks;
 pub use method::Method;
-pub use recipe::{Merge, ModuleWeight};
+pub use recipe::{AdapterOptions, Merge, ModuleWeight};
 pub use report::{MergeInput, MergeReport, ModuleReport};
 pub use ssr::{Calibration, Statistics};
 
 use crate::{Adapter, AdapterReader, LoraError, LoraModule};
+use check::Probes;
 use exact::{ExactSum, exact_sum};
-use pipeline::{Context, Pipeline, Stacked};
+use pipeline::{Context, Formula, Pipeline, Stacked};
 use validate::{Rule, factor};
 
 /// An adapter and what its update is multiplied by.
@@ -87,7 +90,8 @@ impl<'a> From<&'a Adapter> for Weighted<'a> {
 
 impl Merge {
     /// Merges. The metadata of the result holds the recipe (`selma_merge`: method, rank, options,
-    /// weights, and the SHA-256 of every input); the report says what it did to every module.
+    /// weights, and the SHA-256 of every input, of masks and calibration) and what all inputs say alike about the model
+    /// (`ss_base_model_version`, `ss_v2`, `modelspec.architecture`); the report says what it did to every module.
     ///
     /// # Errors
     /// [`LoraError::NoAdapters`], [`LoraError::BadWeight`], [`LoraError::ZeroRank`],
@@ -98,6 +102,7 @@ impl Merge {
     /// the result is not what the formula says, for example because it does not fit `f32`.
     pub fn run(&self, inputs: &[Weighted<'_>]) -> Result<(Adapter, MergeReport), LoraError> {
         let (mut adapter, reports) = self.plan(sources(inputs))?.all()?;
+        adapter.metadata = report::common_notes(inputs.iter().map(|input| &input.adapter.metadata));
         let inputs = inputs.iter().map(MergeInput::from).collect();
         let report = MergeReport::new(self.clone(), inputs, reports);
         let recipe = report::recipe(self, &report.inputs);
@@ -188,6 +193,7 @@ impl Merge {
             norm: 0.0,
             truncation_error: 0.0,
             self_check: 0.0,
+            rounding: 0.0,
         };
         let whole = self.rank.is_none() && !self.method.truncates();
         let share = match pipeline {
@@ -202,7 +208,7 @@ impl Merge {
                 norm,
                 self_check,
             } = exact_sum(path, terms, share, lambda, &weight_shape)?;
-            if let Err(error) = check::accept(self_check, 0.0) {
+            if let Err(error) = check::accept_exact(self_check) {
                 // What is not finite has not passed, and is looked for only now.
                 combine::all_finite(terms)?;
                 return Err(error);
@@ -216,16 +222,18 @@ impl Merge {
         }
         // A sum would show NaN in its self-check, but a sign election would quietly drop it.
         combine::all_finite(terms)?;
-        let update = pipeline.run(context)?;
-        let probes = check::Probes::new(path, &update, pipeline, context);
+        let formula = pipeline.formula(context)?;
+        let numbers = formula.as_ref().map(Formula::numbers);
+        let update = pipeline.run(context, numbers.unwrap_or_default())?;
+        let lambda = self.lambda_or_default();
+        let probes = Probes::new(path, &update, formula.as_ref(), lambda, terms);
         let limit = match self.rank {
             None if pipeline.is_dense() || self.method.truncates() => Some(context.rank()),
             rank => rank,
         };
         let merged = update.limited(limit)?;
         let module = merged.module(&weight_shape)?;
-        let self_check = probes.distance(&module);
-        check::accept(self_check, merged.truncation_error)?;
+        let self_check = probes.check(&module, &merged)?;
         let report = ModuleReport {
             norm: merged.norm,
             truncation_error: merged.truncation_error,

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     Adapter, LoraError, LoraModule,
-    linalg::{Truncated, product_norm, to_factor, truncate},
+    linalg::{Truncated, product_norm, to_factor, truncate, truncate_dense},
 };
 
 /// How the rank of a truncated singular value decomposition is chosen. At least one singular value
@@ -189,7 +189,14 @@ impl LoraModule {
             return Ok((self.clone(), Cut::none(self)));
         }
         let scaled = faer::Scale(self.scale()) * self.b_turned();
-        let (module, cut) = cut(&scaled, &self.a_turned(), &self.weight_shape(), rule)?;
+        let a_turned = self.a_turned();
+        finite(&scaled)?;
+        finite(&a_turned)?;
+        let size = self.rank().min(self.outputs()).min(self.inputs());
+        let shape = self.weight_shape();
+        let (module, cut) = cut(&shape, rule, size, |most| {
+            truncate(&scaled, &a_turned, most)
+        })?;
         if cut.rank >= self.rank() {
             return Ok((self.clone(), Cut::none(self)));
         }
@@ -224,12 +231,10 @@ impl LoraModule {
         let turned = Mat::from_fn(columns, rows, |column, row| {
             delta.get((row, column)).copied().unwrap_or(0.0)
         });
-        // dW = I dW or dW I, whichever has the smaller identity.
-        if rows <= columns {
-            cut(&Mat::identity(rows, rows), &turned, weight, rule)
-        } else {
-            cut(&turned, &Mat::identity(columns, columns), weight, rule)
-        }
+        finite(&turned)?;
+        cut(weight, rule, rows.min(columns), |most| {
+            truncate_dense(turned.transpose(), most)
+        })
     }
 }
 
@@ -289,29 +294,38 @@ pub(crate) fn total(cuts: impl Iterator<Item = Cut>) -> (f64, f64) {
     (norm.sqrt(), error)
 }
 
-/// `B A` at the rank that `rule` chooses, given `B^T [r, out]` and `A^T [in * kh * kw, r]`.
+/// Infinity and NaN would not come out of a decomposition, or only as garbage.
+fn finite(factor: &Mat<f64>) -> Result<(), LoraError> {
+    if factor.norm_max().is_finite() && !factor.has_nan() {
+        Ok(())
+    } else {
+        Err(LoraError::NoConvergence)
+    }
+}
+
+/// An update with `size` singular values at the rank that `rule` chooses, given how it is decomposed into so many of the
+/// largest: all, where the rule looks at them, and no more than are kept where it does not.
 fn cut(
-    b_turned: &Mat<f64>,
-    a_turned: &Mat<f64>,
     weight: &[usize],
     rule: RankRule,
+    size: usize,
+    decompose: impl FnOnce(usize) -> Result<Truncated, LoraError>,
 ) -> Result<(LoraModule, Cut), LoraError> {
-    // Infinity and NaN would not come out of the decomposition, or only as garbage.
-    let finite = |factor: &Mat<f64>| factor.norm_max().is_finite() && !factor.has_nan();
-    if !finite(b_turned) || !finite(a_turned) {
-        return Err(LoraError::NoConvergence);
-    }
-    let full = b_turned.nrows().min(b_turned.ncols()).min(a_turned.nrows());
+    let most = match rule {
+        RankRule::Number(number) => number.min(size),
+        _ => size,
+    };
     let Truncated {
         b_turned,
         a_turned,
         norm,
-        ..
-    } = truncate(b_turned, a_turned, full)?;
+        error,
+    } = decompose(most)?;
     // Each factor has the roots of the singular values.
     let values: Vec<f64> = a_turned.col_iter().map(|x| x.squared_norm_l2()).collect();
     let rank = rule.choose(&values);
-    let lost: f64 = values.iter().skip(rank).map(|x| x * x).sum();
+    let beyond = norm * error;
+    let lost: f64 = values.iter().skip(rank).map(|x| x * x).sum::<f64>() + beyond * beyond;
     let kernel = weight.get(2..).unwrap_or_default();
     let mut a_shape = vec![rank];
     a_shape.extend(weight.iter().skip(1));

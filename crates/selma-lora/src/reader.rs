@@ -1,7 +1,7 @@
 //! Adapter files that are read module by module.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -37,6 +37,7 @@ pub struct AdapterReader {
     names: Option<ModuleNames>,
     files: Vec<LazyFile>,
     paths: BTreeSet<String>,
+    metadata: BTreeMap<String, String>,
 }
 
 impl AdapterReader {
@@ -59,11 +60,14 @@ impl AdapterReader {
     fn opened(path: &Path, names: Option<ModuleNames>) -> Result<Self, LoraError> {
         let files = format::open_lazy(path, names.as_ref())?;
         let paths = files.iter().flat_map(LazyFile::paths).cloned().collect();
+        let notes = files.iter().flat_map(|file| file.metadata().clone());
+        let metadata = notes.collect();
         Ok(Self {
             path: path.to_path_buf(),
             names,
             files,
             paths,
+            metadata,
         })
     }
 
@@ -77,6 +81,11 @@ impl AdapterReader {
     #[must_use]
     pub fn format(&self) -> Format {
         self.files.first().map_or(Format::Peft, LazyFile::format)
+    }
+
+    /// The notes in the metadata of its files.
+    pub(crate) fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
     }
 
     /// The diffusers paths of all modules, component included, in order.

@@ -51,6 +51,16 @@ impl Kind {
             Self::Dora => "DoRA",
         }
     }
+
+    pub(crate) fn with_article(self) -> &'static str {
+        match self {
+            Self::Lora => "a LoRA",
+            Self::Loha => "a LoHa",
+            Self::Lokr => "a LoKr",
+            Self::Full => "a full difference",
+            Self::Dora => "a DoRA",
+        }
+    }
 }
 
 impl fmt::Display for Kind {

@@ -13,7 +13,7 @@ use std::{collections::BTreeMap, fs};
 use common::{fixture, recorded, relative};
 use ndarray::{ArrayD, IxDyn};
 use safetensors::SafeTensors;
-use selma_lora::{Adapter, AdapterFile, Format, Kind, LoraError, RankRule, Update};
+use selma_lora::{Adapter, AdapterFile, AdapterReader, Format, Kind, LoraError, RankRule, Update};
 use serde_json::{Value, json};
 
 /// The record is of single precision, and LyCORIS adds 1e-16 to every length.
@@ -130,7 +130,10 @@ fn without_the_weights_doras_are_refused_by_name() {
     for (_, file) in CASES {
         let error = Adapter::load(fixture(file)).unwrap_err();
         assert!(matches!(&error, LoraError::InFile { error, .. }
-            if matches!(**error, LoraError::Unsupported { kind: "DoRA", .. })));
+            if matches!(**error, LoraError::OtherKind { kind: Kind::Dora, .. })));
+        // From the header alone, before anything else is done with it.
+        let error = AdapterReader::open(fixture(file)).unwrap_err().to_string();
+        assert!(error.contains("belongs to a DoRA"), "{error}");
         let file = load(file);
         let first = file.updates.keys().next().unwrap().clone();
         let error = file.into_adapter(RankRule::Number(4), None).unwrap_err();

@@ -11,7 +11,10 @@ use std::collections::BTreeMap;
 use ndarray::Array2;
 use safetensors::{Dtype as Stored, tensor::TensorView};
 use selma_durable::DurableError;
-use selma_lora::{Adapter, Dtype, Format, LoraError, LoraModule, ModuleNames, init};
+use selma_lora::{
+    Adapter, AdapterFile, AdapterReader, Dtype, Format, LoraError, LoraModule, Merge, Method,
+    ModuleNames, RankRule, init,
+};
 
 const TO_Q: &str = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q";
 const CONV: &str = "unet.up_blocks.1.resnets.2.conv_shortcut";
@@ -375,7 +378,9 @@ fn foreign_tensors_are_refused() {
         "lora_unet_conv_in.dora_scale",
         "lora_unet_conv_out.hada_w1_a",
     ] {
-        assert!(matches!(with(name), LoraError::Unsupported { key, .. } if key == name));
+        let error = with(name);
+        assert!(error.to_string().contains("expected a LoRA"), "{error}");
+        assert!(matches!(error, LoraError::OtherKind { key, .. } if key == name));
     }
     for name in ["optimizer.step", "lora_unet_conv_in.lora_sideways.weight"] {
         assert!(matches!(with(name), LoraError::UnknownKey { key } if key == name));
@@ -451,4 +456,121 @@ fn every_truncation_is_an_error_and_never_a_panic() {
     for length in 0..good.len() {
         assert!(Adapter::from_bytes(&good[..length], None).is_err());
     }
+}
+
+#[test]
+fn files_of_pytorch_are_told_how_to_convert() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("adapter_model.bin");
+    let zip = [&b"PK\x03\x04"[..], &[0; 60]].concat();
+    let pickle = [&b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."[..], &[0; 60]].concat();
+    for bytes in [&zip[..], &pickle, &zip[..8]] {
+        std::fs::write(&path, bytes).unwrap();
+        for error in [
+            Adapter::load(&path).unwrap_err(),
+            AdapterReader::open(&path).unwrap_err(),
+        ] {
+            let text = error.to_string();
+            assert!(
+                text.contains("adapter_model.bin") && text.contains("torch.load"),
+                "{text}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_folder_of_the_hub_is_its_only_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let one = adapter(4.0);
+    one.save(path("lcm.safetensors"), Format::Kohya, Dtype::F32)
+        .unwrap();
+    for read in [
+        Adapter::load(folder.path()).unwrap().modules,
+        AdapterFile::load(folder.path(), None)
+            .unwrap()
+            .into_adapter(RankRule::Number(9), None)
+            .unwrap()
+            .0
+            .modules,
+    ] {
+        assert_eq!(read, one.modules);
+    }
+    assert_eq!(
+        AdapterReader::open(folder.path()).unwrap().paths().count(),
+        one.modules.len()
+    );
+    // A second one, and then the one that diffusers looks for.
+    std::fs::copy(path("lcm.safetensors"), path("other.safetensors")).unwrap();
+    let error = Adapter::load(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("name one of them"), "{error}");
+    std::fs::copy(
+        path("lcm.safetensors"),
+        path("pytorch_lora_weights.safetensors"),
+    )
+    .unwrap();
+    let read = Adapter::load(folder.path()).unwrap();
+    assert!(
+        read.source
+            .unwrap()
+            .path
+            .ends_with("pytorch_lora_weights.safetensors")
+    );
+}
+
+#[test]
+fn the_rest_of_a_file_is_read_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mixed.safetensors");
+    let bytes = file(&[
+        (A, Stored::F32, &[2, 3], ones(6)),
+        (B, Stored::F32, &[4, 2], ones(8)),
+        ("lora_unet_conv_in.diff_b", Stored::F32, &[4], ones(4)),
+        ("bundle_emb.cat.clip_l", Stored::F32, &[4], ones(4)),
+    ]);
+    std::fs::write(&path, bytes).unwrap();
+    let error = AdapterFile::load(&path, None).unwrap_err().to_string();
+    assert!(
+        error.contains("bundle_emb.cat.clip_l belongs to a trained embedding"),
+        "{error}"
+    );
+    let (rest, left_out) = AdapterFile::load_without(&path, None).unwrap();
+    assert_eq!(rest.updates.len(), 1);
+    let left_out: Vec<_> = left_out.iter().map(|x| (x.key.as_str(), x.kind)).collect();
+    assert_eq!(
+        left_out,
+        [
+            ("bundle_emb.cat.clip_l", "a trained embedding"),
+            ("lora_unet_conv_in.diff_b", "the difference of a bias"),
+        ]
+    );
+}
+
+#[test]
+fn adapters_of_other_models_go_through_with_their_names() {
+    let path = "transformer.transformer_blocks.0.attn.to_q";
+    let names = ModuleNames::new([path]).unwrap();
+    let module = adapter(4.0).modules[TO_Q].clone();
+    let flux = Adapter::new([(path.to_owned(), module)]);
+    let folder = tempfile::tempdir().unwrap();
+    for (format, name) in [
+        (Format::Diffusers, "flux.safetensors"),
+        (Format::Peft, "peft"),
+    ] {
+        let file = folder.path().join(name);
+        flux.save(&file, format, Dtype::F32).unwrap();
+        let error = Adapter::load(&file).unwrap_err().to_string();
+        assert!(
+            error.contains("is no module of Stable Diffusion"),
+            "{error}"
+        );
+        let read = Adapter::load_with(&file, &names).unwrap();
+        let (merged, _) = Merge::new(Method::Sum)
+            .run(&[(&read).into(), (&flux).into()])
+            .unwrap();
+        assert!(merged.compare(&flux).unwrap().cosine.unwrap() > 0.999_999);
+    }
+    let error = flux.to_bytes(Format::Kohya, Dtype::F32).unwrap_err();
+    assert!(error.to_string().contains("begin with unet."), "{error}");
 }

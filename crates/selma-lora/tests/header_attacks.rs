@@ -14,7 +14,7 @@ use std::{fs, path::Path};
 
 use common::fixture;
 use safetensors::SafeTensorError;
-use selma_lora::{Adapter, AdapterFile, LoraError, Model, merge::Masks};
+use selma_lora::{Adapter, AdapterFile, AdapterReader, LoraError, Model, merge::Masks};
 
 const A: &str = "unet.conv_in.lora_A.weight";
 const B: &str = "unet.conv_in.lora_B.weight";
@@ -45,13 +45,18 @@ type Attack = (&'static str, Vec<u8>, fn(&SafeTensorError) -> bool);
 type Reader = fn(&Path) -> Result<(), LoraError>;
 
 /// Everything that reads a safetensors file; the last takes it for the weights of a folder of PEFT.
-const READERS: [(&str, Reader); 5] = [
+const READERS: [(&str, Reader); 6] = [
     ("Adapter::load", |path| Adapter::load(path).map(drop)),
     ("Adapter::load_with", |path| {
         Adapter::load_with(path, &Model::Sd1.names()?).map(drop)
     }),
     ("AdapterFile::load", |path| {
         AdapterFile::load(path, None).map(drop)
+    }),
+    ("AdapterReader::open", |path| {
+        let reader = AdapterReader::open(path)?;
+        let read = |module| reader.module(module).map(drop);
+        reader.paths().map(String::as_str).try_for_each(read)
     }),
     ("Masks::load", |path| Masks::load(path).map(drop)),
     ("a folder of PEFT", |path| {

@@ -8,12 +8,15 @@
 
 mod common;
 
+use std::collections::BTreeMap;
+
 use common::fixture;
 use ndarray::{ArrayD, IxDyn};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use selma_lora::{
-    Adapter, AdapterFile, LoraError, Merge, Method, RankRule, Update, Weighted, init,
+    Adapter, AdapterFile, AdapterReader, LoraError, LoraModule, Merge, Method, RankRule, Update,
+    Weighted, init,
     merge::{Masks, Term},
 };
 
@@ -37,6 +40,22 @@ fn header_length(bytes: &[u8]) -> usize {
 fn raw(header: &str, data: usize) -> Vec<u8> {
     let length = (header.len() as u64).to_le_bytes();
     [&length[..], header.as_bytes(), &vec![0; data]].concat()
+}
+
+/// Read module by module it is what it is as a whole, or not read at all.
+fn by_module(bytes: &[u8], whole: Option<&Adapter>) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    let Ok(reader) = AdapterReader::open(file.path()) else {
+        assert!(whole.is_none());
+        return;
+    };
+    let modules = reader.paths().map(|path| {
+        let module = reader.module(path).ok()?;
+        Some((path.clone(), module.unwrap()))
+    });
+    let modules: Option<BTreeMap<String, LoraModule>> = modules.collect();
+    assert_eq!(modules.as_ref(), whole.map(|adapter| &adapter.modules));
 }
 
 /// Everything that can be asked of a file, if it can be read.
@@ -109,6 +128,7 @@ fn no_change_of_bytes_is_a_panic() {
                     _ => changed[at] ^ 1,
                 };
             }
+            by_module(&changed, Adapter::from_bytes(&changed, None).ok().as_ref());
             read += usize::from(try_all(&changed));
         }
         assert!(read < 600, "{name}: nothing was refused");

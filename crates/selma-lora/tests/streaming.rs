@@ -7,7 +7,7 @@ use std::fs;
 use ndarray::Array;
 use selma_lora::{
     Adapter, AdapterReader, Dtype, Format, LoraError, LoraModule, Merge, Method, ModuleNames,
-    WeightedFile, merge::Weighted,
+    WeightedFile, init, merge::Weighted,
 };
 
 const PATHS: [&str; 4] = [
@@ -132,9 +132,13 @@ fn the_merged_file_has_the_bytes_of_the_merge_in_memory() {
                     _ => (&in_memory[..], &on_disk[..]),
                 };
                 let (merged, expected) = merge.run(inputs.0).unwrap();
-                let report = merge
+                let mut report = merge
                     .run_files(inputs.1, file("merged"), format, dtype)
                     .unwrap();
+                // Only a file has a number type to round to.
+                assert_eq!(report.rounding > 0.0, dtype == Dtype::BF16);
+                report.rounding = 0.0;
+                report.modules.iter_mut().for_each(|m| m.rounding = 0.0);
                 assert_eq!(report, expected);
                 let expected = merged.to_bytes(format, dtype).unwrap();
                 let found = fs::read(file("merged")).unwrap();
@@ -226,4 +230,85 @@ fn what_fails_leaves_the_file_as_it_was() {
     let error =
         Merge::new(Method::Mean).run_files(&none, file("merged"), Format::Kohya, Dtype::F32);
     assert!(matches!(error, Err(LoraError::NoAdapters)));
+}
+
+#[test]
+fn rounding_to_the_type_of_the_file_is_reported() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = "unet.conv_in";
+    let file = folder.path().join("a.safetensors");
+    let mut module = init::gaussian(path, &[8, 4, 3, 3], 2, 2.0, 0).unwrap();
+    module.b.fill(0.3);
+    // Below the smallest number of f16.
+    let mut tiny = module.clone();
+    tiny.b.fill(1e-9);
+    for (module, dtype, least, most) in [
+        (&module, Dtype::F32, 0.0, 0.0),
+        (&module, Dtype::F16, 1e-5, 1e-3),
+        (&module, Dtype::BF16, 1e-4, 1e-2),
+        (&tiny, Dtype::F16, 1.0, 1.0),
+    ] {
+        Adapter::new([(path.to_owned(), module.clone())])
+            .save(&file, Format::Kohya, Dtype::F32)
+            .unwrap();
+        let adapter = AdapterReader::open(&file).unwrap();
+        let inputs = [WeightedFile {
+            adapter: &adapter,
+            weight: 1.0,
+        }];
+        for (format, name) in [(Format::Kohya, "k.safetensors"), (Format::Peft, "peft")] {
+            let out = folder.path().join(name);
+            let report = Merge::new(Method::Sum)
+                .run_files(&inputs, out, format, dtype)
+                .unwrap();
+            let found = report.modules[0].rounding;
+            assert!(
+                (least..=most).contains(&found),
+                "{format} {dtype:?}: {found}"
+            );
+            assert_eq!(report.rounding, found);
+        }
+    }
+}
+
+#[test]
+fn what_all_inputs_say_of_the_model_stays_and_hashes_of_values_do_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = "unet.conv_in";
+    let mut module = init::gaussian(path, &[8, 4, 3, 3], 2, 2.0, 0).unwrap();
+    module.b.fill(0.3);
+    let files = ["sd_1.5", "sd_2.1"].map(|version| {
+        let mut adapter = Adapter::new([(path.to_owned(), module.clone())]);
+        for (key, value) in [
+            ("ss_base_model_version", version),
+            ("modelspec.architecture", "stable-diffusion-v1/lora"),
+            ("sshs_model_hash", "0123"),
+            ("ss_tag_frequency", "{}"),
+        ] {
+            adapter.metadata.insert(key.to_owned(), value.to_owned());
+        }
+        let file = folder.path().join(version);
+        adapter.save(&file, Format::Kohya, Dtype::F32).unwrap();
+        file
+    });
+    let loaded = files.each_ref().map(|file| Adapter::load(file).unwrap());
+    assert!(!loaded[0].metadata.contains_key("sshs_model_hash"));
+    assert!(loaded[0].metadata.contains_key("ss_tag_frequency"));
+    let opened = files
+        .each_ref()
+        .map(|file| AdapterReader::open(file).unwrap());
+    let inputs = opened.each_ref().map(|adapter| WeightedFile {
+        adapter,
+        weight: 1.0,
+    });
+    let out = folder.path().join("merged");
+    let merge = Merge::new(Method::Sum);
+    merge
+        .run_files(&inputs, &out, Format::Diffusers, Dtype::F32)
+        .unwrap();
+    let on_disk = Adapter::load(&out).unwrap().metadata;
+    let (in_memory, _) = merge.run(&loaded.each_ref().map(Weighted::from)).unwrap();
+    assert_eq!(on_disk, in_memory.metadata);
+    let keys: Vec<&String> = on_disk.keys().collect();
+    assert_eq!(keys, ["modelspec.architecture", "selma_merge"]);
 }

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use indicatif::HumanCount;
-use selma_lora::{Adapter, AdapterFile, Dtype, Format, Kind, LoraError, Model, RankRule};
+use selma_lora::{Adapter, AdapterFile, Dtype, Format, Kind, Model, RankRule};
 use serde_json::json;
 
 use super::adapter_out::{AdapterOutput, DTYPES, FORMATS, widest};
 use super::model::FileOptions;
-use super::values::{is_other_kind, named, rank_rule};
+use super::values::{advise, named, rank_rule};
 use crate::output::spare;
 use crate::terminal::say;
 
@@ -25,7 +25,8 @@ Examples:
   selma convert lora.safetensors --to peft --out lora-peft
   selma convert lora-peft --to kohya --dtype f16 --out lora.safetensors
   selma convert loha.safetensors --to kohya --rank energy:0.99 --model sd1 --out lora.safetensors
-  selma convert dora.safetensors --to kohya --rank 64 --base v1-5-pruned-emaonly.safetensors --out lora.safetensors")]
+  selma convert dora.safetensors --to kohya --rank 64 --base v1-5-pruned-emaonly.safetensors --out lora.safetensors
+  selma convert locon.safetensors --to kohya --rank 32 --without-rest --out lora.safetensors")]
 pub struct Args {
     /// An adapter file, or a folder of PEFT.
     #[arg(value_name = "FILE|DIR")]
@@ -40,6 +41,9 @@ pub struct Args {
     /// values of at least this size) or ratio:SHARE (of at least this share of the largest).
     #[arg(long, value_name = "RULE", value_parser = rank_rule)]
     rank: Option<RankRule>,
+    /// Leave out what no LoRA can stand for (trained biases, norms, embeddings, ..) instead of refusing the file. Needs --rank.
+    #[arg(long, requires = "rank")]
+    without_rest: bool,
     /// The model that the adapter is for, whose list of layers tells names and shapes. Needed for a LoHa or LoKr of convolutions.
     #[arg(long, value_name = "NAME", value_parser = named::<Model>(["sd1", "sd2", "sdxl"]))]
     model: Option<Model>,
@@ -62,7 +66,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let names = args.model.map(Model::names).transpose()?;
     let path = &args.adapter;
     let (adapter, dtypes) = if let Some(rule) = args.rank {
-        let file = AdapterFile::load(path, names.as_ref())?;
+        let file = if args.without_rest {
+            let (file, left_out) =
+                AdapterFile::load_without(path, names.as_ref()).map_err(advise)?;
+            for tensor in left_out {
+                say(format_args!("left out {}: {}", tensor.key, tensor.kind));
+            }
+            file
+        } else {
+            AdapterFile::load(path, names.as_ref()).map_err(advise)?
+        };
         let dtypes = file.source.dtypes.clone();
         let context = || format!("cannot convert {}", path.display());
         let (adapter, report) = match &args.base {
@@ -106,14 +119,4 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         HumanCount(modules as u64)
     ));
     Ok(())
-}
-
-/// Says what helps against a kind of adapter that is no LoRA.
-fn advise(error: LoraError) -> anyhow::Error {
-    if is_other_kind(&error) {
-        return anyhow::anyhow!(
-            "{error}; with --rank RULE it becomes one, for a DoRA together with --base MODEL"
-        );
-    }
-    error.into()
 }

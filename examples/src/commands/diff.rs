@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use selma_lora::{Adapter, Comparison};
+use selma_lora::Comparison;
 
+use super::values::load_lora;
 use crate::table::{columns, pairs};
 use crate::terminal::print;
 
@@ -30,8 +31,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let first = Adapter::load(&args.first)?;
-    let second = Adapter::load(&args.second)?;
+    let first = load_lora(&args.first)?;
+    let second = load_lora(&args.second)?;
     let comparison = first.compare(&second)?;
     if args.json {
         return print(serde_json::to_string_pretty(&comparison)?);

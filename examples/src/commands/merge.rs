@@ -4,14 +4,14 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use indicatif::HumanCount;
 use selma_durable::to_json;
-use selma_lora::merge::{Majority, Masks, ModuleWeight};
+use selma_lora::merge::{AdapterOptions, Majority, Masks, ModuleWeight};
 use selma_lora::{AdapterReader, Dtype, Format, Merge, MergeReport, Method};
 
 use super::adapter_out::{AdapterOutput, DTYPES, FORMATS, written};
-use super::values::{WeightedFile, load_weighted, named, weighted, weighted_file};
+use super::values::{WeightedFile, advise, load_weighted, named, weighted, weighted_file};
 use crate::output::{Output, spare};
 use crate::terminal::say;
 
@@ -35,25 +35,28 @@ pub struct Args {
     /// Largest rank of the result. Without it "svd" and the methods on dense updates take the largest rank of the inputs, and the others keep all.
     #[arg(long, value_name = "R")]
     rank: Option<NonZeroUsize>,
-    /// The share of entries that stay, above 0 and up to 1.
-    #[arg(long, value_name = "D")]
-    density: Option<f64>,
+    /// The share of entries that stay, above 0 and up to 1: one number, or one for each adapter.
+    #[arg(long, value_name = "D[,D...]", value_delimiter = ',')]
+    density: Vec<f64>,
     /// What the merged update is multiplied by.
     #[arg(long, value_name = "L")]
     lambda: Option<f64>,
-    /// DELLA: how far the probability of staying varies around the density.
-    #[arg(long, value_name = "E")]
-    epsilon: Option<f64>,
-    /// Breadcrumbs: the share of the largest entries that are dropped.
-    #[arg(long, value_name = "G")]
-    gamma: Option<f64>,
+    /// DELLA: how far the probability of staying varies around the density, for all adapters or for each.
+    #[arg(long, value_name = "E[,E...]", value_delimiter = ',')]
+    epsilon: Vec<f64>,
+    /// Breadcrumbs: the share of the largest entries that are dropped, for all adapters or for each.
+    #[arg(long, value_name = "G[,G...]", value_delimiter = ',')]
+    gamma: Vec<f64>,
+    /// mergekit: whether what stays makes up for what was dropped.
+    #[arg(long, value_name = "true|false")]
+    rescale: Option<bool>,
     /// TIES: what decides the sign of an entry, the sum of the values (total) or the number of adapters (frequency).
     #[arg(long, value_name = "NAME", default_value = "total", value_parser = ["total", "frequency"])]
     majority: String,
     /// mergekit: whether the result is divided by the weights.
     #[arg(long, value_name = "true|false")]
     normalize: Option<bool>,
-    /// Seed of random masks.
+    /// Seed of random masks; for a method that draws none only 0.
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
     /// Masks to be used instead of random ones: a safetensors file.
@@ -110,7 +113,10 @@ fn on_disk(args: &Args, merge: &Merge) -> anyhow::Result<(MergeReport, String)> 
     let opened = args
         .adapters
         .iter()
-        .map(|file| Ok((AdapterReader::open(&file.path)?, file.weight)))
+        .map(|file| {
+            let adapter = AdapterReader::open(&file.path).map_err(advise)?;
+            Ok((adapter, file.weight))
+        })
         .collect::<anyhow::Result<Vec<_>>>()?;
     let inputs: Vec<selma_lora::WeightedFile<'_>> = opened
         .iter()
@@ -134,7 +140,42 @@ fn in_memory(
     Ok((report, out.finish(&merged)?))
 }
 
+/// The value of an option that was given once.
+fn for_all(values: &[f64]) -> Option<f64> {
+    match values {
+        [value] => Some(*value),
+        _ => None,
+    }
+}
+
 impl Args {
+    /// The options that were given for each adapter.
+    fn by_adapter(&self) -> anyhow::Result<Vec<AdapterOptions>> {
+        let count = self.adapters.len();
+        let lists = [
+            ("density", &self.density),
+            ("epsilon", &self.epsilon),
+            ("gamma", &self.gamma),
+        ];
+        for (name, values) in lists {
+            ensure!(
+                values.len() <= 1 || values.len() == count,
+                "--{name} has {} values, expected one or {count}, one for each adapter",
+                values.len()
+            );
+        }
+        if lists.iter().all(|(_, values)| values.len() <= 1) {
+            return Ok(Vec::new());
+        }
+        let own = |values: &[f64], at: usize| values.get(at).copied().filter(|_| values.len() > 1);
+        let options = (0..count).map(|at| AdapterOptions {
+            density: own(&self.density, at),
+            epsilon: own(&self.epsilon, at),
+            gamma: own(&self.gamma, at),
+        });
+        Ok(options.collect())
+    }
+
     fn recipe(&self) -> anyhow::Result<Merge> {
         let weights_by_module = match &self.weights_by_module {
             None => Vec::new(),
@@ -178,10 +219,11 @@ fn describe(report: &MergeReport) -> String {
         format!("ranks {least} to {most}")
     };
     format!(
-        "{} modules of {rank}, norm {:.4}, truncation error {:.2e}, self-check {:.1e}",
+        "{} modules of {rank}, norm {:.4}, truncation error {:.2e}, self-check {:.1e}, rounding {:.1e}",
         HumanCount(report.modules.len() as u64),
         report.norm,
         report.truncation_error,
         report.self_check,
+        report.rounding,
     )
 }

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use indicatif::HumanCount;
 use selma_durable::to_json;
-use selma_lora::{Adapter, Dtype, Format, RankRule, ResizeReport};
+use selma_lora::{Dtype, Format, RankRule, ResizeReport};
 
 use super::adapter_out::{AdapterOutput, DTYPES, FORMATS, widest};
-use super::values::{named, rank_rule};
+use super::values::{load_lora, named, rank_rule};
 use crate::output::{Output, spare};
 use crate::terminal::say;
 
@@ -49,7 +49,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         std::iter::once(args.out.as_path()).chain(args.report.as_deref()),
     )?;
     let report_out = args.report.as_deref().map(Output::create).transpose()?;
-    let adapter = Adapter::load(&args.adapter)?;
+    let adapter = load_lora(&args.adapter)?;
     let (format, dtype) = match &adapter.source {
         Some(source) => (source.format, widest(&source.dtypes)),
         None => (Format::default(), Dtype::default()),

@@ -1,11 +1,11 @@
 //! Values of flags that several sub-commands have.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::builder::{OsStringValueParser, PossibleValuesParser, TypedValueParser};
-use selma_lora::{Adapter, LoraError, RankRule, Weighted};
+use selma_lora::{Adapter, Kind, LoraError, RankRule, Weighted};
 use selma_rouge::{DiversityFilter, Tokenizer};
 
 /// A file with a weight, `FILE` or `FILE=WEIGHT`.
@@ -17,9 +17,14 @@ pub struct WeightedFile {
     pub weight: f64,
 }
 
+/// A LoRA; of anything else it says what helps.
+pub fn load_lora(path: &Path) -> anyhow::Result<Adapter> {
+    Adapter::load(path).map_err(advise)
+}
+
 /// The adapters of files with weights.
-pub fn load_weighted(files: &[WeightedFile]) -> Result<Vec<(Adapter, f64)>, LoraError> {
-    let load = |file: &WeightedFile| Ok((Adapter::load(&file.path)?, file.weight));
+pub fn load_weighted(files: &[WeightedFile]) -> anyhow::Result<Vec<(Adapter, f64)>> {
+    let load = |file: &WeightedFile| Ok((load_lora(&file.path)?, file.weight));
     files.iter().map(load).collect()
 }
 
@@ -68,11 +73,26 @@ where
     names.into().try_map(|name| name.parse::<T>())
 }
 
-/// Whether an adapter was refused because it is no LoRA.
-pub fn is_other_kind(error: &LoraError) -> bool {
+/// What is wrong with an adapter, and what helps against it.
+pub fn advise(error: LoraError) -> anyhow::Error {
+    let helps = match cause(&error) {
+        LoraError::OtherKind {
+            kind: Kind::Dora, ..
+        } => {
+            "what a DoRA does depends on the base model: AdapterFile::into_adapter_on of selma-lora makes a LoRA of it"
+        }
+        LoraError::OtherKind { .. } => "selma convert --rank RULE makes a LoRA of it",
+        LoraError::Unsupported { .. } => "selma convert --rank RULE --without-rest leaves it out",
+        _ => return error.into(),
+    };
+    anyhow::anyhow!("{error}; {helps}")
+}
+
+/// The error without the file around it.
+pub fn cause(error: &LoraError) -> &LoraError {
     match error {
-        LoraError::InFile { error, .. } => is_other_kind(error),
-        error => matches!(error, LoraError::Unsupported { .. }),
+        LoraError::InFile { error, .. } => cause(error),
+        error => error,
     }
 }
 

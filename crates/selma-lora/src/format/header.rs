@@ -18,7 +18,7 @@ const LARGEST_HEADER: u64 = 100_000_000;
 /// Of two tensors or two notes of one name the reader of the `safetensors` crate keeps the last, other
 /// readers the first. Such a file has two meanings and is refused.
 pub(crate) fn open(bytes: &[u8]) -> Result<(SafeTensors<'_>, Metadata), LoraError> {
-    let unreadable = |error| LoraError::NotSafetensors { error };
+    let unreadable = |error| not_safetensors(bytes, error);
     let file = SafeTensors::deserialize(bytes).map_err(unreadable)?;
     let (length, header) = SafeTensors::read_metadata(bytes).map_err(unreadable)?;
     let json = bytes.get(8..).and_then(|rest| rest.get(..length));
@@ -28,14 +28,15 @@ pub(crate) fn open(bytes: &[u8]) -> Result<(SafeTensors<'_>, Metadata), LoraErro
 
 /// Where the values of a file begin, and its header, checked as [`open`] checks it. The values are not read.
 pub(crate) fn read_header(mut file: &File, path: &Path) -> Result<(u64, Metadata), LoraError> {
-    let broken = |error| LoraError::NotSafetensors { error };
+    let mut size = [0; 8];
     let unreadable = LoraError::unreadable(path);
     let length = file.metadata().map_err(&unreadable)?.len();
-    let mut size = [0; 8];
     if length < size.len() as u64 {
-        return Err(broken(SafeTensorError::HeaderTooSmall));
+        return Err(not_safetensors(&[], SafeTensorError::HeaderTooSmall));
     }
     file.read_exact(&mut size).map_err(&unreadable)?;
+    let start = size;
+    let broken = |error| not_safetensors(&start, error);
     let size = u64::from_le_bytes(size);
     if size > LARGEST_HEADER {
         return Err(broken(SafeTensorError::HeaderTooLarge));
@@ -57,6 +58,16 @@ pub(crate) fn read_header(mut file: &File, path: &Path) -> Result<(u64, Metadata
     }
     check_names(&json)?;
     Ok((start, metadata))
+}
+
+/// What is wrong with a file that begins with these bytes.
+fn not_safetensors(start: &[u8], error: SafeTensorError) -> LoraError {
+    // A zip file, which PyTorch writes since 1.6, or a bare pickle of protocol 2 to 5.
+    let of_torch = start.starts_with(b"PK\x03\x04") || matches!(start, [0x80, 2..=5, ..]);
+    if of_torch {
+        return LoraError::TorchFile;
+    }
+    LoraError::NotSafetensors { error }
 }
 
 fn check_names(json: &[u8]) -> Result<(), LoraError> {

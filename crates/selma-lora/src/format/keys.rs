@@ -1,5 +1,7 @@
 //! What a tensor name says: scheme, module, and which part of it.
 
+use std::borrow::Cow;
+
 use super::{Format, ModuleNames, names, parts::Part};
 use crate::LoraError;
 
@@ -28,12 +30,9 @@ pub(super) const PEFT_PREFIX: &str = "base_model.model.";
 pub(crate) const COMPONENTS: [&str; 3] = ["unet", "text_encoder", "text_encoder_2"];
 
 /// Endings, the part each is, and the scheme that has it; `None` where more than one does.
-const SUFFIXES: [(&str, Part, Option<Format>); 32] = [
+const SUFFIXES: [(&str, Part, Option<Format>); 29] = [
     (".lora_A.weight", Part::A, Some(Format::Diffusers)),
     (".lora_B.weight", Part::B, Some(Format::Diffusers)),
-    // The name of PEFT's adapter, where a trainer saved the layers' own parameters.
-    (".lora_A.default.weight", Part::A, Some(Format::Diffusers)),
-    (".lora_B.default.weight", Part::B, Some(Format::Diffusers)),
     (".lora.down.weight", Part::A, Some(Format::DiffusersScript)),
     (".lora.up.weight", Part::B, Some(Format::DiffusersScript)),
     (
@@ -78,11 +77,6 @@ const SUFFIXES: [(&str, Part, Option<Format>); 32] = [
         Part::MagnitudeVector,
         Some(Format::Diffusers),
     ),
-    (
-        ".lora_magnitude_vector.default.weight",
-        Part::MagnitudeVector,
-        Some(Format::Diffusers),
-    ),
 ];
 
 /// The attention processors of diffusers up to 0.21: `attn1.processor.to_q_lora.down.weight`.
@@ -90,7 +84,7 @@ const OLD_DOWN: &str = "_lora.down.weight";
 const OLD_UP: &str = "_lora.up.weight";
 
 /// Parts of names that give away what no update of a weight can say.
-const UNSUPPORTED: [(&str, &str); 13] = [
+const UNSUPPORTED: [(&str, &str); 14] = [
     (".lora_B.bias", "LoRA with a bias"),
     (".lora_up.bias", "LoRA with a bias"),
     (".lora_embedding_", "LoRA of an embedding"),
@@ -104,7 +98,29 @@ const UNSUPPORTED: [(&str, &str); 13] = [
     (".vera_lambda_", "VeRA"),
     (".a1.weight", "GLoRA"),
     (".bm.weight", "GLoRA"),
+    // OneTrainer: `bundle_emb.<word>.<text encoder>`.
+    ("bundle_emb.", "a trained embedding"),
 ];
+
+/// What is trained beside a LoRA and saved as it is: PEFT with `bias="all"` and `modules_to_save`.
+const WHOLE: [(&str, &str); 2] = [
+    (".bias", "a trained bias"),
+    (".weight", "a whole weight (modules_to_save)"),
+];
+
+/// Parts of names behind which PEFT puts the name of its adapter, where a trainer saved the layers' own parameters.
+const NAMED_PARTS: [&str; 3] = [".lora_A.", ".lora_B.", ".lora_magnitude_vector."];
+
+/// How ComfyUI calls components, whose UNet has the original layout.
+const COMFYUI_PREFIXES: [(&str, &str); 4] = [
+    ("diffusion_model.", "unet"),
+    ("text_encoders.clip_l.transformer.", "text_encoder"),
+    ("text_encoders.clip_h.transformer.", "text_encoder"),
+    ("text_encoders.clip_g.transformer.", "text_encoder_2"),
+];
+
+/// What LyCORIS puts before the underscored path of a module in any component.
+const LYCORIS_PREFIX: &str = "lycoris_";
 
 /// Takes a tensor name apart. `component` is where a path without a component belongs.
 pub(super) fn parse(
@@ -112,7 +128,8 @@ pub(super) fn parse(
     names: Option<&ModuleNames>,
     component: Option<&str>,
 ) -> Result<Key, LoraError> {
-    if let Some((_, kind)) = UNSUPPORTED.iter().find(|(part, _)| key.contains(part)) {
+    let plain = without_adapter_name(key);
+    if let Some((_, kind)) = UNSUPPORTED.iter().find(|(part, _)| plain.contains(part)) {
         return Err(LoraError::Unsupported {
             key: key.to_owned(),
             kind,
@@ -123,31 +140,43 @@ pub(super) fn parse(
     };
     let (module, suffix, part, format) = SUFFIXES
         .iter()
-        .find_map(|&(suffix, part, format)| Some((key.strip_suffix(suffix)?, suffix, part, format)))
-        .ok_or_else(unknown)?;
-
-    if let Some((name, component)) = KOHYA_PREFIXES
-        .iter()
-        .find_map(|&(prefix, component)| Some((module.strip_prefix(prefix)?, component)))
-    {
+        .find_map(|&(suffix, part, format)| {
+            Some((plain.strip_suffix(suffix)?, suffix, part, format))
+        })
+        .ok_or_else(|| whole(key, names, component).unwrap_or_else(unknown))?;
+    let in_kohya = |path: Option<String>, name: &str| {
         if !matches!(format, Some(Format::Kohya) | None) {
             return Err(unknown());
         }
-        let path = match names {
-            Some(names) => names.resolve(component, name),
-            None => names::by_grammar(component, name),
-        };
-        return Ok(Key {
+        Ok(Key {
             format: Some(Format::Kohya),
             module: path.ok_or_else(|| LoraError::UnknownModule {
                 key: key.to_owned(),
                 name: name.to_owned(),
             })?,
             part,
-        });
+        })
+    };
+    let resolve = |component: &str, name: &str| match names {
+        Some(names) => names.resolve(component, name),
+        None => names::by_grammar(component, name),
+    };
+    for (prefix, component) in KOHYA_PREFIXES {
+        if let Some(name) = module.strip_prefix(prefix) {
+            return in_kohya(resolve(component, name), name);
+        }
     }
-    if format == Some(Format::Kohya) {
-        return Err(unknown());
+    if let Some(name) = module.strip_prefix(LYCORIS_PREFIX) {
+        let mut components = COMPONENTS.iter();
+        return in_kohya(
+            components.find_map(|component| resolve(component, name)),
+            name,
+        );
+    }
+    for (prefix, component) in COMFYUI_PREFIXES {
+        if let Some(path) = module.strip_prefix(prefix) {
+            return in_kohya(resolve(component, &path.replace('.', "_")), path);
+        }
     }
 
     let (path, in_peft) = match module.strip_prefix(PEFT_PREFIX) {
@@ -167,10 +196,50 @@ pub(super) fn parse(
     if path.is_empty() || path.split('.').any(str::is_empty) {
         return Err(unknown());
     }
+    // With a component of another model it is a path of the list as it is; PEFT's paths have none.
+    let listed = names.filter(|names| !in_peft && names.contains(&path));
+    let module = match listed {
+        Some(_) => Some(path.clone()),
+        None => with_component(&path, names, component),
+    };
     Ok(Key {
         format,
-        module: with_component(&path, names, component).ok_or_else(unknown)?,
+        module: module.ok_or_else(|| LoraError::OtherModel {
+            key: key.to_owned(),
+            path,
+        })?,
         part,
+    })
+}
+
+/// The key without the name of PEFT's adapter in it.
+fn without_adapter_name(key: &str) -> Cow<'_, str> {
+    let split = || {
+        let (module, part, rest) = NAMED_PARTS.iter().find_map(|part| {
+            key.rsplit_once(part)
+                .map(|(module, rest)| (module, part, rest))
+        })?;
+        let (name, end) = rest.split_once('.')?;
+        let named = !name.is_empty() && matches!(end, "weight" | "bias");
+        named.then(|| format!("{module}{part}{end}"))
+    };
+    split().map_or(Cow::Borrowed(key), Cow::Owned)
+}
+
+/// What a tensor is that belongs to a module of the model but to no LoRA.
+fn whole(key: &str, names: Option<&ModuleNames>, component: Option<&str>) -> Option<LoraError> {
+    let (path, kind) = WHOLE
+        .iter()
+        .find_map(|(suffix, kind)| Some((key.strip_suffix(suffix)?, *kind)))?;
+    if path.contains("lora") {
+        return None;
+    }
+    let known = path.starts_with(PEFT_PREFIX)
+        || path.contains(".modules_to_save.")
+        || with_component(path, names, component).is_some();
+    known.then(|| LoraError::Unsupported {
+        key: key.to_owned(),
+        kind,
     })
 }
 

@@ -14,10 +14,10 @@ use super::{
     config::{AdapterConfig, METADATA_KEY},
     header::read_header,
     keys,
-    load::{Kinds, peft_folder, peft_parts, read_file},
+    load::{Kinds, Place, peft_parts, read_file},
     parts::Part,
     peft::{CONFIG_FILE, WEIGHTS_FILE},
-    read::{Hints, read, with_key},
+    read::{Hints, dora_in_config, only_lora, read, with_key},
     tensors::header,
 };
 use crate::{LoraError, LoraModule, Update};
@@ -38,6 +38,8 @@ pub(crate) struct LazyFile {
     beside: Vec<u8>,
     component: Option<&'static str>,
     format: Format,
+    /// Free-form notes.
+    metadata: BTreeMap<String, String>,
 }
 
 /// A tensor's place in a file.
@@ -53,12 +55,15 @@ struct Stored {
 
 /// Opens a file, or those of a folder of PEFT.
 pub(crate) fn open(path: &Path, names: Option<&ModuleNames>) -> Result<Vec<LazyFile>, LoraError> {
-    let Some(folder) = peft_folder(path) else {
-        let file = LazyFile::open(path, names, None, None).map_err(|e| e.in_file(path))?;
-        return Ok(vec![file]);
+    let folder = match Place::of(path)? {
+        Place::File(path) => {
+            let file = LazyFile::open(&path, names, None, None).map_err(|e| e.in_file(&path))?;
+            return Ok(vec![file]);
+        }
+        Place::Folder(folder) => folder,
     };
     let mut files: Vec<LazyFile> = Vec::new();
-    for (part, component) in peft_parts(folder)? {
+    for (part, component) in peft_parts(&folder)? {
         let config_file = part.join(CONFIG_FILE);
         let bytes = read_file(&config_file)?;
         let config = AdapterConfig::parse_peft(&bytes).map_err(|e| e.in_file(&config_file))?;
@@ -68,7 +73,7 @@ pub(crate) fn open(path: &Path, names: Option<&ModuleNames>) -> Result<Vec<LazyF
         let twice = |path| files.iter().any(|other| other.modules.contains_key(path));
         if file.paths().any(twice) {
             return Err(LoraError::PeftFolder {
-                path: folder.to_path_buf(),
+                path: folder,
                 reason: "has a module in the folders of two components",
             });
         }
@@ -92,6 +97,10 @@ impl LazyFile {
             (None, Some(text)) => (AdapterConfig::parse(text)?, Vec::new()),
             (None, None) => (AdapterConfig::default(), Vec::new()),
         };
+        let notes = info.cloned().unwrap_or_default().into_iter().collect();
+        if config.any_dora() {
+            return Err(dora_in_config());
+        }
         let mut scheme = None;
         let mut modules: BTreeMap<String, Vec<Stored>> = BTreeMap::new();
         // Sorted, so that the first error is the same on every run.
@@ -99,6 +108,7 @@ impl LazyFile {
         let tensors: BTreeMap<&String, _> = tensors.iter().collect();
         for (key, info) in tensors {
             let parsed = keys::parse(key, names, component)?;
+            only_lora(key, parsed.part)?;
             scheme = with_key(scheme, key, parsed.format)?;
             let (from, to) = info.data_offsets;
             modules.entry(parsed.module).or_default().push(Stored {
@@ -119,11 +129,16 @@ impl LazyFile {
             beside,
             component,
             format,
+            metadata: notes,
         })
     }
 
     pub(crate) fn format(&self) -> Format {
         self.format
+    }
+
+    pub(crate) fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
     }
 
     pub(crate) fn paths(&self) -> impl Iterator<Item = &String> {
@@ -180,10 +195,10 @@ impl LazyFile {
         };
         match read(&bytes, &hints)?.updates.pop_first() {
             Some((_, Update::Lora(module))) => Ok(module),
-            // The reader has refused these by the name of their tensor.
-            Some((_, update)) => Err(LoraError::Unsupported {
+            // Opening has refused these by the name of their tensor.
+            Some((_, update)) => Err(LoraError::OtherKind {
                 key: path.to_owned(),
-                kind: update.kind().name(),
+                kind: update.kind(),
             }),
             None => Err(LoraError::Empty),
         }

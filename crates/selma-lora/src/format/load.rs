@@ -12,7 +12,7 @@ use super::{
     config::AdapterConfig,
     keys::COMPONENTS,
     peft::{CONFIG_FILE, WEIGHTS_FILE},
-    read::{Hints, Tensors, read},
+    read::{Hints, LeftOut, Tensors, read},
 };
 use crate::{Format, LoraError, Source, Update};
 
@@ -23,6 +23,8 @@ pub(crate) enum Kinds {
     Lora,
     /// Everything that is an update of a weight.
     All,
+    /// The same, and what is none is left out and listed.
+    Rest,
 }
 
 /// What a file or folder holds.
@@ -31,6 +33,8 @@ pub(crate) struct Content {
     pub(crate) updates: BTreeMap<String, Update>,
     pub(crate) metadata: BTreeMap<String, String>,
     pub(crate) source: Source,
+    /// What was not read, of [`Kinds::Rest`].
+    pub(crate) left_out: Vec<LeftOut>,
 }
 
 pub(crate) fn from_bytes(
@@ -55,31 +59,82 @@ pub(crate) fn load(
     names: Option<&ModuleNames>,
     kinds: Kinds,
 ) -> Result<Content, LoraError> {
-    if let Some(path) = peft_folder(path) {
-        return folder(path, names, kinds);
-    }
-    let bytes = read_file(path)?;
-    let mut content = from_bytes(&bytes, names, kinds).map_err(|e| e.in_file(path))?;
-    content.source.path = path.to_path_buf();
+    let path = match Place::of(path)? {
+        Place::Folder(path) => return folder(&path, names, kinds),
+        Place::File(path) => path,
+    };
+    let bytes = read_file(&path)?;
+    let mut content = from_bytes(&bytes, names, kinds).map_err(|e| e.in_file(&path))?;
+    content.source.path = path;
     Ok(content)
 }
 
-/// The folder of PEFT that is at `path` or that the file there belongs to.
-pub(super) fn peft_folder(path: &Path) -> Option<&Path> {
-    if path.is_dir() {
-        return Some(path);
-    }
-    // Without its configuration the file would be read with another alpha than it was trained with.
-    if path.file_name().is_some_and(|name| name == WEIGHTS_FILE)
-        && let Some(parent) = path.parent()
-        && parent.join(CONFIG_FILE).is_file()
-    {
-        // A bare file name has an empty parent.
-        let here = parent.as_os_str().is_empty();
-        return Some(if here { Path::new(".") } else { parent });
-    }
-    None
+/// Where an adapter lies.
+#[derive(Debug)]
+pub(super) enum Place {
+    File(PathBuf),
+    /// One that PEFT wrote.
+    Folder(PathBuf),
 }
+
+impl Place {
+    /// What is at `path`, or what the file there belongs to.
+    pub(super) fn of(path: &Path) -> Result<Self, LoraError> {
+        if path.is_dir() {
+            return Self::in_folder(path);
+        }
+        // Without its configuration the file would be read with another alpha than it was trained with.
+        if path.file_name().is_some_and(|name| name == WEIGHTS_FILE)
+            && let Some(parent) = path.parent()
+            && parent.join(CONFIG_FILE).is_file()
+        {
+            // A bare file name has an empty parent.
+            let here = parent.as_os_str().is_empty();
+            let parent = if here { Path::new(".") } else { parent };
+            return Ok(Self::Folder(parent.to_path_buf()));
+        }
+        Ok(Self::File(path.to_path_buf()))
+    }
+
+    /// Repositories of LoRAs on the Hub hold a file that diffusers wrote, or one alone.
+    fn in_folder(path: &Path) -> Result<Self, LoraError> {
+        let configured = |folder: &Path| folder.join(CONFIG_FILE).is_file();
+        if configured(path)
+            || COMPONENTS
+                .into_iter()
+                .any(|name| configured(&path.join(name)))
+        {
+            return Ok(Self::Folder(path.to_path_buf()));
+        }
+        let usual = path.join(DIFFUSERS_FILE);
+        if usual.is_file() {
+            return Ok(Self::File(usual));
+        }
+        let mut files = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(LoraError::unreadable(path))? {
+            let file = entry.map_err(LoraError::unreadable(path))?.path();
+            let extension = file.extension().is_some_and(|x| x == "safetensors");
+            let of_peft = file.file_name().is_some_and(|name| name == WEIGHTS_FILE);
+            if extension && !of_peft && file.is_file() {
+                files.push(file);
+            }
+        }
+        match (files.pop(), files.is_empty()) {
+            (Some(file), true) => Ok(Self::File(file)),
+            (found, _) => Err(LoraError::PeftFolder {
+                path: path.to_path_buf(),
+                reason: if found.is_some() {
+                    "has no adapter_config.json and several safetensors files; name one of them"
+                } else {
+                    "has no adapter_config.json, nor have its folders unet, text_encoder and text_encoder_2, and no file of a LoRA"
+                },
+            }),
+        }
+    }
+}
+
+/// What `save_lora_weights` of diffusers writes.
+const DIFFUSERS_FILE: &str = "pytorch_lora_weights.safetensors";
 
 /// A folder that PEFT wrote, with its component where that is known from the folder's name.
 type PeftPart = (PathBuf, Option<&'static str>);
@@ -101,14 +156,10 @@ pub(super) fn peft_parts(path: &Path) -> Result<Vec<PeftPart>, LoraError> {
                 .find(|component| name.is_some_and(|name| name == *component));
             Ok(vec![(path.to_path_buf(), named)])
         }
-        (false, false) => Ok(parts),
-        (own, _) => Err(LoraError::PeftFolder {
+        (false, _) => Ok(parts),
+        (true, false) => Err(LoraError::PeftFolder {
             path: path.to_path_buf(),
-            reason: if own {
-                "has adapter_config.json itself and also in folders for components"
-            } else {
-                "has no adapter_config.json, nor have its folders unet, text_encoder and text_encoder_2"
-            },
+            reason: "has adapter_config.json itself and also in folders for components",
         }),
     }
 }
@@ -120,6 +171,7 @@ fn folder(path: &Path, names: Option<&ModuleNames>, kinds: Kinds) -> Result<Cont
         metadata: BTreeMap::new(),
         format: Format::Peft,
         dtypes: BTreeSet::new(),
+        left_out: Vec::new(),
     };
     for (folder, component) in peft_parts(path)? {
         let file = folder.join(CONFIG_FILE);
@@ -149,6 +201,7 @@ fn folder(path: &Path, names: Option<&ModuleNames>, kinds: Kinds) -> Result<Cont
         all.updates.extend(tensors.updates);
         all.metadata.extend(tensors.metadata);
         all.dtypes.extend(tensors.dtypes);
+        all.left_out.extend(tensors.left_out);
     }
     let sha256 = hex::encode(hash.finalize());
     Ok(content(all, path.to_path_buf(), sha256))
@@ -164,6 +217,7 @@ fn content(tensors: Tensors, path: PathBuf, sha256: String) -> Content {
             format: tensors.format,
             dtypes: tensors.dtypes,
         },
+        left_out: tensors.left_out,
     }
 }
 

@@ -19,7 +19,9 @@ pub struct ModuleNames {
 }
 
 impl ModuleNames {
-    /// Takes the dotted paths of modules, component included (`unet.conv_in`).
+    /// Takes the dotted paths of modules, component included (`unet.conv_in`). Of models other than Stable Diffusion the
+    /// component is what their files call it (`transformer.`); where these have none, as those of PEFT for language
+    /// models, it is a word of your choice in front.
     ///
     /// # Errors
     /// [`LoraError::AmbiguousName`] when two paths are the same once dots are underscores.
@@ -55,6 +57,13 @@ impl ModuleNames {
 }
 
 impl ModuleNames {
+    /// True when the list has this path.
+    pub(super) fn contains(&self, path: &str) -> bool {
+        let (component, rest) = path.split_once('.').unwrap_or(("", path));
+        let key = (component.to_owned(), rest.replace('.', "_"));
+        self.paths.get(&key).is_some_and(|found| found == path)
+    }
+
     /// The full path of the only module that is called `path` without its component.
     pub(super) fn component_of(&self, path: &str) -> Option<String> {
         let levels = [path.to_owned(), format!("text_model.{path}")];

@@ -38,7 +38,15 @@ pub(crate) fn save(adapter: &Adapter, path: &Path, dtype: Dtype) -> Result<(), L
         });
         part.modules.insert(name.clone(), module.clone());
     }
-    let alone = components.len() == 1 && is_told(adapter, path);
+    // A reader looks for no folders of other components.
+    let foreign = components.keys().any(|name| !COMPONENTS.contains(name));
+    if foreign && components.len() > 1 {
+        return Err(LoraError::PeftFolder {
+            path: path.to_path_buf(),
+            reason: "cannot hold modules of a component of another model beside those of others",
+        });
+    }
+    let alone = components.len() == 1 && (foreign || is_told(adapter, path));
     // Everything that can be wrong with the adapter is found before anything is written.
     let mut folders = Vec::new();
     for (component, part) in &components {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ndarray::{ArrayD, IxDyn};
 use safetensors::tensor::TensorView;
+use serde::Serialize;
 
 use super::{
     Format, ModuleNames,
@@ -35,6 +36,35 @@ pub(super) struct Tensors {
     pub(super) metadata: BTreeMap<String, String>,
     pub(super) format: Format,
     pub(super) dtypes: BTreeSet<Dtype>,
+    /// What was not read, of [`Kinds::Rest`].
+    pub(super) left_out: Vec<LeftOut>,
+}
+
+/// A tensor that no LoRA can stand for, see [`AdapterFile::load_without`](crate::AdapterFile::load_without).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// The tensor's name in the file.
+    pub key: String,
+    /// What it belongs to, for example `a trained bias`.
+    pub kind: &'static str,
+}
+
+/// Refuses the parts of other kinds.
+pub(super) fn only_lora(key: &str, part: Part) -> Result<(), LoraError> {
+    match part.kind() {
+        None | Some(Kind::Lora) => Ok(()),
+        Some(kind) => Err(LoraError::OtherKind {
+            key: key.to_owned(),
+            kind,
+        }),
+    }
+}
+
+pub(super) fn dora_in_config() -> LoraError {
+    LoraError::OtherKind {
+        key: "use_dora of the configuration".to_owned(),
+        kind: Kind::Dora,
+    }
 }
 
 pub(super) fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Tensors, LoraError> {
@@ -51,10 +81,7 @@ pub(super) fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Tensors, LoraError
     };
     let config = hints.config.unwrap_or(&in_metadata);
     if hints.kinds == Kinds::Lora && config.any_dora() {
-        return Err(LoraError::Unsupported {
-            key: "use_dora of the configuration".to_owned(),
-            kind: Kind::Dora.name(),
-        });
+        return Err(dora_in_config());
     }
     // "pt" in files written by Python; it says nothing about the adapter.
     metadata.remove("format");
@@ -66,16 +93,17 @@ pub(super) fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Tensors, LoraError
     let mut scheme: Option<(Format, &str)> = None;
     let mut found: BTreeMap<String, Parts> = BTreeMap::new();
     let mut dtypes = BTreeSet::new();
+    let mut left_out = Vec::new();
     for (key, tensor) in &tensors {
-        let parsed = keys::parse(key, hints.names, hints.component)?;
-        if let Some(kind) = parsed.part.kind()
-            && kind != Kind::Lora
-            && hints.kinds == Kinds::Lora
-        {
-            return Err(LoraError::Unsupported {
-                key: (*key).to_owned(),
-                kind: kind.name(),
-            });
+        let parsed = match keys::parse(key, hints.names, hints.component) {
+            Err(LoraError::Unsupported { key, kind }) if hints.kinds == Kinds::Rest => {
+                left_out.push(LeftOut { key, kind });
+                continue;
+            }
+            parsed => parsed?,
+        };
+        if hints.kinds == Kinds::Lora {
+            only_lora(key, parsed.part)?;
         }
         scheme = with_key(scheme, key, parsed.format)?;
         let parts = found.entry(parsed.module.clone()).or_default();
@@ -106,6 +134,7 @@ pub(super) fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Tensors, LoraError
             metadata,
             format,
             dtypes,
+            left_out,
         }),
         _ => Err(LoraError::Empty),
     }

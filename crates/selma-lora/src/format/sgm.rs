@@ -142,4 +142,74 @@ mod tests {
         }
         assert_eq!(diffusers_name("conv_in"), None);
     }
+
+    /// What the original layout calls a module of the UNet, the other way round and by another rule.
+    fn original_name(path: &str) -> Option<String> {
+        let fixed = match path {
+            "conv_in" => "input_blocks_0_0",
+            "conv_out" => "out_2",
+            "time_embedding.linear_1" => "time_embed_0",
+            "time_embedding.linear_2" => "time_embed_2",
+            "add_embedding.linear_1" => "label_emb_0_0",
+            "add_embedding.linear_2" => "label_emb_0_2",
+            _ => "",
+        };
+        if !fixed.is_empty() {
+            return Some(fixed.to_owned());
+        }
+        let parts: Vec<&str> = path.split('.').collect();
+        let (block, kind, layer, rest) = match parts[..] {
+            ["mid_block", kind, layer, ref rest @ ..] => ("middle".to_owned(), kind, layer, rest),
+            [side, block, kind, layer, ref rest @ ..] => {
+                (format!("{side} {block}"), kind, layer, rest)
+            }
+            _ => return None,
+        };
+        let rest = rest.join("_");
+        let layer: usize = layer.parse().ok()?;
+        let in_resnet = match rest.as_str() {
+            "conv1" => "in_layers_2",
+            "conv2" => "out_layers_3",
+            "time_emb_proj" => "emb_layers_1",
+            "conv_shortcut" => "skip_connection",
+            other => other,
+        };
+        if block == "middle" {
+            return Some(match kind {
+                "resnets" => format!("middle_block_{}_{in_resnet}", 2 * layer),
+                _ => format!("middle_block_1_{rest}"),
+            });
+        }
+        let (side, level) = block.split_once(' ')?;
+        let level: usize = level.parse().ok()?;
+        let down = side == "down_blocks";
+        let (name, at) = if down {
+            ("input_blocks", 3 * level + layer + 1)
+        } else {
+            ("output_blocks", 3 * level + layer)
+        };
+        Some(match kind {
+            "resnets" => format!("{name}_{at}_0_{in_resnet}"),
+            "attentions" => format!("{name}_{at}_1_{rest}"),
+            "downsamplers" => format!("{name}_{}_0_op", 3 * level + 3),
+            _ => format!("{name}_{}_2_conv", 3 * level + 2),
+        })
+    }
+
+    #[test]
+    fn every_module_of_the_published_models_is_found_by_its_original_name() {
+        for model in crate::Model::ALL {
+            let names = model.names().unwrap();
+            let mut seen = std::collections::BTreeSet::new();
+            let modules = model.modules().iter().map(|(path, _)| path);
+            for path in modules.filter_map(|path| path.strip_prefix("unet.")) {
+                let flat = original_name(path).unwrap();
+                assert!(seen.insert(flat.clone()), "{flat}");
+                let full = Some(format!("unet.{path}"));
+                assert_eq!(names.resolve("unet", &flat), full, "{model:?} {flat}");
+                assert_eq!(by_grammar("unet", &flat), full, "{model:?} {flat}");
+            }
+            assert!(seen.len() > 200, "{model:?}: {}", seen.len());
+        }
+    }
 }

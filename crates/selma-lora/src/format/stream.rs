@@ -6,6 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ndarray::{ArrayD, IxDyn};
 use selma_durable::{AtomicFile, DurableError};
 use serde_json::json;
 
@@ -102,6 +103,33 @@ impl FileWriter {
     ) -> Result<Vec<Tensor>, LoraError> {
         let keeps = |module: &LoraModule| keeps_alpha(module, format);
         module_tensors(path, name, module, format, dtype, keeps)
+    }
+
+    /// The module as a reader finds it in what [`encode`](Self::encode) gave for it.
+    pub(crate) fn decode(
+        tensors: &[Tensor],
+        module: &LoraModule,
+        format: Format,
+    ) -> Result<LoraModule, LoraError> {
+        let [a, b, ..] = tensors else {
+            return Err(LoraError::Empty);
+        };
+        let factor = |tensor: &Tensor| {
+            let values = tensor.dtype.decode(&tensor.bytes);
+            let found = vec![values.len()];
+            ArrayD::from_shape_vec(IxDyn(&tensor.shape), values).map_err(|_| {
+                LoraError::WeightShapes {
+                    expected: tensor.shape.clone(),
+                    found,
+                }
+            })
+        };
+        let alpha = if keeps_alpha(module, format) {
+            module.alpha
+        } else {
+            module.rank() as f64
+        };
+        LoraModule::new(factor(a)?, factor(b)?, alpha)
     }
 
     /// Writes the next module, of this rank and alpha.

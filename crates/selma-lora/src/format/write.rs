@@ -116,18 +116,20 @@ pub(super) fn file_names<'a>(
                 module: path.clone(),
                 format,
             };
-            let kohya = kohya_name(path, two_text_encoders).ok_or_else(unknown)?;
+            let (own, _) = path.split_once('.').ok_or_else(unknown)?;
             match format {
                 Format::Diffusers | Format::DiffusersScript => Ok((path, path.clone())),
-                Format::Kohya => match owners.insert(kohya.clone(), path) {
-                    None => Ok((path, kohya)),
-                    Some(first) => Err(LoraError::AmbiguousName {
-                        first: first.clone(),
-                        second: path.clone(),
-                    }),
-                },
+                Format::Kohya => {
+                    let kohya = kohya_name(path, two_text_encoders).ok_or_else(unknown)?;
+                    match owners.insert(kohya.clone(), path) {
+                        None => Ok((path, kohya)),
+                        Some(first) => Err(LoraError::AmbiguousName {
+                            first: first.clone(),
+                            second: path.clone(),
+                        }),
+                    }
+                }
                 Format::Peft => {
-                    let (own, _) = path.split_once('.').ok_or_else(unknown)?;
                     let first = *component.get_or_insert(own);
                     if first != own {
                         return Err(LoraError::ManyComponents {
@@ -156,6 +158,13 @@ fn tensor(
     })
 }
 
+/// Notes that sd-scripts and programs for drawing tell a file by: hashes of its values.
+const STALE: [&str; 3] = [
+    "sshs_model_hash",
+    "sshs_legacy_hash",
+    "modelspec.hash_sha256",
+];
+
 /// The metadata of a file, given those of the adapter and the rank and alpha of every module.
 pub(super) fn metadata(
     own: &BTreeMap<String, String>,
@@ -165,6 +174,10 @@ pub(super) fn metadata(
     let mut metadata = own.clone();
     metadata.insert("format".to_owned(), "pt".to_owned());
     metadata.remove(METADATA_KEY);
+    // They are hashes of the values of the file that the notes come from.
+    for stale in STALE {
+        metadata.remove(stale);
+    }
     match format {
         Format::Kohya => {
             // What sd-scripts writes for ranks and alphas that differ between modules.

@@ -1,8 +1,11 @@
 //! Means that depend on how much the updates agree: Model Stock and SCE.
 
+use ndarray::Array2;
+
 use super::{
-    consensus::{Majority, sign_consensus},
+    consensus::{Majority, sign_consensus, weighted_sum},
     sparsify::magnitude,
+    spherical::inner_products,
 };
 
 fn dot(x: &[f64], y: &[f64]) -> f64 {
@@ -23,27 +26,30 @@ fn length(tensors: &[&[f64]]) -> usize {
 /// as it is.
 #[must_use]
 pub fn model_stock(tensors: &[&[f64]]) -> Vec<f64> {
+    let weight = model_stock_weight(&inner_products(tensors));
+    weighted_sum(tensors, &vec![weight; tensors.len()])
+}
+
+/// What [`model_stock`] multiplies every tensor by, given their inner products.
+pub(super) fn model_stock_weight(products: &Array2<f64>) -> f64 {
     let mut sum = 0.0;
     let mut pairs = 0.0;
-    for (index, x) in tensors.iter().enumerate() {
-        for y in tensors.iter().skip(index + 1) {
-            // mergekit's least product of norms.
-            let norms = (dot(x, x) * dot(y, y)).sqrt().max(1e-6);
-            sum += (dot(x, y) / norms).clamp(-1.0, 1.0);
-            pairs += 1.0;
-        }
+    let squares = products.diag();
+    for ((i, j), &product) in products.indexed_iter().filter(|((i, j), _)| i < j) {
+        let square = |at| squares.get(at).copied().unwrap_or(0.0);
+        // mergekit's least product of norms.
+        let norms = (square(i) * square(j)).max(0.0).sqrt().max(1e-6);
+        sum += (product / norms).clamp(-1.0, 1.0);
+        pairs += 1.0;
     }
     let cosine = if pairs > 0.0 { sum / pairs } else { 1.0 };
-    let count = tensors.len() as f64;
+    let count = squares.len() as f64;
     let divisor = 1.0 + (count - 1.0) * cosine;
-    let share = if divisor.abs() < 1e-6 {
+    if divisor.abs() < 1e-6 {
         0.0
     } else {
-        count * cosine / divisor
-    };
-    (0..length(tensors))
-        .map(|at| share * mean(tensors, at))
-        .collect()
+        cosine / divisor
+    }
 }
 
 /// SCE (arXiv 2408.07990, mergekit `sce.py`): keeps the share `density` of the entries that vary

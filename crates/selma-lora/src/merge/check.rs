@@ -7,14 +7,21 @@ use rand_distr::{Distribution, StandardNormal};
 use sha2::{Digest, Sha256};
 
 use super::{
-    combine::{Update, factor_weights},
-    pipeline::{Context, Pipeline, Stacked},
+    combine::{Limited, Term, Update},
+    pipeline::Formula,
 };
 use crate::{LoraError, LoraModule};
 
 /// Random vectors per module: enough that the mean over them is within a factor of a few of what
 /// all vectors would give, even for an update of rank 1.
 const PROBES: usize = 8;
+
+/// What rounding to `f32` explains, several times over.
+const ROUNDING: f64 = 1e-5;
+
+/// How many times larger than the truncation error the part that is lost of the random vectors may be. Of eight of them
+/// three times has a probability of 1e-11, even for a loss of rank 1.
+const SPREAD: f64 = 4.0;
 
 /// Random vectors and what the formula makes of them.
 #[derive(Debug)]
@@ -26,27 +33,23 @@ pub(super) struct Probes {
 }
 
 impl Probes {
-    /// Applies the formula. Methods that are linear in the updates and the mean of factors are
-    /// computed anew from the inputs; the formula of the others is the update before truncation and
+    /// Applies the formula, computed anew from the inputs; without one it is the update before truncation and
     /// rounding.
     pub(super) fn new(
         path: &str,
         update: &Update,
-        pipeline: Pipeline,
-        context: Context<'_>,
+        formula: Option<&Formula>,
+        lambda: f64,
+        terms: &[Option<Term<'_>>],
     ) -> Self {
-        let inputs = context.terms.iter().flatten().map(|t| t.module.inputs());
+        let inputs = terms.iter().flatten().map(|t| t.module.inputs());
         let vectors = probes(path, inputs.max().unwrap_or(0), PROBES);
-        let terms = by_formula(update, pipeline, context, &vectors);
-        let mut expected: Option<Mat<f64>> = None;
-        let mut size = 0.0;
-        for term in terms {
-            size += term.norm_l2();
-            expected = Some(match expected {
-                Some(sum) => sum + term,
-                None => term,
-            });
-        }
+        let parts = match formula {
+            Some(formula) => by_formula(formula, lambda, terms, &vectors),
+            None => vec![update.apply(&vectors)],
+        };
+        let size = parts.iter().map(Mat::norm_l2).sum();
+        let expected = parts.into_iter().reduce(|x, y| x + y);
         Self {
             vectors,
             expected: expected.unwrap_or_else(Mat::new),
@@ -55,9 +58,32 @@ impl Probes {
     }
 
     /// How far the factors, as they will be stored, are from the formula, relative to its size.
-    pub(super) fn distance(&self, merged: &LoraModule) -> f64 {
+    ///
+    /// What was truncated is compared with the formula projected on the columns of the merged `B`, `Q Q^T M x`: the best
+    /// approximation within these, so that no error hides behind the one of truncation. That one is held against
+    /// what was reported.
+    ///
+    /// # Errors
+    /// [`LoraError::SelfCheck`] for a module that is further off than rounding and truncation explain.
+    pub(super) fn check(&self, merged: &LoraModule, limited: &Limited) -> Result<f64, LoraError> {
         let found = faer::Scale(merged.scale()) * by_b(merged, &by_a(merged, &self.vectors));
-        let distance = (found - &self.expected).norm_l2();
+        if limited.truncation_error == 0.0 {
+            let off = self.relative((found - &self.expected).norm_l2());
+            return accept(off, ROUNDING).map(|()| off);
+        }
+        // Whole also where columns are zero: Q is orthonormal all the same.
+        let basis = merged.b_turned().transpose().qr().compute_thin_Q();
+        let within = &basis * (basis.transpose() * &self.expected);
+        let off = self.relative((found - &within).norm_l2());
+        accept(off, ROUNDING)?;
+        let lost = self.relative((&self.expected - within).norm_l2());
+        // The expected length of M x, for x of independent normal numbers, is that of M.
+        let reported = limited.norm * limited.truncation_error * (PROBES as f64).sqrt();
+        accept(lost, ROUNDING + SPREAD * self.relative(reported))?;
+        Ok(off)
+    }
+
+    fn relative(&self, distance: f64) -> f64 {
         if distance == 0.0 {
             0.0
         } else {
@@ -66,10 +92,26 @@ impl Probes {
     }
 }
 
-/// Refuses a module that is further from its formula than this much truncation explains.
-pub(super) fn accept(found: f64, truncation_error: f64) -> Result<(), LoraError> {
-    // Probes see the truncation error give or take their own randomness, and rounding to f32.
-    let limit = 1e-5 + 10.0 * truncation_error;
+/// How far a module is from what is stored of it, on random vectors and relative to the module.
+pub(super) fn rounding(path: &str, module: &LoraModule, stored: &LoraModule) -> f64 {
+    let vectors = probes(path, module.inputs(), PROBES);
+    let apply =
+        |module: &LoraModule| faer::Scale(module.scale()) * by_b(module, &by_a(module, &vectors));
+    let whole = apply(module);
+    let off = (apply(stored) - &whole).norm_l2();
+    if off == 0.0 {
+        0.0
+    } else {
+        off / whole.norm_l2()
+    }
+}
+
+/// Refuses a sum that keeps its ranks and is further from its formula than rounding explains.
+pub(super) fn accept_exact(found: f64) -> Result<(), LoraError> {
+    accept(found, ROUNDING)
+}
+
+fn accept(found: f64, limit: f64) -> Result<(), LoraError> {
     // Not `found > limit`: a NaN must not pass.
     if matches!(found.partial_cmp(&limit), Some(order) if order.is_le()) {
         return Ok(());
@@ -79,45 +121,34 @@ pub(super) fn accept(found: f64, truncation_error: f64) -> Result<(), LoraError>
 
 /// The terms of the formula, applied to the probes.
 fn by_formula(
-    update: &Update,
-    pipeline: Pipeline,
-    context: Context<'_>,
+    formula: &Formula,
+    lambda: f64,
+    terms: &[Option<Term<'_>>],
     probes: &Mat<f64>,
 ) -> Vec<Mat<f64>> {
-    let Context { merge, terms, .. } = context;
-    let present = || terms.iter().flatten();
-    let lambda = merge.lambda_or_default();
-    let share = 1.0 / terms.len() as f64;
-    if pipeline == Pipeline::Stacked(Stacked::FactorMean) {
-        let inner = present()
-            .map(|term| {
-                let (_, for_a) = factor_weights(term, terms.len(), false);
-                faer::Scale(for_a) * by_a(term.module, probes)
+    let modules = || terms.iter().flatten().map(|term| term.module);
+    match formula {
+        Formula::Sum(numbers) => modules()
+            .zip(numbers)
+            .map(|(module, number)| {
+                let inner = by_a(module, probes);
+                faer::Scale(lambda * number * module.scale()) * by_b(module, &inner)
             })
-            .reduce(|x, y| x + y)
-            .unwrap_or_else(Mat::new);
-        return present()
-            .map(|term| {
-                let (for_b, _) = factor_weights(term, terms.len(), false);
-                faer::Scale(lambda * for_b) * by_b(term.module, &inner)
-            })
-            .collect();
+            .collect(),
+        Formula::Product { scale, weights } => {
+            let inner = modules()
+                .zip(weights)
+                .map(|(module, (_, for_a))| faer::Scale(*for_a) * by_a(module, probes))
+                .reduce(|x, y| x + y)
+                .unwrap_or_else(Mat::new);
+            modules()
+                .zip(weights)
+                .map(|(module, (for_b, _))| {
+                    faer::Scale(lambda * scale * for_b) * by_b(module, &inner)
+                })
+                .collect()
+        }
     }
-    if !pipeline.is_linear() {
-        return vec![update.apply(probes)];
-    }
-    let share = if pipeline == Pipeline::Stacked(Stacked::Mean) {
-        lambda * share
-    } else {
-        lambda
-    };
-    present()
-        .map(|term| {
-            let module = term.module;
-            let inner = by_a(module, probes);
-            faer::Scale(share * term.weight * module.scale()) * by_b(module, &inner)
-        })
-        .collect()
 }
 
 /// `A x`
@@ -135,4 +166,131 @@ pub(super) fn probes(path: &str, inputs: usize, count: usize) -> Mat<f64> {
     let key = Sha256::digest(path.as_bytes());
     let mut generator = ChaCha8Rng::from_seed(key.into());
     Mat::from_fn(inputs, count, |_, _| StandardNormal.sample(&mut generator))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{
+        Merge, Method,
+        pipeline::{Context, Pipeline},
+        tests::module,
+    };
+    use super::*;
+
+    const PATH: &str = "unet.x";
+
+    /// Everything up to the check, of an update that is `wrong` times what it should be.
+    fn merged(merge: &Merge, wrong: f64) -> (Probes, Limited, LoraModule) {
+        let modules = [(3, 3.0, 1), (3, 2.0, 2)]
+            .map(|(rank, alpha, seed)| module(PATH, &[16, 16], rank, alpha, seed));
+        let terms: Vec<_> = modules
+            .iter()
+            .zip([1.0, 0.5])
+            .map(|(module, weight)| Some(Term { module, weight }))
+            .collect();
+        let context = Context {
+            merge,
+            path: PATH,
+            terms: &terms,
+            total_weight: 1.5,
+        };
+        let pipeline = Pipeline::of(merge.method, terms.len());
+        let formula = pipeline.formula(context).unwrap();
+        let numbers = formula.as_ref().map(Formula::numbers);
+        let update = pipeline.run(context, numbers.unwrap_or_default()).unwrap();
+        let update = update.scaled(wrong);
+        let lambda = merge.lambda_or_default();
+        let probes = Probes::new(PATH, &update, formula.as_ref(), lambda, &terms);
+        let limited = update.limited(merge.rank).unwrap();
+        let module = limited.module(&[16, 16]).unwrap();
+        (probes, limited, module)
+    }
+
+    fn is_refused(found: Result<f64, LoraError>, what: &str) {
+        let refused = matches!(found, Err(LoraError::SelfCheck { .. }));
+        assert!(refused, "{what}: {found:?}");
+    }
+
+    #[test]
+    fn a_truncated_module_that_is_wrong_is_refused() {
+        for method in [Method::Svd, Method::MkTies, Method::CoreTies, Method::Tsv] {
+            let density = matches!(method, Method::MkTies | Method::CoreTies).then_some(0.5);
+            let merge = Merge {
+                density,
+                ..Merge::new(method).with_rank(2)
+            };
+            let (probes, limited, right) = merged(&merge, 1.0);
+            assert!(limited.truncation_error > 0.1, "{method}");
+            let off = probes.check(&right, &limited).unwrap();
+            assert!(off < 1e-6, "{method}: {off}");
+            let with = |a: &dyn Fn(f32) -> f32, b: &dyn Fn(f32) -> f32| LoraModule {
+                a: right.a.mapv(a),
+                b: right.b.mapv(b),
+                alpha: right.alpha,
+            };
+            let same = |x: f32| x;
+            let zero = |_: f32| 0.0;
+            for (what, wrong) in [
+                ("zero B", with(&same, &zero)),
+                ("zero A", with(&zero, &same)),
+                ("negated", with(&same, &|x| -x)),
+                ("doubled", with(&|x| 2.0 * x, &same)),
+                (
+                    "transposed",
+                    LoraModule {
+                        a: right.b.t().to_owned(),
+                        b: right.a.t().to_owned(),
+                        alpha: right.alpha,
+                    },
+                ),
+            ] {
+                is_refused(probes.check(&wrong, &limited), what);
+            }
+        }
+    }
+
+    #[test]
+    fn a_worse_approximation_than_reported_is_refused() {
+        let (probes, limited, whole) = merged(&Merge::new(Method::Svd).with_rank(5), 1.0);
+        assert!(limited.truncation_error < 0.2);
+        probes.check(&whole, &limited).unwrap();
+        // Its last direction alone is a projection of the formula as well.
+        let last = LoraModule {
+            a: whole.a.slice(ndarray::s![4.., ..]).to_owned().into_dyn(),
+            b: whole.b.slice(ndarray::s![.., 4..]).to_owned().into_dyn(),
+            alpha: whole.alpha / 5.0,
+        };
+        is_refused(probes.check(&last, &limited), "the last direction");
+    }
+
+    #[test]
+    fn sums_and_products_of_factors_are_computed_anew() {
+        for method in [
+            Method::Mean,
+            Method::FactorMean,
+            Method::PeftLinear,
+            Method::PeftLinearSvd,
+            Method::MkTaskArithmetic,
+            Method::MkSlerp,
+            Method::MkNuslerp,
+            Method::MkModelStock,
+            Method::MkKarcher,
+            Method::Kohya,
+            Method::KnotsSum,
+            Method::CoreSum,
+        ] {
+            for rank in [None, Some(2)] {
+                let merge = Merge {
+                    rank,
+                    lambda: Some(0.7),
+                    ..Merge::new(method)
+                };
+                let (probes, limited, module) = merged(&merge, 1.0);
+                let off = probes.check(&module, &limited).unwrap();
+                assert!(off < 1e-6, "{method}: {off}");
+                let (probes, limited, module) = merged(&merge, 1.001);
+                is_refused(probes.check(&module, &limited), method.name());
+            }
+        }
+    }
 }

@@ -6,9 +6,10 @@ use rayon::prelude::*;
 
 use super::{
     Merge, MergeInput, MergeReport, Plan,
+    check::rounding,
     in_order::in_order,
     pipeline::{Pipeline, Stacked},
-    report::recipe,
+    report::{common_notes, recipe},
 };
 use crate::{
     AdapterReader, Dtype, Format, LoraError,
@@ -69,10 +70,23 @@ impl Merge {
             .zip(inputs)
             .map(|(sha256, &WeightedFile { weight, .. })| MergeInput { sha256, weight })
             .collect();
-        let metadata = BTreeMap::from([("selma_merge".to_owned(), recipe(self, &inputs))]);
+        let mut metadata = common_notes(plan.inputs.iter().map(|(input, _)| input.metadata()));
+        metadata.insert("selma_merge".to_owned(), recipe(self, &inputs));
         if format == Format::Peft {
-            let (mut adapter, reports) = plan.all()?;
+            let (mut adapter, mut reports) = plan.all()?;
             adapter.metadata = metadata;
+            if dtype != Dtype::F32 {
+                reports.par_iter_mut().try_for_each(|report| {
+                    let Some(module) = adapter.modules.get(&report.module) else {
+                        return Ok(());
+                    };
+                    let named = (report.module.clone(), report.module.clone());
+                    let tensors = FileWriter::encode(&named, module, format, dtype)?;
+                    let stored = FileWriter::decode(&tensors, module, format)?;
+                    report.rounding = rounding(&report.module, module, &stored);
+                    Ok::<(), LoraError>(())
+                })?;
+            }
             adapter.save(path, format, dtype)?;
             return Ok(MergeReport::new(self.clone(), inputs, reports));
         }
@@ -83,8 +97,12 @@ impl Merge {
         in_order(
             &order,
             |named| {
-                let (module, report) = plan.module(&named.0)?;
+                let (module, mut report) = plan.module(&named.0)?;
                 let tensors = FileWriter::encode(named, &module, format, dtype).map_err(in_file)?;
+                if dtype != Dtype::F32 {
+                    let stored = FileWriter::decode(&tensors, &module, format).map_err(in_file)?;
+                    report.rounding = rounding(&named.0, &module, &stored);
+                }
                 Ok((tensors, (module.rank(), module.alpha), report))
             },
             |(tensors, outline, report)| {

@@ -165,7 +165,16 @@ impl Method {
 
     /// True for methods on stacked factors that give the rank of the inputs all the same.
     pub(super) const fn truncates(self) -> bool {
-        matches!(self, Self::Svd | Self::PeftLinearSvd)
+        matches!(
+            self,
+            Self::Svd
+                | Self::PeftLinearSvd
+                | Self::MkTaskArithmetic
+                | Self::MkSlerp
+                | Self::MkNuslerp
+                | Self::MkModelStock
+                | Self::MkKarcher
+        )
     }
 
     /// The name in recipes and on the command line.

@@ -4,16 +4,16 @@ use ndarray::Array2;
 
 use super::{
     Merge, Method,
-    agreement::{model_stock, sce},
-    combine::{Term, Update, concatenate, mean_of_factors},
+    agreement::sce,
+    combination::Combination,
+    combine::{Term, Update, concatenate, factor_weights, mean_of_factors},
     consensus::{disjoint_mean, sign_consensus, weighted_mean, weighted_sum},
     directions::{isotropic, tsv},
     lego::lego,
     masks::Draw,
     robust::robust,
     space::{Part, Space, Split},
-    sparsify::{Rescale, della_probabilities, magnitude, masked, outliers},
-    spherical::{karcher, nuslerp, share, slerp},
+    sparsify::{Rescale, della_probabilities, magnitude, masked, outliers, rescaled, size},
     ssr::{Calibration, ssr},
 };
 use crate::LoraError;
@@ -36,6 +36,8 @@ pub(super) enum Pipeline {
 pub(super) enum Stacked {
     Sum,
     Mean,
+    /// Every update times a number that depends on all of them.
+    Combined(Combination),
     FactorMean,
     /// Of how many components each adapter keeps its share.
     Tsv(Components),
@@ -66,11 +68,7 @@ pub(super) enum Consensus {
     Elected {
         normalize: bool,
     },
-    Slerp,
-    Nuslerp,
-    ModelStock,
     Sce,
-    Karcher,
     Isotropic,
 }
 
@@ -91,6 +89,28 @@ pub(super) struct Context<'a> {
     pub(super) terms: &'a [Option<Term<'a>>],
     /// The weights of all adapters, also of those without the module.
     pub(super) total_weight: f64,
+}
+
+/// A merge that is no more than sums of factors and their products.
+#[derive(Debug)]
+pub(super) enum Formula {
+    /// `sum_i c_i dW_i`, a number for each term that is there.
+    Sum(Vec<f64>),
+    /// `scale (sum_i b_i B_i) (sum_i a_i A_i)`, `(b_i, a_i)` for each term that is there.
+    Product {
+        scale: f64,
+        weights: Vec<(f64, f64)>,
+    },
+}
+
+impl Formula {
+    /// The numbers that a sum multiplies the updates by.
+    pub(super) fn numbers(&self) -> &[f64] {
+        match self {
+            Self::Sum(numbers) => numbers,
+            Self::Product { .. } => &[],
+        }
+    }
 }
 
 impl Pipeline {
@@ -116,6 +136,7 @@ impl Pipeline {
         let peft = |sparsifier, consensus| unless_alone(factors, sparsifier, consensus);
         let peft_svd = |sparsifier, consensus| unless_alone(Space::Dense, sparsifier, consensus);
         let dense = |sparsifier, consensus| aligned(Space::Dense, sparsifier, consensus);
+        let combined = |by| Self::Stacked(Stacked::Combined(by));
         let (knots, core) = (Space::Knots, Space::Core);
         let by_density = S::Random(Rescale::Density);
         let by_magnitudes = S::Random(Rescale::Magnitudes);
@@ -135,7 +156,7 @@ impl Pipeline {
             Method::PeftDareLinearSvd => peft_svd(by_density, C::Sum),
             Method::PeftDareTiesSvd => peft_svd(by_density, C::DisjointMean),
             Method::PeftMagnitudePruneSvd => peft_svd(S::Magnitude(0), C::Sum),
-            Method::MkTaskArithmetic => dense(S::All, C::WeightedMean),
+            Method::MkTaskArithmetic => combined(Combination::Weights),
             Method::MkTies => dense(AT_LEAST_ONE, C::Elected { normalize: true }),
             Method::MkDareLinear => dense(by_magnitudes, C::WeightedMean),
             Method::MkDareTies => dense(by_magnitudes, C::Elected { normalize: false }),
@@ -143,11 +164,11 @@ impl Pipeline {
             Method::MkBreadcrumbsTies => dense(S::Outliers, C::Elected { normalize: false }),
             Method::MkDella => dense(S::Della, C::Elected { normalize: true }),
             Method::MkDellaLinear => dense(S::Della, C::WeightedMean),
-            Method::MkSlerp => dense(S::All, C::Slerp),
-            Method::MkNuslerp => dense(S::All, C::Nuslerp),
-            Method::MkModelStock => dense(S::All, C::ModelStock),
+            Method::MkSlerp => combined(Combination::Slerp),
+            Method::MkNuslerp => combined(Combination::Nuslerp),
+            Method::MkModelStock => combined(Combination::ModelStock),
             Method::MkSce => dense(S::All, C::Sce),
-            Method::MkKarcher => dense(S::All, C::Karcher),
+            Method::MkKarcher => combined(Combination::Karcher),
             Method::Kohya => aligned(Space::Factors(Split::Kohya), S::All, C::Sum),
             Method::KnotsTies => aligned(knots, AT_LEAST_ONE, C::DisjointMean),
             Method::KnotsDare => aligned(knots, by_density, C::DisjointMean),
@@ -161,8 +182,9 @@ impl Pipeline {
         }
     }
 
-    /// Merges one module, before its rank is limited.
-    pub(super) fn run(self, context: Context<'_>) -> Result<Update, LoraError> {
+    /// Merges one module, before its rank is limited. `numbers` are those of a [`Stacked::Combined`], for each
+    /// term that is there.
+    pub(super) fn run(self, context: Context<'_>, numbers: &[f64]) -> Result<Update, LoraError> {
         let Context {
             merge, path, terms, ..
         } = context;
@@ -170,6 +192,13 @@ impl Pipeline {
             Self::Stacked(rule) => Update::Factors(match rule {
                 Stacked::Sum => concatenate(terms, 1.0),
                 Stacked::Mean => concatenate(terms, 1.0 / terms.len() as f64),
+                Stacked::Combined(_) => {
+                    let present = terms.iter().flatten().zip(numbers);
+                    let terms: Vec<_> = present
+                        .map(|(term, &weight)| Some(Term { weight, ..*term }))
+                        .collect();
+                    concatenate(&terms, 1.0)
+                }
                 Stacked::FactorMean => mean_of_factors(terms)?,
                 Stacked::Tsv(of) => tsv(terms, context.share_of(of))?,
                 Stacked::Lego => lego(terms, context.rank(), context.draw(0, "units")),
@@ -202,17 +231,45 @@ impl Pipeline {
         }
     }
 
-    /// True when the result is a multiple of the weighted sum of the updates.
-    pub(super) fn is_linear(self) -> bool {
-        matches!(
-            self,
-            Self::Stacked(Stacked::Sum | Stacked::Mean)
-                | Self::Aligned {
-                    space: Space::Dense | Space::Knots | Space::Core,
-                    sparsifier: Sparsifier::All,
-                    consensus: Consensus::Sum,
-                }
-        )
+    /// The method as a formula on the inputs' factors, where it is one; without [`Merge::lambda`].
+    ///
+    /// # Errors
+    /// Those of [`Split::weights`].
+    pub(super) fn formula(self, context: Context<'_>) -> Result<Option<Formula>, LoraError> {
+        let Context { merge, terms, .. } = context;
+        let present = || terms.iter().flatten();
+        let weights = |by: f64| Formula::Sum(present().map(|term| by * term.weight).collect());
+        Ok(Some(match self {
+            Self::Stacked(Stacked::Sum)
+            | Self::Aligned {
+                space: Space::Dense | Space::Knots | Space::Core,
+                sparsifier: Sparsifier::All,
+                consensus: Consensus::Sum,
+            } => weights(1.0),
+            Self::Stacked(Stacked::Mean) => weights(1.0 / terms.len() as f64),
+            Self::Stacked(Stacked::Combined(combination)) => {
+                let divided =
+                    merge.normalize.unwrap_or(false) && context.total_weight.abs() >= 1e-8;
+                let divisor = if divided { context.total_weight } else { 1.0 };
+                let terms: Vec<&Term<'_>> = present().collect();
+                Formula::Sum(combination.weights(&terms, divisor))
+            }
+            Self::Stacked(Stacked::FactorMean) => Formula::Product {
+                scale: 1.0,
+                weights: present()
+                    .map(|term| factor_weights(term, terms.len(), false))
+                    .collect(),
+            },
+            Self::Aligned {
+                space: Space::Factors(split),
+                sparsifier: Sparsifier::All,
+                consensus: Consensus::Sum,
+            } => {
+                let (weights, scale) = split.weights(terms)?;
+                Formula::Product { scale, weights }
+            }
+            _ => return Ok(None),
+        }))
     }
 
     /// True when the result has the rank of the inputs, whatever their number.
@@ -257,35 +314,47 @@ impl Context<'_> {
     }
 
     fn sparsify(&self, sparsifier: Sparsifier, part: &mut Part) -> Result<(), LoraError> {
-        let density = self.merge.density_or_default();
-        // Everything stays, whatever the masks say: mergekit and PEFT draw none here.
-        if sparsifier == Sparsifier::All || density >= 1.0 {
+        if sparsifier == Sparsifier::All {
             return Ok(());
         }
         let adapters = self.terms.iter().enumerate();
         let present = adapters.filter(|(_, term)| term.is_some());
         for ((adapter, _), tensor) in present.zip(&mut part.tensors) {
+            let density = self.merge.density_of(adapter);
             let columns = tensor.ncols();
             let draw = self.draw(adapter, part.name);
-            let Some(values) = tensor.as_slice_mut() else {
+            // Everything stays, whatever the masks say: mergekit and PEFT draw none here.
+            let Some(values) = tensor.as_slice_mut().filter(|_| density < 1.0) else {
                 continue;
+            };
+            let before = size(values);
+            let or_default = |default| match self.merge.rescale {
+                Some(true) => Rescale::Magnitudes,
+                Some(false) => Rescale::None,
+                None => default,
             };
             match sparsifier {
                 Sparsifier::All => {}
-                Sparsifier::Magnitude(least) => magnitude(values, density, least),
-                Sparsifier::Outliers => outliers(values, density, self.merge.gamma_or_default()),
+                Sparsifier::Magnitude(least) => {
+                    magnitude(values, density, least);
+                    rescaled(values, before, density, or_default(Rescale::None));
+                }
+                Sparsifier::Outliers => {
+                    outliers(values, density, self.merge.gamma_of(adapter));
+                    rescaled(values, before, density, or_default(Rescale::None));
+                }
                 Sparsifier::Random(rescale) => {
                     let mask = draw.bernoulli(std::iter::repeat_n(density, values.len()))?;
-                    masked(values, &mask, density, rescale);
+                    masked(values, &mask, density, or_default(rescale));
                 }
                 Sparsifier::Della => {
-                    let epsilon = self.merge.epsilon_or_default();
+                    let epsilon = self.merge.epsilon_of(adapter);
                     let rows = values.chunks(columns.max(1));
                     let probabilities: Vec<f64> = rows
                         .flat_map(|row| della_probabilities(row, density, epsilon))
                         .collect();
                     let mask = draw.bernoulli(probabilities.into_iter())?;
-                    masked(values, &mask, density, Rescale::Magnitudes);
+                    masked(values, &mask, density, or_default(Rescale::Magnitudes));
                 }
             }
         }
@@ -310,15 +379,7 @@ impl Context<'_> {
             Consensus::Elected { normalize: default } => {
                 sign_consensus(&tensors, weights, majority, normalize(default))
             }
-            Consensus::Slerp | Consensus::Nuslerp => match *tensors.as_slice() {
-                [x, y] if consensus == Consensus::Slerp => slerp(x, y, share(weights)),
-                [x, y] => nuslerp(x, y, share(weights)),
-                // mergekit passes on what only one model has.
-                _ => tensors.iter().flat_map(|x| x.iter().copied()).collect(),
-            },
-            Consensus::ModelStock => model_stock(&slices(&weighted())),
             Consensus::Sce => sce(&slices(&weighted()), self.merge.density_or_default()),
-            Consensus::Karcher => karcher(&slices(&weighted())),
             Consensus::Isotropic => {
                 let sum = shaped(part, weighted_sum(&tensors, weights))?;
                 return isotropic(&sum);

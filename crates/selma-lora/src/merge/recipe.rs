@@ -51,6 +51,14 @@ pub struct Merge {
     /// Breadcrumbs: the share of the largest entries that are dropped, 0.01 without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gamma: Option<f64>,
+    /// Density, epsilon and gamma of single adapters, in order, where they differ; one entry for each adapter, or none
+    /// at all. What an entry leaves open is as above.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub by_adapter: Vec<AdapterOptions>,
+    /// mergekit: whether what stays makes up for the sum of magnitudes that was dropped; its own defaults without it, which
+    /// are yes where entries are drawn and no elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rescale: Option<bool>,
     /// TIES: what decides the sign of an entry.
     #[serde(skip_serializing_if = "is_default")]
     pub majority: Majority,
@@ -60,7 +68,7 @@ pub struct Merge {
     /// SSR: what is added to the diagonal before solving, 1e-4 without it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ridge: Option<f64>,
-    /// The seed of random masks and of the start of LEGO's clusters. What is drawn depends on it, the
+    /// The seed of random masks and of the start of LEGO's clusters; only 0 for methods that draw nothing. What is drawn depends on it, the
     /// module and the adapter's position, and on nothing else.
     #[serde(skip_serializing_if = "is_default")]
     pub seed: u64,
@@ -73,6 +81,21 @@ pub struct Merge {
     /// The statistics of [`Method::Ssr`].
     #[serde(skip)]
     pub calibration: Option<Arc<Calibration>>,
+}
+
+/// What a sparsifier does with one adapter.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdapterOptions {
+    /// See [`Merge::density`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub density: Option<f64>,
+    /// See [`Merge::epsilon`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epsilon: Option<f64>,
+    /// See [`Merge::gamma`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gamma: Option<f64>,
 }
 
 /// A factor on the weights in some modules.
@@ -130,12 +153,19 @@ impl Merge {
         self.lambda.unwrap_or(default)
     }
 
-    pub(super) fn epsilon_or_default(&self) -> f64 {
-        self.epsilon.unwrap_or(0.15)
+    pub(super) fn density_of(&self, adapter: usize) -> f64 {
+        let own = self.by_adapter.get(adapter).and_then(|own| own.density);
+        own.unwrap_or_else(|| self.density_or_default())
     }
 
-    pub(super) fn gamma_or_default(&self) -> f64 {
-        self.gamma.unwrap_or(0.01)
+    pub(super) fn epsilon_of(&self, adapter: usize) -> f64 {
+        let own = self.by_adapter.get(adapter).and_then(|own| own.epsilon);
+        own.or(self.epsilon).unwrap_or(0.15)
+    }
+
+    pub(super) fn gamma_of(&self, adapter: usize) -> f64 {
+        let own = self.by_adapter.get(adapter).and_then(|own| own.gamma);
+        own.or(self.gamma).unwrap_or(0.01)
     }
 
     pub(super) fn ridge_or_default(&self) -> f64 {
@@ -178,6 +208,66 @@ mod tests {
             r#"{"majority": "loudest"}"#,
         ] {
             assert!(serde_json::from_str::<Merge>(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn options_of_an_adapter_hold_for_its_position() {
+        let module = super::super::tests::module("unet.x", &[12, 10], 4, 2.0, 1);
+        let term = Some(super::super::Term {
+            module: &module,
+            weight: 0.8,
+        });
+        let density = |density| AdapterOptions {
+            density: Some(density),
+            ..AdapterOptions::default()
+        };
+        let alone = Merge {
+            density: Some(0.3),
+            ..Merge::new(Method::MkTies).with_rank(10)
+        };
+        let second = Merge {
+            by_adapter: vec![density(0.9), density(0.3)],
+            density: None,
+            ..alone.clone()
+        };
+        let (expected, _) = alone.module("unet.x", &[term]).unwrap();
+        let (found, _) = second.module("unet.x", &[None, term]).unwrap();
+        assert_eq!(found, expected);
+        let (first, _) = second.module("unet.x", &[term, None]).unwrap();
+        assert_ne!(first, expected);
+    }
+
+    #[test]
+    fn rescaling_restores_the_sum_of_magnitudes() {
+        let module = super::super::tests::module("unet.x", &[12, 10], 4, 2.0, 1);
+        let term = Some(super::super::Term {
+            module: &module,
+            weight: 1.0,
+        });
+        let size = |module: &crate::LoraModule| module.delta_f64().unwrap().mapv(f64::abs).sum();
+        let merged = |method, rescale| {
+            let merge = Merge {
+                density: Some(0.5),
+                rescale,
+                ..Merge::new(method).with_rank(10)
+            };
+            size(&merge.module("unet.x", &[term]).unwrap().0) / size(&module)
+        };
+        for (method, by_default) in [
+            (Method::MkTies, false),
+            (Method::MkBreadcrumbs, false),
+            (Method::MkDareLinear, true),
+            (Method::MkDella, true),
+        ] {
+            for rescale in [None, Some(true), Some(false)] {
+                let restored = (merged(method, rescale) - 1.0).abs() < 1e-5;
+                assert_eq!(
+                    restored,
+                    rescale.unwrap_or(by_default),
+                    "{method} {rescale:?}"
+                );
+            }
         }
     }
 }

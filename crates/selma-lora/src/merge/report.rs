@@ -1,9 +1,11 @@
 //! What a merge did.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Merge, Weighted};
+use super::{Merge, Weighted, ssr::calibration_sha256};
 
 /// What a merge did, in all and module by module.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -18,6 +20,8 @@ pub struct MergeReport {
     pub truncation_error: f64,
     /// The largest self-check of any module.
     pub self_check: f64,
+    /// The largest [rounding](ModuleReport::rounding) of any module.
+    pub rounding: f64,
     /// Every module, by path.
     pub modules: Vec<ModuleReport>,
 }
@@ -59,8 +63,12 @@ pub struct ModuleReport {
     /// `||M - BA|| / ||M||`, from the singular values that were cut off; 0 without truncation.
     pub truncation_error: f64,
     /// The result against the formula on random vectors, relative to the size of the formula's
-    /// terms: rounding (about 1e-7) plus truncation.
+    /// terms: rounding, about 1e-7. What was truncated is compared with the best that the columns of the
+    /// merged `B` can do.
     pub self_check: f64,
+    /// What rounding to the number type of the file changes on random vectors, relative to the update; 0 for
+    /// [`Dtype::F32`](crate::Dtype::F32) and for merges in memory, which are not stored yet.
+    pub rounding: f64,
 }
 
 impl MergeReport {
@@ -80,6 +88,7 @@ impl MergeReport {
                 0.0
             },
             self_check: modules.iter().map(|m| m.self_check).fold(0.0, f64::max),
+            rounding: modules.iter().map(|m| m.rounding).fold(0.0, f64::max),
             modules,
         }
     }
@@ -92,7 +101,28 @@ pub(super) fn recipe(merge: &Merge, inputs: &[MergeInput]) -> String {
         if let Some(masks) = &merge.masks {
             recipe.insert("masks".to_owned(), json!(masks.sha256()));
         }
+        if let Some(calibration) = &merge.calibration {
+            recipe.insert(
+                "calibration".to_owned(),
+                json!(calibration_sha256(calibration)),
+            );
+        }
         recipe.insert("inputs".to_owned(), json!(inputs));
     }
     recipe.to_string()
+}
+
+/// What says which model an adapter is for, and with it how programs read the file.
+const OF_THE_MODEL: [&str; 3] = ["ss_base_model_version", "ss_v2", "modelspec.architecture"];
+
+/// The notes on the model that all inputs agree on.
+pub(super) fn common_notes<'a>(
+    inputs: impl Iterator<Item = &'a BTreeMap<String, String>> + Clone,
+) -> BTreeMap<String, String> {
+    let agreed = OF_THE_MODEL.into_iter().filter_map(|key| {
+        let first = inputs.clone().next()?.get(key)?;
+        let same = inputs.clone().all(|notes| notes.get(key) == Some(first));
+        same.then(|| (key.to_owned(), first.clone()))
+    });
+    agreed.collect()
 }

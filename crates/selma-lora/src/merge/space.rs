@@ -97,21 +97,25 @@ impl Frame {
     }
 }
 
-/// `A_i [r, n]` and `B_i [m, r]`.
-fn factors(split: Split, terms: &[Option<Term<'_>>]) -> Result<(Vec<Part>, Frame), LoraError> {
-    equal_ranks(terms)?;
-    let mut a = Part::named("A");
-    let mut b = Part::named("B");
-    let mut scale = 1.0;
-    let mut base_alpha = None;
-    for term in terms.iter().flatten() {
-        let (for_a, for_b) = match split {
-            Split::Root => {
+impl Split {
+    /// What `B_i` and `A_i` of every term are multiplied by before they are added up, and what the product of
+    /// the sums is.
+    ///
+    /// # Errors
+    /// [`LoraError::BadAlpha`] for an alpha whose share cannot be said relative to that of the first adapter.
+    pub(super) fn weights(
+        self,
+        terms: &[Option<Term<'_>>],
+    ) -> Result<(Vec<(f64, f64)>, f64), LoraError> {
+        let mut scale = 1.0;
+        let mut base_alpha = None;
+        let weights = terms.iter().flatten().map(|term| match self {
+            Self::Root => {
                 let coefficient = term.coefficient();
                 let root = coefficient.abs().sqrt();
-                (root.copysign(coefficient), root)
+                Ok((root, root.copysign(coefficient)))
             }
-            Split::Kohya => {
+            Self::Kohya => {
                 let alpha = term.module.alpha;
                 let base: f64 = *base_alpha.get_or_insert(alpha);
                 let relative = alpha / base;
@@ -123,9 +127,21 @@ fn factors(split: Split, terms: &[Option<Term<'_>>]) -> Result<(Vec<Part>, Frame
                 }
                 scale = base / term.module.rank() as f64;
                 let ratio = term.weight * relative.sqrt();
-                (ratio, ratio.abs())
+                Ok((ratio.abs(), ratio))
             }
-        };
+        });
+        let weights = weights.collect::<Result<_, LoraError>>()?;
+        Ok((weights, scale))
+    }
+}
+
+/// `A_i [r, n]` and `B_i [m, r]`.
+fn factors(split: Split, terms: &[Option<Term<'_>>]) -> Result<(Vec<Part>, Frame), LoraError> {
+    equal_ranks(terms)?;
+    let (weights, scale) = split.weights(terms)?;
+    let mut a = Part::named("A");
+    let mut b = Part::named("B");
+    for (term, (for_b, for_a)) in terms.iter().flatten().zip(weights) {
         a.push(from_turned(&term.module.a_turned()), for_a);
         b.push(from_turned(&term.module.b_turned()), for_b);
     }

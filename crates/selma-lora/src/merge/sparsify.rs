@@ -89,13 +89,23 @@ pub fn della_probabilities(row: &[f64], density: f64, epsilon: f64) -> Vec<f64> 
 
 /// Drops the entries that a mask does not keep and rescales the others.
 pub fn masked(values: &mut [f64], mask: &[bool], density: f64, rescale: Rescale) {
-    let size = |values: &[f64]| values.iter().map(|x| x.abs()).sum::<f64>();
     let before = size(values);
     for (value, &keep) in values.iter_mut().zip(mask) {
         if !keep {
             *value = 0.0;
         }
     }
+    rescaled(values, before, density, rescale);
+}
+
+/// The sum of magnitudes.
+#[must_use]
+pub fn size(values: &[f64]) -> f64 {
+    values.iter().map(|x| x.abs()).sum()
+}
+
+/// Makes up for what was dropped of entries that had the [`size`] `before`.
+pub fn rescaled(values: &mut [f64], before: f64, density: f64, rescale: Rescale) {
     let factor = match rescale {
         Rescale::None => return,
         Rescale::Density => 1.0 / density,

@@ -1,4 +1,10 @@
 //! Means on the sphere: directions are interpolated, lengths apart from them.
+//!
+//! All are sums of the tensors, each times a weight that follows from their inner products alone.
+
+use ndarray::{Array1, Array2, Axis};
+
+use super::consensus::weighted_sum;
 
 /// Updates whose cosine is beyond this are interpolated straight (mergekit `slerp`, DOT_THRESHOLD).
 const NEARLY_PARALLEL: f64 = 0.9995;
@@ -12,54 +18,73 @@ fn dot(x: &[f64], y: &[f64]) -> f64 {
     x.iter().zip(y).map(|(x, y)| x * y).sum()
 }
 
-fn norm(x: &[f64]) -> f64 {
-    dot(x, x).sqrt()
-}
-
 /// `p X + q Y`
-fn combine(p: f64, x: &[f64], q: f64, y: &[f64]) -> Vec<f64> {
+fn combine([p, q]: [f64; 2], x: &[f64], y: &[f64]) -> Vec<f64> {
     x.iter().zip(y).map(|(x, y)| p * x + q * y).collect()
 }
 
-fn cosine(x: &[f64], y: &[f64], least: f64) -> f64 {
-    let length = |x| {
-        let norm = norm(x);
-        if norm > least { norm } else { 1.0 }
-    };
-    (dot(x, y) / (length(x) * length(y))).clamp(-1.0, 1.0)
+/// The inner products of two tensors, each with itself and with the other.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pair {
+    pub(super) xx: f64,
+    pub(super) xy: f64,
+    pub(super) yy: f64,
 }
 
-fn along_the_arc(x: &[f64], y: &[f64], t: f64, cosine: f64) -> Vec<f64> {
+impl Pair {
+    fn of(x: &[f64], y: &[f64]) -> Self {
+        Self {
+            xx: dot(x, x),
+            xy: dot(x, y),
+            yy: dot(y, y),
+        }
+    }
+
+    fn cosine(self, least: f64) -> f64 {
+        let length = |square: f64| {
+            let norm = square.max(0.0).sqrt();
+            if norm > least { norm } else { 1.0 }
+        };
+        (self.xy / (length(self.xx) * length(self.yy))).clamp(-1.0, 1.0)
+    }
+}
+
+fn along_the_arc(t: f64, cosine: f64) -> [f64; 2] {
     let angle = cosine.acos();
     let sine = angle.sin();
-    combine(
-        ((1.0 - t) * angle).sin() / sine,
-        x,
-        (t * angle).sin() / sine,
-        y,
-    )
+    [((1.0 - t) * angle).sin() / sine, (t * angle).sin() / sine]
 }
 
 /// Spherical interpolation from `x` (t = 0) to `y` (t = 1), straight when they are nearly parallel
 /// or opposite (mergekit `slerp.py`).
 #[must_use]
 pub fn slerp(x: &[f64], y: &[f64], t: f64) -> Vec<f64> {
-    let cosine = cosine(x, y, 1e-8);
+    combine(slerp_weights(Pair::of(x, y), t), x, y)
+}
+
+/// What [`slerp`] multiplies the two tensors by.
+pub(super) fn slerp_weights(pair: Pair, t: f64) -> [f64; 2] {
+    let cosine = pair.cosine(1e-8);
     if cosine.abs() > NEARLY_PARALLEL {
-        return combine(1.0 - t, x, t, y);
+        return [1.0 - t, t];
     }
-    along_the_arc(x, y, t, cosine)
+    along_the_arc(t, cosine)
 }
 
 /// Spherical interpolation that is straight only where the arc has no length (mergekit
 /// `nuslerp.py` with `nuslerp_flatten`).
 #[must_use]
 pub fn nuslerp(x: &[f64], y: &[f64], t: f64) -> Vec<f64> {
-    let cosine = cosine(x, y, 1e-7);
+    combine(nuslerp_weights(Pair::of(x, y), t), x, y)
+}
+
+/// What [`nuslerp`] multiplies the two tensors by.
+pub(super) fn nuslerp_weights(pair: Pair, t: f64) -> [f64; 2] {
+    let cosine = pair.cosine(1e-7);
     if 1.0 - cosine * cosine <= COLLINEAR {
-        return combine(1.0 - t, x, t, y);
+        return [1.0 - t, t];
     }
-    along_the_arc(x, y, t, cosine)
+    along_the_arc(t, cosine)
 }
 
 /// The share of the second of two tensors: its part of the weights, one half if these cancel.
@@ -76,55 +101,69 @@ pub fn share(weights: &[f64]) -> f64 {
 /// lengths (mergekit `karcher.py`). Tensors of no length have no direction, but shorten the mean.
 #[must_use]
 pub fn karcher(tensors: &[&[f64]]) -> Vec<f64> {
-    let norms: Vec<f64> = tensors.iter().map(|x| norm(x)).collect();
-    let units: Vec<Vec<f64>> = tensors
+    weighted_sum(tensors, &karcher_weights(&inner_products(tensors)))
+}
+
+/// What [`karcher`] multiplies the tensors by, given their [inner products](inner_products).
+///
+/// Every vector on the way is a sum of the tensors' directions and is kept as the weights of these.
+pub(super) fn karcher_weights(products: &Array2<f64>) -> Vec<f64> {
+    let norms: Vec<f64> = products.diag().iter().map(|x| x.max(0.0).sqrt()).collect();
+    if norms.len() == 1 {
+        return vec![1.0];
+    }
+    let inverse: Array1<f64> = norms
         .iter()
-        .zip(&norms)
-        .filter(|&(_, &norm)| norm > TOLERANCE)
-        .map(|(x, norm)| x.iter().map(|x| x / norm).collect())
+        .map(|&norm| if norm > TOLERANCE { 1.0 / norm } else { 0.0 })
         .collect();
-    let Some(first) = units.first() else {
-        return vec![0.0; tensors.first().map_or(0, |x| x.len())];
+    let Some(first) = inverse.iter().position(|&x| x > 0.0) else {
+        return vec![0.0; norms.len()];
     };
-    if tensors.len() == 1 {
-        return tensors.iter().flat_map(|x| x.iter().copied()).collect();
-    }
-    let share = 1.0 / units.len() as f64;
-    let mut mean = vec![0.0; first.len()];
-    for unit in &units {
-        mean = combine(1.0, &mean, share, unit);
-    }
-    let length = norm(&mean);
-    mean = if length < TOLERANCE {
-        first.clone()
-    } else {
-        mean.iter().map(|x| x / length).collect()
+    let outer = inverse.view().insert_axis(Axis(1));
+    let cosines = products * &outer * &inverse;
+    let length = |weights: &Array1<f64>| weights.dot(&cosines.dot(weights)).max(0.0).sqrt();
+    let count = inverse.iter().filter(|&&x| x > 0.0).count();
+    let share = inverse.mapv(|x| if x > 0.0 { 1.0 / count as f64 } else { 0.0 });
+    let mut mean = share.clone();
+    mean = match length(&mean) {
+        length if length < TOLERANCE => (0..mean.len())
+            .map(|at| f64::from(u8::from(at == first)))
+            .collect(),
+        length => mean / length,
     };
     for _ in 0..ITERATIONS {
-        let mut tangent = vec![0.0; mean.len()];
-        for unit in &units {
-            let cosine = dot(&mean, unit).clamp(-1.0, 1.0);
+        let mut tangent = Array1::zeros(mean.len());
+        let mut back = 0.0;
+        let towards = cosines.dot(&mean);
+        for ((step, &share), cosine) in tangent.iter_mut().zip(&share).zip(towards) {
+            let cosine = cosine.clamp(-1.0, 1.0);
             let angle = cosine.acos();
-            if angle < TOLERANCE {
+            if share == 0.0 || angle < TOLERANCE {
                 continue;
             }
-            let step = share * angle / angle.sin();
-            for ((t, u), m) in tangent.iter_mut().zip(unit).zip(&mean) {
-                *t += step * (u - cosine * m);
-            }
+            *step = share * angle / angle.sin();
+            back += *step * cosine;
         }
-        let length = norm(&tangent);
-        if length < TOLERANCE {
+        tangent.scaled_add(-back, &mean);
+        let step = length(&tangent);
+        if step < TOLERANCE {
             break;
         }
-        mean = combine(length.cos(), &mean, length.sin() / length, &tangent);
-        let length = norm(&mean);
+        mean = mean * step.cos() + tangent * (step.sin() / step);
+        let length = length(&mean);
         if length > TOLERANCE {
-            mean.iter_mut().for_each(|x| *x /= length);
+            mean /= length;
         }
     }
     let scale = norms.iter().sum::<f64>() / norms.len() as f64;
-    mean.iter().map(|x| x * scale).collect()
+    (mean * inverse * scale).to_vec()
+}
+
+/// `<X_i, X_j>` of all pairs.
+pub(super) fn inner_products(tensors: &[&[f64]]) -> Array2<f64> {
+    let count = tensors.len();
+    let tensor = |at: usize| tensors.get(at).copied().unwrap_or_default();
+    Array2::from_shape_fn((count, count), |(i, j)| dot(tensor(i), tensor(j)))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use faer::{Mat, linalg::solvers::Solve};
 use ndarray::{Array2, ArrayView2};
+use sha2::{Digest, Sha256};
 
 use super::combine::{Factors, Term};
 use crate::LoraError;
@@ -90,6 +91,24 @@ impl Statistics {
     }
 }
 
+/// SHA-256 of all statistics, for records.
+pub(super) fn calibration_sha256(calibration: &Calibration) -> String {
+    let mut hash = Sha256::new();
+    for (path, statistics) in calibration {
+        hash.update((path.len() as u64).to_le_bytes());
+        hash.update(path.as_bytes());
+        hash.update((statistics.ranks.len() as u64).to_le_bytes());
+        for &rank in &statistics.ranks {
+            hash.update((rank as u64).to_le_bytes());
+        }
+        hash.update(statistics.count.to_le_bytes());
+        for value in statistics.g.iter().chain(&statistics.q) {
+            hash.update(value.to_le_bytes());
+        }
+    }
+    hex::encode(hash.finalize())
+}
+
 /// SSR-Merge: `A = [A_1; ..; A_T]`, `B = [w_i s_i B_i] R`. A module of one adapter stays as it is.
 pub(super) fn ssr(
     path: &str,
@@ -158,6 +177,18 @@ mod tests {
         mixed.add(0, &arr2(&[[1.0, 1.0]]).view()).unwrap();
         let router = mixed.router(1e-9);
         assert!((router.get(0, 0) - 0.5).abs() < 1e-6 && router.get(1, 1).abs() < 1e-6);
+    }
+
+    #[test]
+    fn the_record_tells_statistics_apart() {
+        let hash = |z: f32, adapter| {
+            let mut statistics = Statistics::new(&[1, 1]);
+            statistics.add(adapter, &arr2(&[[z, 1.0]]).view()).unwrap();
+            calibration_sha256(&Calibration::from([("unet.x".to_owned(), statistics)]))
+        };
+        assert_eq!(hash(2.0, 0), hash(2.0, 0));
+        assert_ne!(hash(2.0, 0), hash(3.0, 0));
+        assert_ne!(hash(2.0, 0), hash(2.0, 1));
     }
 
     #[test]

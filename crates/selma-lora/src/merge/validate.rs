@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, fmt};
 use regex::Regex;
 
 use super::{
-    Majority, Merge, Method,
+    AdapterOptions, Majority, Merge, Method,
+    combination::Combination,
     pipeline::{Consensus, Pipeline, Sparsifier, Stacked},
 };
 use crate::LoraError;
@@ -34,27 +35,40 @@ impl Merge {
                 found: adapters,
             });
         }
-        self.validate_numbers()?;
+        if !self.by_adapter.is_empty() && self.by_adapter.len() != adapters {
+            let expected = format!("an entry for each of {adapters} adapters");
+            return Err(self.wrong("by_adapter", expected, self.by_adapter.len()));
+        }
+        self.validate_numbers(adapters)?;
         self.compiled(adapters)?;
         self.validate_places()
     }
 
-    fn validate_numbers(&self) -> Result<(), LoraError> {
+    fn validate_numbers(&self, adapters: usize) -> Result<(), LoraError> {
         let positive = |x: f64| x >= 0.0 && x.is_finite();
-        self.number("density", self.density, "above 0 and at most 1", |x| {
-            x > 0.0 && x <= 1.0
-        })?;
         self.number("lambda", self.lambda, "a finite number", f64::is_finite)?;
-        self.number("gamma", self.gamma, "from 0 up to 1", |x| {
-            (0.0..1.0).contains(&x)
-        })?;
-        self.number("epsilon", self.epsilon, "at least 0", positive)?;
         self.number("ridge", self.ridge, "at least 0", positive)?;
-        let (density, epsilon) = (self.density_or_default(), self.epsilon_or_default());
-        let fits = density - epsilon > 0.0 && density + epsilon < 1.0;
-        if self.knows().sparsifier == Sparsifier::Della && density < 1.0 && !fits {
-            let expected = format!("density {density} -+ epsilon between 0 and 1");
-            return Err(self.wrong("epsilon", expected, epsilon));
+        let common = AdapterOptions {
+            density: self.density,
+            epsilon: self.epsilon,
+            gamma: self.gamma,
+        };
+        for options in [&common].into_iter().chain(&self.by_adapter) {
+            self.number("density", options.density, "above 0 and at most 1", |x| {
+                x > 0.0 && x <= 1.0
+            })?;
+            self.number("gamma", options.gamma, "from 0 up to 1", |x| {
+                (0.0..1.0).contains(&x)
+            })?;
+            self.number("epsilon", options.epsilon, "at least 0", positive)?;
+        }
+        for adapter in 0..adapters {
+            let (density, epsilon) = (self.density_of(adapter), self.epsilon_of(adapter));
+            let fits = density - epsilon > 0.0 && density + epsilon < 1.0;
+            if self.knows().sparsifier == Sparsifier::Della && density < 1.0 && !fits {
+                let expected = format!("density {density} -+ epsilon between 0 and 1");
+                return Err(self.wrong("epsilon", expected, epsilon));
+            }
         }
         match self
             .weights_by_module
@@ -82,17 +96,25 @@ impl Merge {
     /// Refuses options that the method does not know, and misses those that it needs.
     fn validate_places(&self) -> Result<(), LoraError> {
         let knows = self.knows();
+        let mut own = self.by_adapter.iter();
+        let sparsifies = knows.sparsifier != Sparsifier::All;
+        let by_density = self.by_adapter.iter().any(|own| own.density.is_some());
+        let epsilon = self.epsilon.is_some() || own.clone().any(|own| own.epsilon.is_some());
+        let gamma = self.gamma.is_some() || own.any(|own| own.gamma.is_some());
         let given = [
             ("density", self.density.is_some(), knows.density),
+            ("by_adapter", !self.by_adapter.is_empty(), sparsifies),
+            ("epsilon", epsilon, knows.sparsifier == Sparsifier::Della),
+            ("gamma", gamma, knows.sparsifier == Sparsifier::Outliers),
             (
-                "epsilon",
-                self.epsilon.is_some(),
-                knows.sparsifier == Sparsifier::Della,
+                "rescale",
+                self.rescale.is_some(),
+                sparsifies && self.is_of_mergekit(),
             ),
             (
-                "gamma",
-                self.gamma.is_some(),
-                knows.sparsifier == Sparsifier::Outliers,
+                "seed",
+                self.seed != 0,
+                knows.random || self.method == Method::Lego,
             ),
             ("majority", self.majority != Majority::Total, knows.majority),
             ("normalize", self.normalize.is_some(), knows.normalize),
@@ -107,12 +129,15 @@ impl Merge {
         if let Some((option, ..)) = given.iter().find(|(_, given, known)| *given && !known) {
             return Err(self.wrong(option, "none: the method does not know it", "given"));
         }
-        if knows.density && self.density.is_none() && !self.keeps_all_by_default() {
+        let all_given = by_density && self.by_adapter.iter().all(|own| own.density.is_some());
+        let missing = self.density.is_none() && !all_given;
+        if knows.density && missing && !self.keeps_all_by_default() {
             return Err(self.wrong("density", "above 0 and at most 1", "missing"));
         }
-        if self.masks.is_some() && self.density_or_default() >= 1.0 {
-            let found = self.density_or_default();
-            return Err(self.wrong("density", "below 1 where masks are given", found));
+        let densities = (0..self.by_adapter.len().max(1)).map(|at| self.density_of(at));
+        let largest = densities.fold(0.0, f64::max);
+        if self.masks.is_some() && largest >= 1.0 {
+            return Err(self.wrong("density", "below 1 where masks are given", largest));
         }
         if self.method == Method::Ssr && self.calibration.is_none() {
             return Err(self.wrong("calibration", "statistics of the modules", "missing"));
@@ -121,7 +146,11 @@ impl Merge {
     }
 
     fn keeps_all_by_default(&self) -> bool {
-        self.method == Method::Robust || self.method.name().starts_with("mk_")
+        self.method == Method::Robust || self.is_of_mergekit()
+    }
+
+    fn is_of_mergekit(&self) -> bool {
+        self.method.name().starts_with("mk_")
     }
 
     fn wrong(
@@ -146,7 +175,7 @@ impl Merge {
                 sparsifier: Sparsifier::All,
                 density: rule == Stacked::Robust,
                 majority: false,
-                normalize: false,
+                normalize: rule == Stacked::Combined(Combination::Weights),
                 random: false,
             },
             Pipeline::Aligned {
@@ -303,6 +332,66 @@ mod tests {
                     ..breadcrumbs
                 },
                 "gamma",
+            ),
+        ] {
+            let error = refused(&merge);
+            assert!(error.contains(&format!("option {field} ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn options_of_single_adapters_are_checked_like_those_of_all() {
+        let each = |options: &[AdapterOptions]| Merge {
+            by_adapter: options.to_vec(),
+            ..Merge::new(Method::MkDella)
+        };
+        let density = |density| AdapterOptions {
+            density: Some(density),
+            ..AdapterOptions::default()
+        };
+        let none = AdapterOptions::default();
+        let both = [density(0.3), density(0.6)];
+        each(&both).validate([1.0, 1.0].into_iter()).unwrap();
+        let needs = |options: &[AdapterOptions]| Merge {
+            method: Method::PeftTies,
+            ..each(options)
+        };
+        needs(&both).validate([1.0, 1.0].into_iter()).unwrap();
+        for (merge, field) in [
+            (each(&[none]), "by_adapter"),
+            (each(&[density(0.3), density(1.5)]), "density"),
+            (each(&[density(0.3), density(0.1)]), "epsilon"),
+            (needs(&[density(0.3), none]), "density"),
+            (
+                each(&[
+                    AdapterOptions {
+                        gamma: Some(0.1),
+                        ..none
+                    },
+                    none,
+                ]),
+                "gamma",
+            ),
+            (
+                Merge {
+                    method: Method::Sum,
+                    ..each(&both)
+                },
+                "by_adapter",
+            ),
+            (
+                Merge {
+                    rescale: Some(true),
+                    ..needs(&both)
+                },
+                "rescale",
+            ),
+            (
+                Merge {
+                    seed: 1,
+                    ..needs(&both)
+                },
+                "seed",
             ),
         ] {
             let error = refused(&merge);

@@ -157,3 +157,28 @@ fn rules_are_read_back_from_text() {
     let nan = "energy:nan".parse::<RankRule>();
     assert!(matches!(nan, Err(LoraError::BadRankRule { .. })));
 }
+
+#[test]
+fn a_number_is_as_good_without_the_values_that_are_dropped() {
+    // Large enough for the route that computes only what is kept, tall and wide.
+    for shape in [[90, 70], [70, 90]] {
+        let mut module = init::gaussian("unet.x", &shape, 68, 68.0, 1).unwrap();
+        let b = init::gaussian_a("b", module.b.len(), 1, 2);
+        module.b = b
+            .into_dyn()
+            .into_shape_with_order(module.b.raw_dim())
+            .unwrap();
+        let delta = module.delta_f64().unwrap();
+        let number = RankRule::Number(7);
+        let (_, all) = LoraModule::from_delta(&delta, &shape, RankRule::Threshold(0.0)).unwrap();
+        assert_eq!(all.rank, 70);
+        for (small, cut) in [
+            LoraModule::from_delta(&delta, &shape, number).unwrap(),
+            module.resize(number).unwrap(),
+        ] {
+            assert_eq!((small.rank(), cut.rank), (7, 7));
+            assert!((cut.norm / all.norm - 1.0).abs() < 1e-9);
+            assert!((relative(&small, &delta) - cut.error).abs() < 1e-6);
+        }
+    }
+}

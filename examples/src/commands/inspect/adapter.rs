@@ -4,32 +4,36 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use indicatif::HumanCount;
-use selma_lora::{Adapter, AdapterFile, Kind, Source, Summary};
+use selma_lora::{Adapter, AdapterFile, Kind, LeftOut, LoraError, Source, Summary};
 use serde::Serialize;
 
 use super::{Description, show};
-use crate::commands::values::is_other_kind;
+use crate::commands::values::cause;
 use crate::table::{columns, pairs};
 
 /// Shows a LoRA with all its figures, and of other kinds what they are.
 pub fn describe(path: &Path, json: bool) -> anyhow::Result<()> {
     match Adapter::load(path) {
         Ok(adapter) => show(&adapter.summary()?, json),
-        Err(error) if is_other_kind(&error) => {
-            // What is no update of a weight at all is refused once more, by its name.
-            show(&OtherKinds::of(AdapterFile::load(path, None)?), json)
-        }
-        Err(error) => Err(error.into()),
+        Err(error) => match cause(&error) {
+            LoraError::OtherKind { .. } | LoraError::Unsupported { .. } => {
+                let (file, left_out) = AdapterFile::load_without(path, None)?;
+                show(&OtherKinds::of(file, left_out), json)
+            }
+            _ => Err(error.into()),
+        },
     }
 }
 
-/// An adapter with updates that are no LoRAs.
+/// An adapter with updates that are no LoRAs, or with what is no update of a weight.
 #[derive(Debug, Serialize)]
 struct OtherKinds {
     source: Source,
     kinds: BTreeMap<Kind, usize>,
     metadata: BTreeMap<String, String>,
     modules: Vec<Module>,
+    /// Tensors that no LoRA can stand for.
+    unsupported: Vec<LeftOut>,
 }
 
 #[derive(Debug, Serialize)]
@@ -41,7 +45,7 @@ struct Module {
 }
 
 impl OtherKinds {
-    fn of(file: AdapterFile) -> Self {
+    fn of(file: AdapterFile, unsupported: Vec<LeftOut>) -> Self {
         let modules = file.updates.iter().map(|(module, update)| Module {
             module: module.clone(),
             kind: update.kind(),
@@ -52,6 +56,7 @@ impl OtherKinds {
             kinds: file.kinds(),
             source: file.source,
             metadata: file.metadata,
+            unsupported,
         }
     }
 }
@@ -65,6 +70,8 @@ impl Description for OtherKinds {
             .map(|(kind, count)| format!("{kind} {count}"));
         let kinds = kinds.collect::<Vec<_>>().join(", ");
         rows.push(("modules", format!("{}: {kinds}", self.modules.len())));
+        let unsupported = self.unsupported.iter();
+        rows.extend(unsupported.map(|x| ("unsupported", format!("{}: {}", x.key, x.kind))));
         rows.extend(metadata_rows(&self.metadata));
         let modules: Vec<[String; 3]> = self
             .modules

@@ -110,19 +110,14 @@ fn the_lengths_of_doras_are_known_by_every_name() {
 #[test]
 fn foreign_names_are_refused() {
     for key in [
-        "down_blocks.0.attentions.0.proj_up.lora_A.weight",
-        "base_model.model.conv_im.lora_A.weight",
         "base_model.model.conv_in.lora.down.weight",
-        "base_model.model.lora_A.weight",
         "unet.mid_block.attn1.processor.to_x_lora.down.weight",
         "unet.mid_block.attn1.to_q_lora.down.weight",
-        "unet.conv_in.lora_mid.weight",
         "unet.conv_in.lora_C.weight",
-        "unet.conv_in.weight",
-        "unet.conv_in.lora_down.weight",
+        "down_blocks.0.proj_up.weight",
         "lora_unet_conv_in.lora_A.weight",
         "unet..lora_A.weight.x",
-        "unet.lora_A.weight",
+        "unet.conv_in.lora_A.two.names.weight",
         "",
     ] {
         let error = parse(key, None, None).unwrap_err();
@@ -130,6 +125,36 @@ fn foreign_names_are_refused() {
             matches!(error, LoraError::UnknownKey { .. }),
             "{key}: {error}"
         );
+    }
+    for (key, path) in [
+        (
+            "down_blocks.0.proj_up.lora_A.weight",
+            "down_blocks.0.proj_up",
+        ),
+        ("base_model.model.conv_im.lora_A.weight", "conv_im"),
+        ("unet.lora_A.weight", "unet"),
+        ("base_model.model.lora_A.weight", "base_model.model"),
+        (
+            "transformer.x.attn.to_q.lora_A.weight",
+            "transformer.x.attn.to_q",
+        ),
+        (
+            "base_model.model.model.layers.0.q_proj.lora_B.weight",
+            "model.layers.0.q_proj",
+        ),
+    ] {
+        let error = parse(key, None, None).unwrap_err();
+        assert!(
+            matches!(&error, LoraError::OtherModel { key: k, path: p } if k == key && p == path),
+            "{key}: {error}"
+        );
+    }
+    for key in [
+        "lora_unet_conv_im.lora_down.weight",
+        "lycoris_conv_im.lora_down.weight",
+    ] {
+        let error = parse(key, None, None).unwrap_err();
+        assert!(matches!(error, LoraError::UnknownModule { ref name, .. } if name == "conv_im"));
     }
     let error = parse("lora_unet_conv_im.lora_down.weight", None, None).unwrap_err();
     assert!(matches!(error, LoraError::UnknownModule { ref name, .. } if name == "conv_im"));
@@ -213,4 +238,106 @@ fn a_component_that_is_not_in_the_name_is_found() {
     );
     assert_eq!(parsed.unwrap().module, "prior.layers.0.mix");
     assert!(parse("twice.lora_A.weight", Some(&names), None).is_err());
+}
+
+#[test]
+fn what_is_trained_beside_a_lora_is_named() {
+    let to_out = "mid_block.attentions.0.transformer_blocks.0.attn1.to_out.0";
+    for (key, kind) in [
+        (format!("base_model.model.{to_out}.bias"), "a trained bias"),
+        (
+            format!("base_model.model.{to_out}.base_layer.bias"),
+            "a trained bias",
+        ),
+        (format!("unet.{to_out}.bias"), "a trained bias"),
+        (
+            "base_model.model.conv_norm_out.weight".to_owned(),
+            "a whole weight (modules_to_save)",
+        ),
+        (
+            "base_model.model.conv_in.modules_to_save.default.weight".to_owned(),
+            "a whole weight (modules_to_save)",
+        ),
+        (
+            "unet.conv_in.weight".to_owned(),
+            "a whole weight (modules_to_save)",
+        ),
+        (
+            format!("unet.{to_out}.lora_B.mine.bias"),
+            "LoRA with a bias",
+        ),
+        ("bundle_emb.cat.clip_l".to_owned(), "a trained embedding"),
+    ] {
+        let error = parse(&key, None, None).unwrap_err();
+        assert!(
+            matches!(&error, LoraError::Unsupported { key: k, kind: found } if *k == key && *found == kind),
+            "{key}: {error}"
+        );
+    }
+}
+
+#[test]
+fn names_of_other_programs_lead_to_the_same_modules() {
+    let to_q = "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q";
+    let text = "text_model.encoder.layers.3.mlp.fc1";
+    for (key, module) in [
+        // ComfyUI's LoraSave
+        (
+            "diffusion_model.input_blocks.4.1.transformer_blocks.0.attn1.to_q.lora_up.weight"
+                .to_owned(),
+            to_q.to_owned(),
+        ),
+        (
+            format!("text_encoders.clip_g.transformer.{text}.lora_up.weight"),
+            format!("text_encoder_2.{text}"),
+        ),
+        (
+            format!("text_encoders.clip_l.transformer.{text}.lora_up.weight"),
+            format!("text_encoder.{text}"),
+        ),
+        (format!("{to_q}.lora_up.weight"), to_q.to_owned()),
+        // LyCORIS
+        (
+            format!(
+                "lycoris_{}.lora_up.weight",
+                to_q["unet.".len()..].replace('.', "_")
+            ),
+            to_q.to_owned(),
+        ),
+    ] {
+        let parsed = parse(&key, None, None).unwrap();
+        assert_eq!((parsed.module, parsed.part), (module, Part::B), "{key}");
+        assert_eq!(parsed.format, Some(Format::Kohya), "{key}");
+    }
+    for part in ["lora_A", "lora_magnitude_vector"] {
+        let parsed = parse(&format!("{to_q}.{part}.my adapter.weight"), None, None);
+        assert_eq!(parsed.unwrap().module, to_q);
+    }
+}
+
+#[test]
+fn modules_of_other_models_are_known_by_their_names() {
+    let flux = "transformer.transformer_blocks.0.attn.to_q";
+    let names = ModuleNames::new([flux, "llm.model.layers.0.q_proj"]).unwrap();
+    for (key, module, format) in [
+        (format!("{flux}.lora_A.weight"), flux, Format::Diffusers),
+        (
+            "base_model.model.transformer_blocks.0.attn.to_q.lora_A.weight".to_owned(),
+            flux,
+            Format::Peft,
+        ),
+        (
+            "base_model.model.model.layers.0.q_proj.lora_A.default.weight".to_owned(),
+            "llm.model.layers.0.q_proj",
+            Format::Peft,
+        ),
+    ] {
+        let parsed = parse(&key, Some(&names), None).unwrap();
+        assert_eq!(
+            (parsed.module.as_str(), parsed.format),
+            (module, Some(format))
+        );
+    }
+    let error = parse("transformer.other.lora_A.weight", Some(&names), None).unwrap_err();
+    assert!(matches!(error, LoraError::OtherModel { .. }));
 }
