@@ -6,7 +6,7 @@ use anyhow::Context;
 use selma_diffusion::{DiffusionError, StableDiffusion};
 use selma_lora::{Adapter, AdapterFile, LoadReport, LoraError, Model};
 
-use crate::commands::values::{WeightedFile, is_other_kind};
+use crate::commands::values::{WeightedFile, advise, cause};
 use crate::terminal::say;
 
 /// An adapter of any kind.
@@ -24,11 +24,14 @@ impl AnyAdapter {
     /// # Errors
     ///
     /// Those of [`AdapterFile::load`].
-    pub fn load(path: &Path) -> Result<Self, LoraError> {
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
         match Adapter::load(path) {
             Ok(adapter) => Ok(Self::Lora(adapter)),
-            Err(error) if is_other_kind(&error) => AdapterFile::load(path, None).map(Self::Other),
-            Err(error) => Err(error),
+            Err(error) if matches!(cause(&error), LoraError::OtherKind { .. }) => {
+                let file = AdapterFile::load(path, None);
+                file.map(Self::Other).map_err(advise)
+            }
+            Err(error) => Err(advise(error)),
         }
     }
 
@@ -71,7 +74,7 @@ impl AnyAdapter {
 /// # Errors
 ///
 /// Those of [`AnyAdapter::load`].
-pub fn load(files: &[WeightedFile]) -> Result<Vec<(&WeightedFile, AnyAdapter)>, LoraError> {
+pub fn load(files: &[WeightedFile]) -> anyhow::Result<Vec<(&WeightedFile, AnyAdapter)>> {
     files
         .iter()
         .map(|file| Ok((file, AnyAdapter::load(&file.path)?)))

@@ -78,9 +78,7 @@ pub fn advise(error: LoraError) -> anyhow::Error {
     let helps = match cause(&error) {
         LoraError::OtherKind {
             kind: Kind::Dora, ..
-        } => {
-            "what a DoRA does depends on the base model: AdapterFile::into_adapter_on of selma-lora makes a LoRA of it"
-        }
+        } => "selma convert --rank RULE --base MODEL makes a LoRA of it",
         LoraError::OtherKind { .. } => "selma convert --rank RULE makes a LoRA of it",
         LoraError::Unsupported { .. } => "selma convert --rank RULE --without-rest leaves it out",
         _ => return error.into(),
