@@ -206,7 +206,7 @@ mod tests {
         (probes, limited, module)
     }
 
-    fn is_refused(found: Result<f64, LoraError>, what: &str) {
+    fn is_refused(found: &Result<f64, LoraError>, what: &str) {
         let refused = matches!(found, Err(LoraError::SelfCheck { .. }));
         assert!(refused, "{what}: {found:?}");
     }
@@ -244,7 +244,7 @@ mod tests {
                     },
                 ),
             ] {
-                is_refused(probes.check(&wrong, &limited), what);
+                is_refused(&probes.check(&wrong, &limited), what);
             }
         }
     }
@@ -260,7 +260,7 @@ mod tests {
             b: whole.b.slice(ndarray::s![.., 4..]).to_owned().into_dyn(),
             alpha: whole.alpha / 5.0,
         };
-        is_refused(probes.check(&last, &limited), "the last direction");
+        is_refused(&probes.check(&last, &limited), "the last direction");
     }
 
     #[test]
@@ -289,7 +289,7 @@ mod tests {
                 let off = probes.check(&module, &limited).unwrap();
                 assert!(off < 1e-6, "{method}: {off}");
                 let (probes, limited, module) = merged(&merge, 1.001);
-                is_refused(probes.check(&module, &limited), method.name());
+                is_refused(&probes.check(&module, &limited), method.name());
             }
         }
     }

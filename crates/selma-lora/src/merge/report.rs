@@ -117,11 +117,12 @@ const OF_THE_MODEL: [&str; 3] = ["ss_base_model_version", "ss_v2", "modelspec.ar
 
 /// The notes on the model that all inputs agree on.
 pub(super) fn common_notes<'a>(
-    inputs: impl Iterator<Item = &'a BTreeMap<String, String>> + Clone,
+    inputs: impl IntoIterator<Item = &'a BTreeMap<String, String>>,
 ) -> BTreeMap<String, String> {
+    let inputs: Vec<_> = inputs.into_iter().collect();
     let agreed = OF_THE_MODEL.into_iter().filter_map(|key| {
-        let first = inputs.clone().next()?.get(key)?;
-        let same = inputs.clone().all(|notes| notes.get(key) == Some(first));
+        let first = inputs.first()?.get(key)?;
+        let same = inputs.iter().all(|notes| notes.get(key) == Some(first));
         same.then(|| (key.to_owned(), first.clone()))
     });
     agreed.collect()
