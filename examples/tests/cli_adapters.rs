@@ -299,12 +299,13 @@ fn bad_input_is_named_and_nothing_is_written() {
     let whole = fs::read(&a).unwrap();
     selma.write("torn.safetensors", &whole[..whole.len() / 2]);
     selma.write("file", "mine");
+    fs::create_dir(selma.path("empty")).unwrap();
     let before = selma.names();
     for command in ["convert --to kohya --out o", "resize --rank 2 --out o"] {
         for (file, cause) in [
             ("torn.safetensors", "not a readable safetensors file"),
             ("no.safetensors", "No such file"),
-            (".", "adapter_config.json"),
+            ("empty", "adapter_config.json"),
         ] {
             selma.run_with(command, &[file]).failed(&[file, cause]);
         }

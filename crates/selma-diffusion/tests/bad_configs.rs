@@ -289,7 +289,7 @@ fn a_field_that_the_scheduler_cannot_have_is_named_with_its_file() {
         let folder = pipeline("tiny-sd", file, &fields);
         let model = StableDiffusion::load(folder.path(), &device()).unwrap();
         let error = draw(&model, &request(Some(kind))).unwrap_err().to_string();
-        let field = fields.as_object().unwrap().keys().last().unwrap();
+        let field = fields.as_object().unwrap().keys().next_back().unwrap();
         assert_parts(&error, &[file, field]);
     }
 }

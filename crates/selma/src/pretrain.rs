@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use image::RgbImage;
-use selma_diffusion::Checkpoint;
 use selma_diffusion::models::{
     AutoencoderKL, ClipTextModel, UNet2DConditionModel, UNet2DConditionModelConfig,
 };
+use selma_diffusion::tokenizer::ClipTokenizer;
 use selma_diffusion::weights::{Dtype, save};
+use selma_diffusion::{Checkpoint, DiffusionError};
 use selma_durable::{create_folder, write_json};
 use selma_mini::{TrainingWorld, render, vocabulary};
 use selma_train::TrainError;
@@ -130,7 +131,8 @@ impl PretrainRecipe {
         // What is trained on is what will be loaded: the weights as they are in the file.
         let checkpoint = Checkpoint::open(out)?;
         let vae = checkpoint.vae(device)?;
-        let tokenizer = checkpoint.tokenizer()?;
+        let tokenizer = ClipTokenizer::load(&out.join("tokenizer"));
+        let tokenizer = tokenizer.map_err(DiffusionError::from)?;
         let mut observe = |progress| {
             log.push(PretrainStage::Denoiser, progress)?;
             observer(PretrainStage::Denoiser, progress)

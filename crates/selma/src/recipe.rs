@@ -110,7 +110,7 @@ pub enum Writer {
     /// The miniature world's grammar, which acts as a language model. Skills are those of the miniature.
     Mini,
     /// A server with OpenAI's interface.
-    Openai(OpenAiConfig),
+    Openai(Box<OpenAiConfig>),
 }
 
 /// How pictures are drawn.

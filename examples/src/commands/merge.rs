@@ -188,10 +188,12 @@ impl Args {
         };
         Ok(Merge {
             rank: self.rank.map(NonZeroUsize::get),
-            density: self.density,
+            density: for_all(&self.density),
             lambda: self.lambda,
-            epsilon: self.epsilon,
-            gamma: self.gamma,
+            epsilon: for_all(&self.epsilon),
+            gamma: for_all(&self.gamma),
+            by_adapter: self.by_adapter()?,
+            rescale: self.rescale,
             majority: match self.majority.as_str() {
                 "frequency" => Majority::Frequency,
                 _ => Majority::Total,

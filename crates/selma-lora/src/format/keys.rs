@@ -234,9 +234,14 @@ fn whole(key: &str, names: Option<&ModuleNames>, component: Option<&str>) -> Opt
     if path.contains("lora") {
         return None;
     }
+    // Without any of these it may be a network of a model, which is no adapter at all.
+    let of_model = names.is_some() || component.is_some() || {
+        let first = path.split_once('.').map(|(first, _)| first);
+        first.is_some_and(|first| COMPONENTS.contains(&first))
+    };
     let known = path.starts_with(PEFT_PREFIX)
         || path.contains(".modules_to_save.")
-        || with_component(path, names, component).is_some();
+        || of_model && with_component(path, names, component).is_some();
     known.then(|| LoraError::Unsupported {
         key: key.to_owned(),
         kind,

@@ -12,7 +12,7 @@ use crate::{Run, RunEvent, RunObserver, SelmaError, Writer};
 pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
     let writer: Box<dyn ChatModel> = match &run.recipe.prompts.writer {
         Writer::Mini => Box::new(GrammarModel),
-        Writer::Openai(config) => Box::new(OpenAiClient::new(config.clone())?),
+        Writer::Openai(config) => Box::new(OpenAiClient::new((**config).clone())?),
     };
     for skill in &run.skills {
         run.unchanged(&format!("skill {}", skill.name), &hash(skill)?)?;
