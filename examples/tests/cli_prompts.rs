@@ -258,7 +258,7 @@ fn folders_of_prompts_are_set_side_by_side_and_looked_at() {
         "male",
         "daughter",
         "named_person",
-        "Greg Rutkowski",
+        "greg rutkowski",
         "coco-000000",
     ] {
         assert!(ended.text().contains(part), "{part}: {}", ended.text());

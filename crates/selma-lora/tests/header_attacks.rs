@@ -205,7 +205,10 @@ fn files_that_are_none_are_refused_by_every_reader() {
         for (reader, error) in errors(bytes) {
             match &error {
                 Some(LoraError::NotSafetensors { error }) => {
-                    assert!(fits(error), "{attack}, {reader}: {error:?}");
+                    // Reading the header alone, the check of its offsets is a part of parsing it.
+                    let parsed = reader == "AdapterReader::open"
+                        && matches!(error, E::InvalidHeaderDeserialization(_));
+                    assert!(fits(error) || parsed, "{attack}, {reader}: {error:?}");
                 }
                 other => panic!("{attack}, {reader}: {other:?}"),
             }
