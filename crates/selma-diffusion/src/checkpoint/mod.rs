@@ -381,11 +381,7 @@ impl Checkpoint {
     ///
     /// If a file cannot be read.
     pub fn sha256(&self) -> Result<String, DiffusionError> {
-        let mut hash = Sha256::new();
-        for path in self.weight_files()? {
-            hash.update(sha256(&path)?);
-        }
-        Ok(hex::encode(hash.finalize()))
+        hash_of(&self.weight_files()?)
     }
 
     /// SHA-256 over the weight files of the VAE that the options name, if they name one.
@@ -394,14 +390,8 @@ impl Checkpoint {
     ///
     /// If it has no files, or one cannot be read.
     pub fn other_vae_sha256(&self) -> Result<Option<String>, DiffusionError> {
-        let Some(path) = &self.options.vae else {
-            return Ok(None);
-        };
-        let mut hash = Sha256::new();
-        for path in other_vae::files(path)? {
-            hash.update(sha256(&path)?);
-        }
-        Ok(Some(hex::encode(hash.finalize())))
+        let hash = |path: &PathBuf| hash_of(&other_vae::files(path)?);
+        self.options.vae.as_ref().map(hash).transpose()
     }
 
     /// The weight files of all components, or the single file; a VAE that the options name comes last.
@@ -429,6 +419,15 @@ impl Checkpoint {
     fn weight_file(&self, name: &str) -> Result<WeightFile, DiffusionError> {
         weights::find(&self.path.join(name), self.options.variant.as_deref())
     }
+}
+
+/// SHA-256 over those of files.
+fn hash_of(files: &[PathBuf]) -> Result<String, DiffusionError> {
+    let mut hash = Sha256::new();
+    for path in files {
+        hash.update(sha256(path)?);
+    }
+    Ok(hex::encode(hash.finalize()))
 }
 
 /// The folders with weights.

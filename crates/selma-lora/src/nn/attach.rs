@@ -78,25 +78,14 @@ pub fn attach(
     weight: f64,
 ) -> Result<LoadReport, LoraError> {
     let layers = model.lora_layers(prefix);
-    let shapes: Vec<(String, Vec<usize>)> = layers
-        .iter()
-        .map(|(path, layer)| (path.clone(), layer.weight_shape()))
-        .collect();
+    let shapes = shapes(&layers);
     let part = component(adapter, prefix);
     let report = part.match_modules(&shapes)?.strict()?;
     for (path, layer) in layers {
         let Some(module) = part.modules.get(&path) else {
             continue;
         };
-        let device = layer.device();
-        match layer {
-            LoraLayerMut::Linear(linear) => {
-                linear.branches.push(branch(module, name, weight, &device));
-            }
-            LoraLayerMut::Conv2d(conv) => {
-                conv.branches.push(branch(module, name, weight, &device));
-            }
-        }
+        push(layer, module, name, weight);
     }
     Ok(report)
 }
@@ -118,10 +107,7 @@ pub fn attach_file(
     weight: f64,
 ) -> Result<LoadReport, LoraError> {
     let layers = model.lora_layers(prefix);
-    let shapes: Vec<(String, Vec<usize>)> = layers
-        .iter()
-        .map(|(path, layer)| (path.clone(), layer.weight_shape()))
-        .collect();
+    let shapes = shapes(&layers);
     let updates = file
         .updates
         .iter()
@@ -153,17 +139,10 @@ pub fn attach_file(
         }
     }
     for (path, layer) in layers {
-        let device = layer.device();
         if let Some(Update::Lora(module)) = part.updates.get(&path) {
-            match layer {
-                LoraLayerMut::Linear(linear) => {
-                    linear.branches.push(branch(module, name, weight, &device));
-                }
-                LoraLayerMut::Conv2d(conv) => {
-                    conv.branches.push(branch(module, name, weight, &device));
-                }
-            }
+            push(layer, module, name, weight);
         } else if let Some(delta) = deltas.remove(&path) {
+            let device = layer.device();
             let values: Vec<f32> = delta.iter().map(|&value| value as f32).collect();
             match layer {
                 LoraLayerMut::Linear(layer) => {
@@ -180,6 +159,25 @@ pub fn attach_file(
         }
     }
     Ok(report)
+}
+
+/// The paths of layers and the shapes of their weights, as adapters are matched with.
+fn shapes(layers: &[(String, LoraLayerMut<'_>)]) -> Vec<(String, Vec<usize>)> {
+    let shape = |(path, layer): &(String, LoraLayerMut<'_>)| (path.clone(), layer.weight_shape());
+    layers.iter().map(shape).collect()
+}
+
+/// Adds a branch to a layer.
+fn push(layer: LoraLayerMut<'_>, module: &LoraModule, name: &str, weight: f64) {
+    let device = layer.device();
+    match layer {
+        LoraLayerMut::Linear(linear) => {
+            linear.branches.push(branch(module, name, weight, &device));
+        }
+        LoraLayerMut::Conv2d(conv) => {
+            conv.branches.push(branch(module, name, weight, &device));
+        }
+    }
 }
 
 /// The base's weight on the host.
