@@ -110,21 +110,26 @@ impl Factors {
         };
     }
 
-    /// One AdamW step at a learning rate; the norm of all gradients before clipping is returned.
-    pub(crate) fn step(
-        &mut self,
-        unet: &mut UNet2DConditionModel,
-        gradients: Vec<Tensor<1>>,
-        learning_rate: f64,
-    ) -> Result<f32, TrainError> {
+    /// The norm of all gradients together.
+    pub(crate) fn norm(gradients: &[Tensor<1>]) -> Result<f32, TrainError> {
         let squares = gradients
             .iter()
             .map(|gradient| gradient.clone().square().sum());
         let total = squares.reduce(|sum, square| sum + square);
-        let norm = match total {
+        Ok(match total {
             Some(total) => scalar(&total)?.sqrt(),
             None => 0.0,
-        };
+        })
+    }
+
+    /// One AdamW step at a learning rate, with gradients of this norm, which are clipped.
+    pub(crate) fn step(
+        &mut self,
+        unet: &mut UNet2DConditionModel,
+        gradients: Vec<Tensor<1>>,
+        norm: f32,
+        learning_rate: f64,
+    ) {
         // torch.nn.utils.clip_grad_norm_ adds 1e-6 to the norm.
         let ratio = self.max_grad_norm / (f64::from(norm) + 1e-6);
         let scale = (self.max_grad_norm > 0.0 && ratio < 1.0).then_some(ratio);
@@ -147,7 +152,6 @@ impl Factors {
                 });
             }
         });
-        Ok(norm)
     }
 
     /// Sets the optimizer's state of a factor from flat host values.
@@ -174,6 +178,16 @@ pub(crate) fn untrack(unet: &mut UNet2DConditionModel) {
             tensor.untrack();
         }
     });
+}
+
+/// Takes the trained branches out of a model.
+pub(crate) fn without_branches(unet: &mut UNet2DConditionModel) {
+    for (_, layer) in unet.lora_layers(COMPONENT) {
+        match layer {
+            LoraLayerMut::Linear(layer) => layer.branches.retain(|branch| branch.name != BRANCH),
+            LoraLayerMut::Conv2d(layer) => layer.branches.retain(|branch| branch.name != BRANCH),
+        }
+    }
 }
 
 /// Gives the branches leaves of their own: the same values at the root of another graph.

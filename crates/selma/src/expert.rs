@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use selma_diffusion::StableDiffusion;
 use selma_durable::{Journal, create_folder, write_json};
 use selma_lora::{Dtype, Format};
-use selma_train::{Denoising, TrainConfig, TrainError, Trainer, TrainingSet, ValidTrainConfig};
+use selma_train::{
+    Denoising, DiffusionDpo, Feed, Objective, PairSet, TrainConfig, TrainError, Trainer,
+    TrainingSet, ValidTrainConfig,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::files::{read_json, remove};
@@ -29,6 +32,24 @@ pub struct Expert<'a> {
     pub checkpoint_every: usize,
 }
 
+/// What an adapter is trained on, which decides the objective.
+#[derive(Debug, Clone, Copy)]
+pub enum TrainingData<'a> {
+    /// Pictures with captions, by [`Denoising`].
+    Pictures(&'a TrainingSet),
+    /// Pairs of pictures, by [`DiffusionDpo`].
+    Pairs(&'a PairSet),
+}
+
+impl TrainingData<'_> {
+    fn sha256(self) -> String {
+        match self {
+            Self::Pictures(set) => set.sha256(),
+            Self::Pairs(set) => set.sha256(),
+        }
+    }
+}
+
 /// What decides an adapter: `training.json`.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,6 +70,9 @@ pub struct Metrics {
     pub loss: f32,
     /// Norm of all gradients before clipping.
     pub grad_norm: Option<f32>,
+    /// Share of the pairs that the model gets right, where it is trained on pairs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f32>,
 }
 
 impl Expert<'_> {
@@ -83,25 +107,48 @@ impl Expert<'_> {
     pub fn train(
         &self,
         pipeline: &StableDiffusion,
-        set: &TrainingSet,
+        data: TrainingData<'_>,
         folder: &Path,
         observer: &mut RunObserver<'_>,
     ) -> Result<(), SelmaError> {
         create_folder(folder)?;
-        let training = self.begin(set, folder)?;
+        let training = self.begin(data, folder)?;
         if Self::is_finished(folder)? {
             return Ok(());
         }
+        let scheduler = &pipeline.scheduler_config;
+        match data {
+            TrainingData::Pictures(set) => {
+                let objective = Denoising::new(scheduler)?.with_snr_gamma(self.config.snr_gamma);
+                self.train_by(objective, pipeline, set, training, folder, observer)
+            }
+            TrainingData::Pairs(set) => {
+                let objective = DiffusionDpo::new(scheduler, self.config.dpo_beta)?;
+                self.train_by(objective, pipeline, set, training, folder, observer)
+            }
+        }
+    }
+
+    fn train_by<O: Objective>(
+        &self,
+        objective: O,
+        pipeline: &StableDiffusion,
+        feed: &impl Feed<O::Batch>,
+        training: Training,
+        folder: &Path,
+        observer: &mut RunObserver<'_>,
+    ) -> Result<(), SelmaError> {
         let checkpoint = folder.join(Self::CHECKPOINT);
-        let mut trainer = self.trainer(pipeline, &checkpoint)?;
+        let mut trainer = self.trainer(objective, pipeline, &checkpoint)?;
         let mut metrics = MetricsLog::open(folder.join("metrics.jsonl"), trainer.step_count())?;
         let mut failure = None;
         let every = self.checkpoint_every.max(1);
-        let result = trainer.run(set, Some((&checkpoint, every)), &mut |progress| {
+        let result = trainer.run(feed, Some((&checkpoint, every)), &mut |progress| {
             metrics.push(Metrics {
                 step: progress.step,
                 loss: progress.loss,
                 grad_norm: progress.grad_norm,
+                accuracy: progress.accuracy,
             });
             if (progress.step.is_multiple_of(every) || progress.step == progress.steps)
                 && let Err(error) = metrics.write()
@@ -140,12 +187,12 @@ impl Expert<'_> {
     }
 
     /// Writes what is trained here, or sees that it is what was begun here before.
-    fn begin(&self, set: &TrainingSet, folder: &Path) -> Result<Training, SelmaError> {
+    fn begin(&self, data: TrainingData<'_>, folder: &Path) -> Result<Training, SelmaError> {
         let training = Training {
             skills: self.skills.to_vec(),
             config: (*self.config).clone(),
             model_sha256: self.model_hash.to_owned(),
-            data_sha256: set.sha256(),
+            data_sha256: data.sha256(),
         };
         let path = folder.join("training.json");
         if path.is_file() {
@@ -165,13 +212,13 @@ impl Expert<'_> {
         Ok(training)
     }
 
-    fn trainer(
+    fn trainer<O: Objective>(
         &self,
+        objective: O,
         pipeline: &StableDiffusion,
         checkpoint: &Path,
-    ) -> Result<Trainer<Denoising>, SelmaError> {
+    ) -> Result<Trainer<O>, SelmaError> {
         let scheduler = &pipeline.scheduler_config;
-        let objective = Denoising::new(scheduler)?;
         let (unet, config) = (pipeline.unet.clone(), self.config.clone());
         let device = pipeline.device();
         Ok(if checkpoint.is_file() {

@@ -18,7 +18,7 @@ mod stages;
 pub use encode::encode_datasets;
 pub use error::SelmaError;
 pub use events::{RunEvent, RunObserver};
-pub use expert::{Expert, Metrics};
+pub use expert::{Expert, Metrics, TrainingData};
 pub use layout::Layout;
 pub use merge_method::MergeMethod;
 pub use recipe::{
