@@ -84,20 +84,6 @@ impl Factors {
         }
     }
 
-    /// The gradients of a backward pass, flat and in the order of the factors.
-    pub(crate) fn gradients(
-        unet: &mut UNet2DConditionModel,
-        gradients: &Gradients,
-    ) -> Vec<Tensor<1>> {
-        let mut all = Vec::new();
-        for_each_branch(unet, |_, branch| {
-            for (tensor, _) in branch.tensors() {
-                all.push(tensor.gradient(gradients));
-            }
-        });
-        all
-    }
-
     /// Adds gradients to the sums.
     pub(crate) fn accumulate(sums: &mut Vec<Tensor<1>>, gradients: Vec<Tensor<1>>) {
         *sums = if sums.is_empty() {
@@ -168,6 +154,46 @@ impl Factors {
         };
         let momentum = AdaptiveMomentumState::new(time, tensor(moment_1), tensor(moment_2));
         factor.state = Some(AdamWState::new(momentum));
+    }
+}
+
+/// Gradients of all factors, flat and in their order, gathered from one pass back or several.
+#[derive(Default)]
+pub(crate) struct Gathered(Vec<Option<Tensor<1>>>);
+
+impl Gathered {
+    /// Adds what a pass back has found for the factors of a model.
+    pub(crate) fn add(&mut self, unet: &mut UNet2DConditionModel, gradients: &Gradients) {
+        let mut index = 0;
+        for_each_branch(unet, |_, branch| {
+            for (tensor, _) in branch.tensors() {
+                if self.0.len() == index {
+                    self.0.push(None);
+                }
+                if let (Some(sum), Some(found)) =
+                    (self.0.get_mut(index), tensor.gradient(gradients))
+                {
+                    *sum = Some(match sum.take() {
+                        Some(before) => before + found,
+                        None => found,
+                    });
+                }
+                index += 1;
+            }
+        });
+    }
+
+    /// The gradients; zero where the loss does not depend on a factor.
+    pub(crate) fn finish(self, unet: &mut UNet2DConditionModel) -> Vec<Tensor<1>> {
+        let mut found = self.0.into_iter();
+        let mut all = Vec::new();
+        for_each_branch(unet, |_, branch| {
+            for (tensor, _) in branch.tensors() {
+                let gradient = found.next().flatten();
+                all.push(gradient.unwrap_or_else(|| tensor.zeros()));
+            }
+        });
+        all
     }
 }
 
@@ -260,18 +286,27 @@ impl FactorMut<'_> {
         }
     }
 
-    /// The gradient, flat; zero where the loss does not depend on the factor.
-    fn gradient(self, gradients: &Gradients) -> Tensor<1> {
-        fn flat<const D: usize>(tensor: &Tensor<D>, gradients: &Gradients) -> Tensor<1> {
+    /// The gradient, flat, if the pass back has met the factor.
+    fn gradient(self, gradients: &Gradients) -> Option<Tensor<1>> {
+        fn flat<const D: usize>(tensor: &Tensor<D>, gradients: &Gradients) -> Option<Tensor<1>> {
             let count = tensor.shape().num_elements();
-            match tensor.grad(gradients) {
-                Some(gradient) => gradient.reshape([count]),
-                None => Tensor::zeros([count], &tensor.device().without_autodiff()),
-            }
+            Some(tensor.grad(gradients)?.reshape([count]))
         }
         match self {
             Self::Matrix(tensor) => flat(tensor, gradients),
             Self::Kernel(tensor) => flat(tensor, gradients),
+        }
+    }
+
+    /// A gradient of zero, flat.
+    fn zeros(self) -> Tensor<1> {
+        fn flat<const D: usize>(tensor: &Tensor<D>) -> Tensor<1> {
+            let count = tensor.shape().num_elements();
+            Tensor::zeros([count], &tensor.device().without_autodiff())
+        }
+        match self {
+            Self::Matrix(tensor) => flat(tensor),
+            Self::Kernel(tensor) => flat(tensor),
         }
     }
 

@@ -184,24 +184,28 @@ impl<O: Objective> Trainer<O> {
                 // Leaves of its own: a graph whose leaves are shared can be walked back once only.
                 renew(&mut unet);
             }
-            self.part(&mut unet, &batch.slice(range), share)
+            self.part(&unet, &batch.slice(range), share)
         })
     }
 
     /// Loss and gradient of a batch that is a share of a step.
     fn part(
         &self,
-        unet: &mut UNet2DConditionModel,
+        unet: &UNet2DConditionModel,
         batch: &O::Batch,
         share: f64,
     ) -> Result<Part, TrainError> {
-        let loss = self.objective.loss(&Denoiser::new(unet), batch)?;
+        let model = match self.config.recompute {
+            true => Denoiser::recomputing(unet),
+            false => Denoiser::new(unet),
+        };
+        let loss = self.objective.loss(&model, batch)?;
         let accuracy = loss.accuracy.map(|value| scalar(&value.mul_scalar(share)));
         let value = loss.value.mul_scalar(share);
         Ok(Part {
             loss: scalar(&value)?,
             accuracy: accuracy.transpose()?,
-            gradients: Factors::gradients(unet, &value.backward()),
+            gradients: model.gradients(&value)?,
         })
     }
 
@@ -210,8 +214,7 @@ impl<O: Objective> Trainer<O> {
         let mut found = Vec::new();
         for Drawn { batch, samples } in drawn {
             for (index, &sample) in samples.iter().enumerate() {
-                let part =
-                    self.part(&mut self.unet.clone(), &batch.slice(index..index + 1), 1.0)?;
+                let part = self.part(&self.unet, &batch.slice(index..index + 1), 1.0)?;
                 if !(part.loss.is_finite() && Factors::norm(&part.gradients)?.is_finite()) {
                     found.push(sample);
                 }

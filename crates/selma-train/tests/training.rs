@@ -244,3 +244,57 @@ fn data_that_cannot_be_trained_on_is_refused() {
         [RgbImage::new(16, 16), RgbImage::new(32, 32)].map(|image| Ok((image, String::new())));
     assert!(TrainingSet::encode::<TrainError>(&pipeline, two).is_err());
 }
+
+#[test]
+fn computing_again_changes_nothing_but_rounding() {
+    for name in ["tiny-sd", "tiny-sd-v", "tiny-sdxl"] {
+        let pipeline = load(name);
+        let set = set(&pipeline);
+        for targets in [
+            &["to_q", "to_k", "to_v", "to_out.0"][..],
+            // Convolutions, the embedding of the timesteps, and the ends.
+            &[
+                "conv1",
+                "conv_shortcut",
+                "linear_1",
+                "conv_in",
+                "conv_out",
+                "conv",
+                "proj_in",
+            ],
+            // Nothing before the last block has a gradient.
+            &["up_blocks.1.resnets.0.conv2"],
+        ] {
+            let runs = [(false, 1), (true, 1), (true, 2)].map(|(recompute, shards)| {
+                let config = TrainConfig {
+                    recompute,
+                    shards,
+                    steps: 4,
+                    targets: targets.iter().map(|&target| target.to_owned()).collect(),
+                    ..config()
+                };
+                let mut trainer = trainer(&pipeline, config.validate().unwrap());
+                let mut seen = Vec::new();
+                trainer
+                    .run(&set, None, &mut |progress| {
+                        seen.push((progress.loss, progress.grad_norm.unwrap()));
+                        ControlFlow::Continue(())
+                    })
+                    .unwrap();
+                seen
+            });
+            for run in &runs[1..] {
+                for ((loss, norm), (expected_loss, expected_norm)) in run.iter().zip(&runs[0]) {
+                    assert!(
+                        (loss / expected_loss - 1.0).abs() < 1e-5,
+                        "{name} {targets:?}: {loss}, {expected_loss}"
+                    );
+                    assert!(
+                        (norm / expected_norm - 1.0).abs() < 1e-4,
+                        "{name} {targets:?}: {norm}, {expected_norm}"
+                    );
+                }
+            }
+        }
+    }
+}
