@@ -15,6 +15,7 @@ mod shards;
 mod trainer;
 mod training_set;
 
+pub use checkpoint::TrainCheckpoints;
 pub use config::{TrainConfig, TrainPreset, ValidTrainConfig};
 pub use denoiser::Denoiser;
 pub use error::TrainError;

@@ -1,7 +1,5 @@
 //! The training loop.
 
-use std::path::Path;
-
 use burn::tensor::{Device, Tensor};
 use selma_diffusion::models::UNet2DConditionModel;
 use selma_diffusion::schedulers::SchedulerConfig;
@@ -11,8 +9,8 @@ use selma_lora::nn::{attach, extract};
 use crate::factors::{BRANCH, COMPONENT, Factors, initial, renew, scalar, untrack};
 use crate::shards::{for_each_shard, part};
 use crate::{
-    Denoiser, Draw, Drawn, Feed, Objective, Observer, Progress, Samples, TrainError,
-    ValidTrainConfig,
+    Denoiser, Draw, Drawn, Feed, Objective, Observer, Progress, Samples, TrainCheckpoints,
+    TrainError, ValidTrainConfig,
 };
 
 /// What a part of a batch adds to a step.
@@ -91,7 +89,7 @@ impl<O: Objective> Trainer<O> {
         self.step
     }
 
-    /// Trains until all steps are done, saving a checkpoint every `checkpoint_every` steps if a file is given.
+    /// Trains until all steps are done, with checkpoints if a folder for them is given: also of the step at which the observer stops.
     ///
     /// # Errors
     ///
@@ -100,7 +98,7 @@ impl<O: Objective> Trainer<O> {
     pub fn run(
         &mut self,
         feed: &impl Feed<O::Batch>,
-        checkpoint: Option<(&Path, usize)>,
+        checkpoints: Option<TrainCheckpoints<'_>>,
         observer: &mut Observer<'_>,
     ) -> Result<(), TrainError> {
         let passes = self.config.gradient_accumulation;
@@ -118,10 +116,10 @@ impl<O: Objective> Trainer<O> {
             let progress = self.optimize(&drawn)?;
             // The observer first: what it records is then never behind the checkpoint.
             let flow = observer(progress);
-            if let Some((path, every)) = checkpoint
-                && self.step.is_multiple_of(every.max(1))
+            if let Some(checkpoints) = checkpoints
+                && (flow.is_break() || self.step.is_multiple_of(checkpoints.every.max(1)))
             {
-                self.save_checkpoint(path)?;
+                checkpoints.save(self)?;
             }
             if flow.is_break() {
                 return Err(TrainError::Cancelled { step: self.step });

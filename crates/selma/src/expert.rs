@@ -4,15 +4,15 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use selma_diffusion::StableDiffusion;
-use selma_durable::{Journal, create_folder, write_json};
+use selma_durable::{Journal, create_folder, remove_temporaries, write_json};
 use selma_lora::{Dtype, Format};
 use selma_train::{
-    Denoising, DiffusionDpo, Feed, Objective, PairSet, TrainConfig, TrainError, Trainer,
-    TrainingSet, ValidTrainConfig,
+    Denoising, DiffusionDpo, Feed, Objective, PairSet, TrainCheckpoints, TrainConfig, TrainError,
+    Trainer, TrainingSet, ValidTrainConfig,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::files::{read_json, remove};
+use crate::files::{read_json, remove_folder};
 use crate::{RunEvent, RunObserver, SelmaError};
 
 /// An adapter to train.
@@ -30,6 +30,8 @@ pub struct Expert<'a> {
     pub model_hash: &'a str,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
+    /// How many checkpoints are kept, the newest. One is for continuing, and is removed when the adapter is finished; several stay.
+    pub keep_checkpoints: usize,
 }
 
 /// What an adapter is trained on, which decides the objective.
@@ -79,25 +81,25 @@ impl Expert<'_> {
     /// Name of the finished adapter in its folder.
     pub const ADAPTER: &'static str = "adapter.safetensors";
 
-    /// Name of the file from which a training continues.
-    const CHECKPOINT: &'static str = "checkpoint.safetensors";
+    /// Name of the folder with the checkpoints from which a training continues.
+    pub const CHECKPOINTS: &'static str = "checkpoints";
 
-    /// Whether a folder has a finished adapter. If it has, what a kill after the last step left is removed.
+    /// Whether a folder has a finished adapter. If it has, a checkpoint that was for continuing alone is removed.
     ///
     /// # Errors
     ///
     /// If the remains cannot be removed.
     pub fn is_finished(folder: &Path) -> Result<bool, SelmaError> {
         let finished = folder.join(Self::ADAPTER).is_file();
-        if finished {
-            remove(&folder.join(Self::CHECKPOINT))?;
+        if finished && TrainCheckpoints::all(&folder.join(Self::CHECKPOINTS))?.len() < 2 {
+            remove_folder(&folder.join(Self::CHECKPOINTS))?;
         }
         Ok(finished)
     }
 
     /// Trains until all steps are done and leaves `adapter.safetensors` and `metrics.jsonl`.
     ///
-    /// While it goes on the folder has `checkpoint.safetensors`, from which the same call continues; the adapter is the
+    /// While it goes on the folder has `checkpoints`, from the last of which the same call continues; the adapter is the
     /// same bytes then. Where the adapter is finished, nothing is done.
     ///
     /// # Errors
@@ -138,31 +140,38 @@ impl Expert<'_> {
         folder: &Path,
         observer: &mut RunObserver<'_>,
     ) -> Result<(), SelmaError> {
-        let checkpoint = folder.join(Self::CHECKPOINT);
-        let mut trainer = self.trainer(objective, pipeline, &checkpoint)?;
+        let checkpoints = folder.join(Self::CHECKPOINTS);
+        let mut trainer = self.trainer(objective, pipeline, &checkpoints)?;
         let mut metrics = MetricsLog::open(folder.join("metrics.jsonl"), trainer.step_count())?;
         let mut failure = None;
         let every = self.checkpoint_every.max(1);
-        let result = trainer.run(feed, Some((&checkpoint, every)), &mut |progress| {
+        let kept = TrainCheckpoints {
+            folder: &checkpoints,
+            every,
+            keep: self.keep_checkpoints,
+        };
+        let result = trainer.run(feed, Some(kept), &mut |progress| {
             metrics.push(Metrics {
                 step: progress.step,
                 loss: progress.loss,
                 grad_norm: progress.grad_norm,
                 accuracy: progress.accuracy,
             });
-            if (progress.step.is_multiple_of(every) || progress.step == progress.steps)
-                && let Err(error) = metrics.write()
-            {
-                failure = Some(error);
-                return ControlFlow::Break(());
-            }
-            observer(RunEvent::Progress {
+            let flow = observer(RunEvent::Progress {
                 task: self.name,
                 done: progress.step,
                 total: progress.steps,
                 unit: "steps",
                 note: Some(("loss", f64::from(progress.loss))),
-            })
+            });
+            let saved = flow.is_break() || progress.step.is_multiple_of(every);
+            if (saved || progress.step == progress.steps)
+                && let Err(error) = metrics.write()
+            {
+                failure = Some(error);
+                return ControlFlow::Break(());
+            }
+            flow
         });
         if let Some(error) = failure {
             return Err(error);
@@ -183,7 +192,7 @@ impl Expert<'_> {
             adapter.metadata.insert(key.to_owned(), value);
         }
         adapter.save(folder.join(Self::ADAPTER), Format::Diffusers, Dtype::F32)?;
-        remove(&checkpoint)
+        Self::is_finished(folder).map(drop)
     }
 
     /// Writes what is trained here, or sees that it is what was begun here before.
@@ -216,15 +225,17 @@ impl Expert<'_> {
         &self,
         objective: O,
         pipeline: &StableDiffusion,
-        checkpoint: &Path,
+        checkpoints: &Path,
     ) -> Result<Trainer<O>, SelmaError> {
         let scheduler = &pipeline.scheduler_config;
         let (unet, config) = (pipeline.unet.clone(), self.config.clone());
         let device = pipeline.device();
-        Ok(if checkpoint.is_file() {
-            Trainer::resume(unet, scheduler, objective, config, checkpoint, device)?
-        } else {
-            Trainer::new(unet, scheduler, objective, config, device)?
+        if checkpoints.is_dir() {
+            remove_temporaries(checkpoints)?;
+        }
+        Ok(match TrainCheckpoints::latest(checkpoints)? {
+            Some(last) => Trainer::resume(unet, scheduler, objective, config, &last, device)?,
+            None => Trainer::new(unet, scheduler, objective, config, device)?,
         })
     }
 }

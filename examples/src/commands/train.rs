@@ -88,6 +88,9 @@ pub struct Args {
     /// Steps between checkpoints.
     #[arg(long, value_name = "N", default_value = "100")]
     checkpoint_every: NonZeroUsize,
+    /// How many checkpoints are kept, the newest. One is for continuing, and goes when the adapter is finished; several stay.
+    #[arg(long, value_name = "N", default_value = "1")]
+    keep_checkpoints: NonZeroUsize,
     /// What computes: flex (the CPU), wgpu, cuda or cuda:N.
     #[arg(long, value_name = "D", default_value = "flex")]
     device: String,
@@ -128,6 +131,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         config,
         model_hash: &model_hash,
         checkpoint_every: args.checkpoint_every.get(),
+        keep_checkpoints: args.keep_checkpoints.get(),
     };
     let data = TrainingData::Pictures(&set);
     expert.train(&pipeline, data, &args.out, &mut observe)?;

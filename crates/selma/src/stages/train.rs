@@ -85,6 +85,7 @@ fn train(
         config: job.config.clone(),
         model_hash,
         checkpoint_every: run.recipe.train.checkpoint_every,
+        keep_checkpoints: 1,
     };
     let folder = run.layout.expert(&job.name);
     expert.train(pipeline, TrainingData::Pictures(&set), &folder, observer)
