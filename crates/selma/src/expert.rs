@@ -13,7 +13,7 @@ use selma_train::{
 use serde::{Deserialize, Serialize};
 
 use crate::files::{read_json, remove_folder};
-use crate::{RunEvent, RunObserver, SelmaError};
+use crate::{RunEvent, RunObserver, SelmaError, TensorBoardLog};
 
 /// An adapter to train.
 ///
@@ -32,6 +32,8 @@ pub struct Expert<'a> {
     pub checkpoint_every: usize,
     /// How many checkpoints are kept, the newest. One is for continuing, and is removed when the adapter is finished; several stay.
     pub keep_checkpoints: usize,
+    /// Whether the numbers of `metrics.jsonl` are also written for `TensorBoard`, to the folder `tensorboard`.
+    pub tensorboard: bool,
 }
 
 /// What an adapter is trained on, which decides the objective.
@@ -143,6 +145,9 @@ impl Expert<'_> {
         let checkpoints = folder.join(Self::CHECKPOINTS);
         let mut trainer = self.trainer(objective, pipeline, &checkpoints)?;
         let mut metrics = MetricsLog::open(folder.join("metrics.jsonl"), trainer.step_count())?;
+        if self.tensorboard {
+            metrics.tensorboard = Some(TensorBoardLog::create(&folder.join("tensorboard"))?);
+        }
         let mut failure = None;
         let every = self.checkpoint_every.max(1);
         let kept = TrainCheckpoints {
@@ -245,6 +250,7 @@ struct MetricsLog {
     journal: Journal<Metrics>,
     written: usize,
     pending: Vec<Metrics>,
+    tensorboard: Option<TensorBoardLog>,
 }
 
 impl MetricsLog {
@@ -255,6 +261,7 @@ impl MetricsLog {
             journal,
             written: last.max(step),
             pending: Vec::new(),
+            tensorboard: None,
         })
     }
 
@@ -266,6 +273,14 @@ impl MetricsLog {
 
     fn write(&mut self) -> Result<(), SelmaError> {
         self.journal.append_all(&self.pending)?;
+        if let Some(log) = &mut self.tensorboard {
+            for metrics in &self.pending {
+                let mut values = vec![("loss", metrics.loss)];
+                values.extend(metrics.grad_norm.map(|norm| ("grad_norm", norm)));
+                values.extend(metrics.accuracy.map(|share| ("accuracy", share)));
+                log.push(metrics.step, &values)?;
+            }
+        }
         if let Some(last) = self.pending.last() {
             self.written = last.step;
         }

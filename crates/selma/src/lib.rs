@@ -14,6 +14,7 @@ mod recipe;
 pub mod report;
 mod run;
 mod stages;
+mod tensorboard;
 
 pub use encode::encode_datasets;
 pub use error::SelmaError;
@@ -26,6 +27,7 @@ pub use recipe::{
 };
 pub use run::{Model, Run, Stage};
 pub use stages::seeds::compare_seeds;
+pub use tensorboard::TensorBoardLog;
 
 pub use {
     selma_dataset as dataset, selma_diffusion as diffusion, selma_durable as durable,

@@ -91,6 +91,9 @@ pub struct Args {
     /// How many checkpoints are kept, the newest. One is for continuing, and goes when the adapter is finished; several stay.
     #[arg(long, value_name = "N", default_value = "1")]
     keep_checkpoints: NonZeroUsize,
+    /// Also write the curves for TensorBoard, to the folder tensorboard beside the adapter.
+    #[arg(long)]
+    tensorboard: bool,
     /// What computes: flex (the CPU), wgpu, cuda or cuda:N.
     #[arg(long, value_name = "D", default_value = "flex")]
     device: String,
@@ -132,6 +135,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         model_hash: &model_hash,
         checkpoint_every: args.checkpoint_every.get(),
         keep_checkpoints: args.keep_checkpoints.get(),
+        tensorboard: args.tensorboard,
     };
     let data = TrainingData::Pictures(&set);
     expert.train(&pipeline, data, &args.out, &mut observe)?;
