@@ -14,11 +14,12 @@ mod recipe;
 pub mod report;
 mod run;
 mod stages;
+mod tensorboard;
 
 pub use encode::encode_datasets;
 pub use error::SelmaError;
 pub use events::{RunEvent, RunObserver};
-pub use expert::{Expert, Metrics};
+pub use expert::{Expert, Metrics, TrainingData};
 pub use layout::Layout;
 pub use merge_method::MergeMethod;
 pub use recipe::{
@@ -26,6 +27,7 @@ pub use recipe::{
 };
 pub use run::{Model, Run, Stage};
 pub use stages::seeds::compare_seeds;
+pub use tensorboard::TensorBoardLog;
 
 pub use {
     selma_dataset as dataset, selma_diffusion as diffusion, selma_durable as durable,

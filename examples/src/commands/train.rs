@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use anyhow::Context;
 use burn::tensor::FloatDType;
 use image::RgbImage;
-use selma::{Expert, RunEvent, encode_datasets};
+use selma::{Expert, RunEvent, TrainingData, encode_datasets};
 use selma_dataset::Dataset;
 use selma_diffusion::{ConfigSource, StableDiffusion, device};
 use selma_durable::create_folder;
-use selma_train::{LrScheduler, TrainConfig};
+use selma_train::{LrScheduler, TrainConfig, TrainPreset};
 
 use super::events::Events;
 use super::model::{ModelOptions, config_source, tell_family};
@@ -55,6 +55,9 @@ pub struct Args {
     /// Settings as a TOML file: those of the recipes' section [train] from `steps` on. Flags go before it.
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
+    /// Published settings to start from: those of SELMA for sd14, sd2 or sdxl (rank 128, 5,000 steps of 64 samples). Flags go before them.
+    #[arg(long, value_name = "NAME", conflicts_with = "config", value_parser = named::<TrainPreset>(TrainPreset::NAMES))]
+    preset: Option<TrainPreset>,
     /// Optimizer steps.
     #[arg(long, value_name = "N")]
     steps: Option<NonZeroUsize>,
@@ -73,6 +76,9 @@ pub struct Args {
     /// Steps over which the learning rate rises from zero at the start.
     #[arg(long, value_name = "N")]
     lr_warmup_steps: Option<usize>,
+    /// Weigh timesteps by their signal-to-noise ratio, cut off at this number (min-SNR; 5 is usual).
+    #[arg(long, value_name = "G")]
+    snr_gamma: Option<f64>,
     /// Rank of the adapter; its alpha becomes the same.
     #[arg(long, value_name = "R")]
     rank: Option<NonZeroUsize>,
@@ -82,6 +88,12 @@ pub struct Args {
     /// Steps between checkpoints.
     #[arg(long, value_name = "N", default_value = "100")]
     checkpoint_every: NonZeroUsize,
+    /// How many checkpoints are kept, the newest. One is for continuing, and goes when the adapter is finished; several stay.
+    #[arg(long, value_name = "N", default_value = "1")]
+    keep_checkpoints: NonZeroUsize,
+    /// Also write the curves for TensorBoard, to the folder tensorboard beside the adapter.
+    #[arg(long)]
+    tensorboard: bool,
     /// What computes: flex (the CPU), wgpu, cuda or cuda:N.
     #[arg(long, value_name = "D", default_value = "flex")]
     device: String,
@@ -122,8 +134,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         config,
         model_hash: &model_hash,
         checkpoint_every: args.checkpoint_every.get(),
+        keep_checkpoints: args.keep_checkpoints.get(),
+        tensorboard: args.tensorboard,
     };
-    expert.train(&pipeline, &set, &args.out, &mut observe)?;
+    let data = TrainingData::Pictures(&set);
+    expert.train(&pipeline, data, &args.out, &mut observe)?;
     events.finish();
     say(format_args!("{}", args.out.join(Expert::ADAPTER).display()));
     Ok(())
@@ -131,7 +146,9 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 fn config(args: &Args) -> anyhow::Result<TrainConfig> {
     let mut config = match &args.config {
-        None => TrainConfig::default(),
+        None => args
+            .preset
+            .map_or_else(TrainConfig::default, TrainPreset::config),
         Some(path) => {
             let text = std::fs::read_to_string(path)
                 .with_context(|| format!("cannot read {}", path.display()))?;
@@ -150,6 +167,7 @@ fn config(args: &Args) -> anyhow::Result<TrainConfig> {
     config.learning_rate = args.learning_rate.unwrap_or(config.learning_rate);
     config.lr_scheduler = args.lr_scheduler.unwrap_or(config.lr_scheduler);
     config.lr_warmup_steps = args.lr_warmup_steps.unwrap_or(config.lr_warmup_steps);
+    config.snr_gamma = args.snr_gamma.or(config.snr_gamma);
     config.seed = args.seed.unwrap_or(config.seed);
     if let Some(rank) = args.rank {
         config.rank = rank.get();

@@ -9,7 +9,7 @@ use super::images::load_once;
 use super::prompts::finished;
 use crate::recipe::FILTERED;
 use crate::run::UNION;
-use crate::{Expert, Run, RunObserver, SelmaError, encode_datasets};
+use crate::{Expert, Run, RunObserver, SelmaError, TrainingData, encode_datasets};
 
 /// Trains every expert that is not finished.
 pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
@@ -85,8 +85,11 @@ fn train(
         config: job.config.clone(),
         model_hash,
         checkpoint_every: run.recipe.train.checkpoint_every,
+        keep_checkpoints: 1,
+        tensorboard: false,
     };
-    expert.train(pipeline, &set, &run.layout.expert(&job.name), observer)
+    let folder = run.layout.expert(&job.name);
+    expert.train(pipeline, TrainingData::Pictures(&set), &folder, observer)
 }
 
 /// The pictures of a job's skills.
