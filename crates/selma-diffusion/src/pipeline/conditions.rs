@@ -1,7 +1,5 @@
 //! What the UNet is conditioned on when it draws.
 
-use burn::tensor::Tensor;
-
 use super::{MicroConditioning, StableDiffusion, TextEmbeddings, Truncated};
 use crate::DiffusionError;
 use crate::models::{AddedConditioning, Conditioning, TimeIds};
