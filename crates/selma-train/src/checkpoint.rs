@@ -84,8 +84,18 @@ impl TrainCheckpoints<'_> {
         Ok(Self::all(folder)?.pop().map(|(_, path)| path))
     }
 
+    /// Whether there is one after so many steps.
+    #[must_use]
+    pub fn is_due(&self, step: usize) -> bool {
+        step.is_multiple_of(self.every.max(1))
+    }
+
     /// Writes a checkpoint, then removes those that are too many.
-    pub(crate) fn save<O: Objective>(&self, trainer: &mut Trainer<O>) -> Result<(), TrainError> {
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be written.
+    pub fn save<O: Objective>(&self, trainer: &Trainer<O>) -> Result<(), TrainError> {
         let path = self.folder.join(format!("{PREFIX}{:06}", trainer.step));
         if !path.exists() {
             create_folder(self.folder)?;
@@ -111,7 +121,7 @@ impl<O: Objective> Trainer<O> {
     /// # Errors
     ///
     /// If the folder exists or cannot be written. Nothing is left of it then.
-    pub fn save_checkpoint(&mut self, path: &Path) -> Result<(), TrainError> {
+    pub fn save_checkpoint(&self, path: &Path) -> Result<(), TrainError> {
         let unwritable = |source| TrainError::Io {
             action: "write",
             path: path.to_owned(),

@@ -4,41 +4,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LrScheduler, TrainError};
 
-/// Published settings of trainings.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TrainPreset {
-    /// SELMA's for Stable Diffusion 1.4, by the paper (appendix H) and by its script: 5,000 steps of 64 samples.
-    Sd14,
-    /// SELMA's for Stable Diffusion 2, by the paper; no script was published for it.
-    Sd2,
-    /// SELMA's for SDXL, by the paper: those of the others. The published script has 10,000 steps of 32 samples (4 a pass, 8 passes a step).
-    Sdxl,
-}
-
-impl TrainPreset {
-    /// Their names.
-    pub const NAMES: &'static [(&'static str, Self)] = &[
-        ("sd14", Self::Sd14),
-        ("sd2", Self::Sd2),
-        ("sdxl", Self::Sdxl),
-    ];
-
-    /// The settings. Passes are as large as the paper's GPU held; `batch_size` and `gradient_accumulation` can be changed together.
-    #[must_use]
-    pub fn config(self) -> TrainConfig {
-        let (batch_size, gradient_accumulation) = match self {
-            Self::Sd14 | Self::Sd2 => (16, 4),
-            Self::Sdxl => (4, 16),
-        };
-        TrainConfig {
-            batch_size,
-            gradient_accumulation,
-            recompute: true,
-            ..TrainConfig::default()
-        }
-    }
-}
-
 /// How an expert is trained. The defaults are SELMA's for Stable Diffusion (section 4.3 and appendix H of the paper).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -93,31 +93,19 @@ impl<O: Objective> Trainer<O> {
     ///
     /// # Errors
     ///
-    /// [`TrainError::NonFinite`] if the loss is not a number any more, [`TrainError::Cancelled`] if the observer stops,
-    /// and errors of the data and of writing checkpoints.
+    /// Those of [`step`](Self::step), [`TrainError::Cancelled`] if the observer stops, and errors of writing checkpoints.
     pub fn run(
         &mut self,
         feed: &impl Feed<O::Batch>,
         checkpoints: Option<TrainCheckpoints<'_>>,
         observer: &mut Observer<'_>,
     ) -> Result<(), TrainError> {
-        let passes = self.config.gradient_accumulation;
-        while self.step < self.config.steps {
-            let drawn = (0..passes).map(|pass| {
-                feed.draw(&Draw {
-                    config: &self.config,
-                    pass: self.step * passes + pass,
-                    timesteps: self.timesteps,
-                    device: &self.device,
-                    unet: &self.unet,
-                })
-            });
-            let drawn: Vec<Drawn<O::Batch>> = drawn.collect::<Result<_, _>>()?;
-            let progress = self.optimize(&drawn)?;
+        while !self.is_finished() {
+            let progress = self.step(feed)?;
             // The observer first: what it records is then never behind the checkpoint.
             let flow = observer(progress);
             if let Some(checkpoints) = checkpoints
-                && (flow.is_break() || self.step.is_multiple_of(checkpoints.every.max(1)))
+                && (flow.is_break() || checkpoints.is_due(self.step))
             {
                 checkpoints.save(self)?;
             }
@@ -126,6 +114,32 @@ impl<O: Objective> Trainer<O> {
             }
         }
         Ok(())
+    }
+
+    /// Whether all steps are done.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.step >= self.config.steps
+    }
+
+    /// One optimizer step over the next batches.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::NonFinite`] if the loss or its gradient is not a number any more, and errors of the data.
+    pub fn step(&mut self, feed: &impl Feed<O::Batch>) -> Result<Progress, TrainError> {
+        let passes = self.config.gradient_accumulation;
+        let drawn = (0..passes).map(|pass| {
+            feed.draw(&Draw {
+                config: &self.config,
+                pass: self.step * passes + pass,
+                timesteps: self.timesteps,
+                device: &self.device,
+                unet: &self.unet,
+            })
+        });
+        let drawn: Vec<Drawn<O::Batch>> = drawn.collect::<Result<_, _>>()?;
+        self.optimize(&drawn)
     }
 
     /// One optimizer step over given batches: the gradient is the mean of theirs.
@@ -229,9 +243,15 @@ impl<O: Objective> Trainer<O> {
     /// # Errors
     ///
     /// If the factors cannot be read from the device.
-    pub fn adapter(&mut self) -> Result<Adapter, TrainError> {
+    pub fn adapter(&self) -> Result<Adapter, TrainError> {
+        Ok(extract(&mut self.model(), COMPONENT, BRANCH)?)
+    }
+
+    /// The model with the adapter as it stands, to draw with.
+    #[must_use]
+    pub fn model(&self) -> UNet2DConditionModel {
         let mut plain = self.unet.clone();
         untrack(&mut plain);
-        Ok(extract(&mut plain, COMPONENT, BRANCH)?)
+        plain
     }
 }

@@ -1,19 +1,18 @@
 //! Training one adapter into a folder, to be continued where it was interrupted.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use selma_diffusion::StableDiffusion;
 use selma_durable::{Journal, create_folder, remove_temporaries, write_json};
 use selma_lora::{Dtype, Format};
 use selma_train::{
-    Denoising, DiffusionDpo, Feed, Objective, PairSet, TrainCheckpoints, TrainConfig, TrainError,
-    Trainer, TrainingSet, ValidTrainConfig,
+    Denoising, DiffusionDpo, Feed, Objective, PairSet, TrainCheckpoints, TrainConfig, Trainer,
+    TrainingSet, ValidTrainConfig,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::files::{read_json, remove_folder};
-use crate::{RunEvent, RunObserver, SelmaError, TensorBoardLog};
+use crate::{Previews, RunEvent, RunObserver, SelmaError, TensorBoardLog};
 
 /// An adapter to train.
 ///
@@ -32,6 +31,8 @@ pub struct Expert<'a> {
     pub checkpoint_every: usize,
     /// How many checkpoints are kept, the newest. One is for continuing, and is removed when the adapter is finished; several stay.
     pub keep_checkpoints: usize,
+    /// Pictures that are drawn now and then.
+    pub previews: Option<&'a Previews>,
     /// Whether the numbers of `metrics.jsonl` are also written for `TensorBoard`, to the folder `tensorboard`.
     pub tensorboard: bool,
 }
@@ -148,14 +149,13 @@ impl Expert<'_> {
         if self.tensorboard {
             metrics.tensorboard = Some(TensorBoardLog::create(&folder.join("tensorboard"))?);
         }
-        let mut failure = None;
-        let every = self.checkpoint_every.max(1);
         let kept = TrainCheckpoints {
             folder: &checkpoints,
-            every,
+            every: self.checkpoint_every,
             keep: self.keep_checkpoints,
         };
-        let result = trainer.run(feed, Some(kept), &mut |progress| {
+        while !trainer.is_finished() {
+            let progress = trainer.step(feed)?;
             metrics.push(Metrics {
                 step: progress.step,
                 loss: progress.loss,
@@ -169,22 +169,23 @@ impl Expert<'_> {
                 unit: "steps",
                 note: Some(("loss", f64::from(progress.loss))),
             });
-            let saved = flow.is_break() || progress.step.is_multiple_of(every);
-            if (saved || progress.step == progress.steps)
-                && let Err(error) = metrics.write()
-            {
-                failure = Some(error);
-                return ControlFlow::Break(());
+            let due = flow.is_break() || kept.is_due(progress.step);
+            // What is recorded is never behind the checkpoint.
+            if due || trainer.is_finished() {
+                metrics.write()?;
             }
-            flow
-        });
-        if let Some(error) = failure {
-            return Err(error);
+            if due {
+                kept.save(&trainer)?;
+            }
+            if let Some(previews) = self.previews
+                && (previews.is_due(progress.step) || trainer.is_finished())
+            {
+                previews.draw(pipeline, trainer.model(), folder, progress.step)?;
+            }
+            if flow.is_break() {
+                return Err(SelmaError::Cancelled);
+            }
         }
-        result.map_err(|error| match error {
-            TrainError::Cancelled { .. } => SelmaError::Cancelled,
-            other => other.into(),
-        })?;
         let mut adapter = trainer.adapter()?;
         let notes = [
             ("selma.skills", self.skills.join(",")),

@@ -9,6 +9,7 @@ mod files;
 mod layout;
 mod merge_method;
 pub mod pretrain;
+mod preview;
 pub mod prompts;
 mod recipe;
 pub mod report;
@@ -22,6 +23,7 @@ pub use events::{RunEvent, RunObserver};
 pub use expert::{Expert, Metrics, TrainingData};
 pub use layout::Layout;
 pub use merge_method::MergeMethod;
+pub use preview::Previews;
 pub use recipe::{
     EvalStage, ImageStage, MergeStage, ModelOptions, PromptStage, Recipe, TrainStage, Writer,
 };

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use burn::tensor::FloatDType;
 use image::RgbImage;
-use selma::{Expert, RunEvent, TrainingData, encode_datasets};
+use selma::{Expert, Previews, RunEvent, TrainingData, encode_datasets};
 use selma_dataset::Dataset;
 use selma_diffusion::{ConfigSource, StableDiffusion, device};
 use selma_durable::create_folder;
@@ -91,6 +91,12 @@ pub struct Args {
     /// How many checkpoints are kept, the newest. One is for continuing, and goes when the adapter is finished; several stay.
     #[arg(long, value_name = "N", default_value = "1")]
     keep_checkpoints: NonZeroUsize,
+    /// Draw this prompt now and then, to the folder previews beside the adapter. Repeat it for several.
+    #[arg(long, value_name = "TEXT")]
+    preview: Vec<String>,
+    /// Steps of the training between two drawings; also drawn after the last one.
+    #[arg(long, value_name = "N", default_value = "500", requires = "preview")]
+    preview_every: NonZeroUsize,
     /// Also write the curves for TensorBoard, to the folder tensorboard beside the adapter.
     #[arg(long)]
     tensorboard: bool,
@@ -98,6 +104,9 @@ pub struct Args {
     #[arg(long, value_name = "D", default_value = "flex")]
     device: String,
 }
+
+/// Denoising steps of a preview.
+const PREVIEW_STEPS: usize = 25;
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     interrupt::install()?;
@@ -128,6 +137,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let skills: Vec<String> = names
         .map(|name| name.to_string_lossy().into_owned())
         .collect();
+    let previews = (!args.preview.is_empty()).then(|| Previews {
+        prompts: args.preview.clone(),
+        every: args.preview_every.get(),
+        steps: PREVIEW_STEPS,
+        seed: config.seed,
+    });
     let expert = Expert {
         name: "training",
         skills: &skills,
@@ -135,6 +150,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         model_hash: &model_hash,
         checkpoint_every: args.checkpoint_every.get(),
         keep_checkpoints: args.keep_checkpoints.get(),
+        previews: previews.as_ref(),
         tensorboard: args.tensorboard,
     };
     let data = TrainingData::Pictures(&set);

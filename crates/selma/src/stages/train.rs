@@ -86,6 +86,7 @@ fn train(
         model_hash,
         checkpoint_every: run.recipe.train.checkpoint_every,
         keep_checkpoints: 1,
+        previews: None,
         tensorboard: false,
     };
     let folder = run.layout.expert(&job.name);
