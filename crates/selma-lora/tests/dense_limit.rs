@@ -46,7 +46,7 @@ fn a_layer_too_large_is_refused_with_a_way_out() {
     fs::write(&output, "before").unwrap();
     let reader = AdapterReader::open(&input).unwrap();
     let dense: Vec<Method> = Method::ALL.into_iter().filter(|&m| is_dense(m)).collect();
-    assert_eq!(dense.len(), 13);
+    assert_eq!(dense.len(), 12);
     for method in dense {
         let merge = Merge {
             density: Some(0.5),
