@@ -92,8 +92,10 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    let options = [&args.masks, &args.calibration, &args.weights_by_module];
+    let adapters = args.adapters.iter().map(|adapter| adapter.path.as_path());
     spare(
-        args.adapters.iter().map(|adapter| adapter.path.as_path()),
+        adapters.chain(options.into_iter().filter_map(|file| file.as_deref())),
         std::iter::once(args.out.as_path()).chain(args.report.as_deref()),
     )?;
     let out = AdapterOutput::create(&args.out, args.format, args.dtype)?;
