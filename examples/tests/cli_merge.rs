@@ -148,7 +148,9 @@ fn statistics_come_from_a_file() {
     let hashes = loaded.iter().map(|adapter| adapter.source.as_ref());
     let calibration = Calibration {
         modules: statistics.collect(),
-        adapters: hashes.map(|source| source.unwrap().sha256.clone()).collect(),
+        adapters: hashes
+            .map(|source| source.unwrap().sha256.clone())
+            .collect(),
     };
     calibration.save(selma.path("statistics")).unwrap();
     let command = "merge --method ssr --ridge 0.01 --calibration statistics --out m.safetensors";
@@ -174,7 +176,11 @@ fn statistics_come_from_a_file() {
         ("ssr --calibration no", [&a, &b], "cannot read no"),
         ("ssr --calibration torn", [&a, &b], "torn"),
         ("ssr --calibration statistics", [&b, &a], "SHA-256"),
-        ("mean --calibration statistics", [&a, &b], "does not know it"),
+        (
+            "mean --calibration statistics",
+            [&a, &b],
+            "does not know it",
+        ),
         ("mean --dense-limit 5", [&a, &b], "does not know it"),
         ("mk_ties --dense-limit 5", [&a, &b], "at most 5 are allowed"),
     ] {

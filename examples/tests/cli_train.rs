@@ -10,9 +10,12 @@ mod common;
 
 use std::fs;
 
+use common::models::adapter_of;
 use common::{Selma, tiny_sd};
 use image::{Rgb, RgbImage};
 use selma_dataset::{DatasetWriter, Provenance};
+use selma_lora::merge::Calibration;
+use selma_lora::{Dtype, Format};
 use serde_json::Value;
 
 const SMALL: &str = "train --data data --steps 5 --batch-size 2 --gradient-accumulation 1 --rank 2 --checkpoint-every 2";
@@ -132,4 +135,38 @@ fn settings_that_cannot_be_used_are_named() {
         )
         .misused(&["sd14", "sd2", "sdxl"]);
     assert!(!selma.path("out").exists());
+}
+
+#[test]
+fn statistics_for_ssr_are_collected_and_merged_with() {
+    const LAYERS: [&str; 2] = [
+        "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q",
+        "unet.conv_in",
+    ];
+    let selma = Selma::new();
+    for (name, prompt) in [("a", "a cat"), ("b", "two dogs")] {
+        let adapter = adapter_of("tiny-sd", &LAYERS);
+        let path = selma.path(&format!("{name}.safetensors"));
+        adapter.save(path, Format::Kohya, Dtype::F32).unwrap();
+        let line = format!("{{\"id\":\"1\",\"skill\":\"{name}\",\"text\":\"{prompt}\"}}\n");
+        selma.write(&format!("{name}.jsonl"), line);
+    }
+    let tasks = "--task a.safetensors=a.jsonl --task b.safetensors=b.jsonl";
+    let calibrate = format!("train calibrate {tasks} --steps 2 --out c.safetensors --model");
+    selma.run_with(&calibrate, &[&tiny_sd()]).ok();
+    let calibration = Calibration::load(selma.path("c.safetensors")).unwrap();
+    assert_eq!(calibration.modules.len(), 2);
+    // With guidance there are two latents of 8x8 for each of the two tasks.
+    assert_eq!(calibration.modules["unet.conv_in"].count(), 2 * 2 * 64);
+    let merge = "merge --method ssr --calibration c.safetensors --out m.safetensors";
+    selma
+        .run(&format!("{merge} a.safetensors b.safetensors"))
+        .ok();
+    selma.write("none.jsonl", "");
+    selma
+        .run_with(
+            "train calibrate --task a.safetensors=none.jsonl --out d --model",
+            &[&tiny_sd()],
+        )
+        .failed(&["none.jsonl has no prompts"]);
 }

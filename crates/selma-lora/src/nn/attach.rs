@@ -300,7 +300,7 @@ fn branch<const D: usize>(
 }
 
 /// A factor on the device; the kernel of a 1x1 convolution is dropped or added as the layer has it.
-fn tensor<const D: usize>(array: &ArrayD<f32>, device: &Device) -> Tensor<D> {
+pub(super) fn tensor<const D: usize>(array: &ArrayD<f32>, device: &Device) -> Tensor<D> {
     let values: Vec<f32> = array.iter().copied().collect();
     let mut shape = [1; D];
     for (length, &found) in shape.iter_mut().zip(array.shape()) {
@@ -309,7 +309,7 @@ fn tensor<const D: usize>(array: &ArrayD<f32>, device: &Device) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-fn host<const D: usize>(tensor: &Tensor<D>) -> Result<ArrayD<f32>, LoraError> {
+pub(super) fn host<const D: usize>(tensor: &Tensor<D>) -> Result<ArrayD<f32>, LoraError> {
     let shape = tensor.dims();
     let unreadable = || LoraError::Device {
         shape: shape.to_vec(),

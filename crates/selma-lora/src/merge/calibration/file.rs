@@ -79,7 +79,10 @@ impl Calibration {
             entries
         });
         let entries: Vec<_> = entries.collect();
-        header(entries, &BTreeMap::from([(NOTE.to_owned(), note.to_string())]))
+        header(
+            entries,
+            &BTreeMap::from([(NOTE.to_owned(), note.to_string())]),
+        )
     }
 
     /// Reads such a file.
@@ -119,11 +122,12 @@ impl Calibration {
         let mut tensors: BTreeMap<String, &TensorInfo> = header.tensors().into_iter().collect();
         let mut modules = BTreeMap::new();
         for (module, Outline { ranks, count }) in note.modules {
-            let total = ranks.iter().try_fold(0, |sum: usize, &rank| sum.checked_add(rank));
+            let total = ranks
+                .iter()
+                .try_fold(0, |sum: usize, &rank| sum.checked_add(rank));
             let total = total.filter(|_| !ranks.is_empty() && !ranks.contains(&0));
-            let total = total.ok_or_else(|| {
-                wrong(&module, "ranks of at least 1", format!("{ranks:?}"))
-            })?;
+            let total =
+                total.ok_or_else(|| wrong(&module, "ranks of at least 1", format!("{ranks:?}")))?;
             let mut matrix = |part| {
                 let key = format!("{module}.{part}");
                 let tensor = tensors.remove(&key);

@@ -1,5 +1,7 @@
 //! `selma train`.
 
+mod calibrate;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -24,11 +26,31 @@ use crate::terminal::say;
 /// --out gets adapter.safetensors, metrics.jsonl and training.json, which says what it was made from. Stopped at any time, the
 /// same command continues.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
 Examples:
   selma train --model models/mini --data images/coco --out experts/coco --steps 200 --batch-size 16 --rank 16
-  selma train --model models/sd14 --data images/coco --data images/whoops --out experts/both --config train.toml")]
+  selma train --model models/sd14 --data images/coco --data images/whoops --out experts/both --config train.toml
+  selma train calibrate --model models/mini --task coco.safetensors=prompts/coco.jsonl --task whoops.safetensors=prompts/whoops.jsonl --out calibration.safetensors"
+)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    train: Option<TrainArgs>,
+}
+
+/// What is done with experts beside training them.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Calibrate(calibrate::Args),
+}
+
+/// How to train.
+#[derive(Debug, clap::Args)]
+struct TrainArgs {
     /// The model: a folder in diffusers' layout, a file with the whole model, or the id of one on the Hugging Face Hub,
     /// OWNER/NAME[@REVISION][:FILE].
     #[arg(long, value_name = "DIR|FILE|ID")]
@@ -110,7 +132,15 @@ const PREVIEW_STEPS: usize = 25;
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     interrupt::install()?;
-    let config = config(&args)?.validate()?;
+    match (args.command, args.train) {
+        (Some(Command::Calibrate(args)), _) => calibrate::run(&args),
+        (None, Some(args)) => train(&args),
+        (None, None) => anyhow::bail!("nothing is asked for; see selma train --help"),
+    }
+}
+
+fn train(args: &TrainArgs) -> anyhow::Result<()> {
+    let config = config(args)?.validate()?;
     let datasets = args
         .data
         .iter()
@@ -160,7 +190,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn config(args: &Args) -> anyhow::Result<TrainConfig> {
+fn config(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
     let mut config = match &args.config {
         None => args
             .preset
