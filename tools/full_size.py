@@ -51,7 +51,7 @@ def make(folder, part, config):
     shutil.copyfile(write_json(folder / "published.json", config), folder / part / "config.json")
     if part == "text_encoder":
         # candle knows the names from before transformers 5.
-        save_file({f"text_model.{key}": value for key, value in model.state_dict().items()}, folder / part / "old_names.safetensors")
+        save_file({f"text_model.{key.removeprefix('text_model.')}": value for key, value in model.state_dict().items()}, folder / part / "old_names.safetensors")
 
 
 def write_json(path, value):

@@ -84,7 +84,10 @@ impl Network {
         let (name, output) = match self {
             Self::TextEncoder(model) => {
                 let ids = input("input_ids")?.to_dtype(DType::U32)?;
-                ("last_hidden_state", model.forward(&ids)?)
+                // candle's mask is for one text.
+                let texts = (0..ids.dim(0)?).map(|text| model.forward(&ids.narrow(0, text, 1)?));
+                let texts = texts.collect::<Result<Vec<_>, _>>()?;
+                ("last_hidden_state", Tensor::cat(&texts, 0)?)
             }
             Self::UNet(model) => {
                 // candle takes one timestep for all samples.
