@@ -195,10 +195,14 @@ impl Walk<'_> {
         }
         self.above.push(real);
         let read_error = || DurableError::io("read", folder);
+        let mut names = Vec::new();
         for entry in fs::read_dir(folder).map_err(read_error())? {
-            let entry = entry.map_err(read_error())?;
-            let path = entry.path();
-            let name = entry.file_name();
+            names.push(entry.map_err(read_error())?.file_name());
+        }
+        // The system's order is any.
+        names.sort_unstable();
+        for name in names {
+            let path = folder.join(&name);
             let Some(name) = name.to_str() else {
                 self.bad_name(&path, "UTF-8", "other bytes")?;
                 continue;
@@ -208,7 +212,8 @@ impl Walk<'_> {
             }
             let name = format!("{prefix}{name}");
             // Follows links.
-            let kind = fs::metadata(&path).map_err(|error| DurableError::io("read", &path)(error).into());
+            let kind =
+                fs::metadata(&path).map_err(|error| DurableError::io("read", &path)(error).into());
             let Some(kind) = self.skips.take(kind)? else {
                 continue;
             };

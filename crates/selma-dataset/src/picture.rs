@@ -15,7 +15,9 @@ pub(crate) const PICTURE_ENDINGS: [&str; 4] = ["jpg", "jpeg", "png", "webp"];
 
 /// Whether a name is that of a picture.
 pub(crate) fn is_picture(name: &str) -> bool {
-    let ending = name.rsplit_once('.').map(|(_, ending)| ending.to_lowercase());
+    let ending = name
+        .rsplit_once('.')
+        .map(|(_, ending)| ending.to_lowercase());
     ending.is_some_and(|ending| PICTURE_ENDINGS.contains(&ending.as_str()))
 }
 

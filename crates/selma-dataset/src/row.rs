@@ -53,7 +53,8 @@ pub(crate) fn csv_rows<'a>(
         path: path.into(),
         source,
     };
-    let mut reader = csv::Reader::from_reader(bytes);
+    // Rows of another length are for us to refuse, with their lines.
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(bytes);
     let names = reader.headers().map_err(error)?.clone();
     for (number, name) in names.iter().enumerate() {
         if names.iter().take(number).any(|other| other == name) {
@@ -69,7 +70,18 @@ pub(crate) fn csv_rows<'a>(
     let mut lines = HashMap::new();
     Ok(reader.into_records().map(move |record| {
         let record = record.map_err(error)?;
-        let line = record.position().map_or(0, csv::Position::line) as usize;
+        let line = record
+            .position()
+            .map_or(0, |position| line_of(position, bytes));
+        if record.len() != names.len() {
+            return Err(DatasetError::Field {
+                path: path.into(),
+                line,
+                field: "file_name".to_owned(),
+                expected: "a row with a value for each column",
+                found: format!("{} for {}", record.len(), names.len()),
+            });
+        }
         let cell = |(name, value): (&str, &str)| {
             let missing = value.is_empty() && name != caption;
             let value = if missing { Value::Null } else { value.into() };
@@ -83,6 +95,14 @@ pub(crate) fn csv_rows<'a>(
         let columns = names.iter().zip(&record).map(cell).collect();
         row.first_of_its_name(row.parse(columns)?, &mut lines)
     }))
+}
+
+/// The line in which a record begins. Its position is where the one before ended, before the rest of the line end and empty
+/// lines.
+fn line_of(position: &csv::Position, bytes: &[u8]) -> usize {
+    let rest = bytes.iter().skip(position.byte() as usize);
+    let ends = rest.take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    position.line() as usize + ends.filter(|&&byte| byte == b'\n').count()
 }
 
 /// Where a row stands.
@@ -301,25 +321,44 @@ mod tests {
 
     #[test]
     fn csv_is_read_with_its_lines() {
-        let text = "\u{feff}file_name,caption,text,score\r\na.png,\"one,\ntwo\",old,\r\nb.png,,,3\r\n";
+        let text =
+            "\u{feff}file_name,caption,text,score\r\na.png,\"one,\ntwo\",old,\r\n\r\nb.png,,,3\r\n";
         let rows = csv(text, "caption").unwrap();
         let texts: Vec<_> = rows
             .iter()
             .map(|(line, row)| (*line, row.file_name.as_str(), row.text.as_str()))
             .collect();
-        assert_eq!(texts, [(2, "a.png", "one,\ntwo"), (4, "b.png", "")]);
+        assert_eq!(texts, [(2, "a.png", "one,\ntwo"), (5, "b.png", "")]);
         let extra: Vec<_> = rows.iter().map(|(_, row)| row.extra.clone()).collect();
-        assert_eq!(serde_json::to_string(&extra).unwrap(), r#"[{"score":null},{"score":"3"}]"#);
+        assert_eq!(
+            serde_json::to_string(&extra).unwrap(),
+            r#"[{"score":null},{"score":"3"}]"#
+        );
     }
 
     #[test]
     fn bad_csv_is_named() {
         for (text, expected) in [
-            ("file_name,text\na.png\n", "cannot read d/metadata.csv: CSV error: record 1 (line: 2"),
-            ("text,text\n", "d/metadata.csv, line 1: field `text`: expected one column of this name, found two"),
-            ("file_name,caption\na.png,x\n", "d/metadata.csv, line 2: field `text`: expected a string, found no such field among `caption`"),
-            ("file_name,text\n,x\n", "d/metadata.csv, line 2: field `file_name`: expected a string, found null"),
-            ("file_name,text\na.png,x\na.png,y\n", "d/metadata.csv, line 3: `a.png` is already named in line 2"),
+            (
+                "file_name,text\na.png\n",
+                "d/metadata.csv, line 2: field `file_name`: expected a row with a value for each column, found 1 for 2",
+            ),
+            (
+                "text,text\n",
+                "d/metadata.csv, line 1: field `text`: expected one column of this name, found two",
+            ),
+            (
+                "file_name,caption\na.png,x\n",
+                "d/metadata.csv, line 2: field `text`: expected a string, found no such field among `caption`",
+            ),
+            (
+                "file_name,text\n,x\n",
+                "d/metadata.csv, line 2: field `file_name`: expected a string, found null",
+            ),
+            (
+                "file_name,text\na.png,x\na.png,y\n",
+                "d/metadata.csv, line 3: `a.png` is already named in line 2",
+            ),
         ] {
             let error = csv(text, TEXT).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{error}");

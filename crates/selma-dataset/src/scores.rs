@@ -207,17 +207,18 @@ impl Scores {
         index: usize,
     ) -> Result<f64, DatasetError> {
         let name = name_of(pictures, index)?;
-        self.get(scorer, index).ok_or_else(|| DatasetError::NoScore {
-            path: pictures.root().into(),
-            name: name.to_owned(),
-            scorer: scorer.to_owned(),
-            found: if self.by_scorer.contains_key(scorer) {
-                "those of other pictures".to_owned()
-            } else {
-                let scorers: Vec<&str> = self.scorers().collect();
-                format!("scorers {}", list(&scorers, "and"))
-            },
-        })
+        self.get(scorer, index)
+            .ok_or_else(|| DatasetError::NoScore {
+                path: pictures.root().into(),
+                name: name.to_owned(),
+                scorer: scorer.to_owned(),
+                found: if self.by_scorer.contains_key(scorer) {
+                    "those of other pictures".to_owned()
+                } else {
+                    let scorers: Vec<&str> = self.scorers().collect();
+                    format!("scorers {}", list(&scorers, "and"))
+                },
+            })
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::source::name_of;
 use crate::{DatasetError, Pictures};
 
-/// Some pictures of a dataset, such as those that [`select`](crate::select) keeps, in an order of their own.
+/// Some pictures of a dataset, such as those that [`select`](crate::select()) keeps, in an order of their own.
 #[derive(Debug)]
 pub struct Subset {
     pictures: Box<dyn Pictures>,

@@ -68,9 +68,21 @@ fn scores_are_written_and_read() {
     assert_eq!(read.of(&dataset, "dsg", 0).unwrap(), 1.0);
     let root = dataset.root().display();
     for (scorer, index, expected) in [
-        ("dsg", 1, format!("`1.png` in {root} has no score by `dsg`: found those of other pictures")),
-        ("hps", 0, format!("`0.png` in {root} has no score by `hps`: found scorers `clip` and `dsg`")),
-        ("dsg", 2, format!("sample 2 of {root} does not exist: there are 2")),
+        (
+            "dsg",
+            1,
+            format!("`1.png` in {root} has no score by `dsg`: found those of other pictures"),
+        ),
+        (
+            "hps",
+            0,
+            format!("`0.png` in {root} has no score by `hps`: found scorers `clip` and `dsg`"),
+        ),
+        (
+            "dsg",
+            2,
+            format!("sample 2 of {root} does not exist: there are 2"),
+        ),
     ] {
         let error = read.of(&dataset, scorer, index).unwrap_err();
         assert_eq!(error.to_string(), expected);
@@ -81,7 +93,10 @@ fn scores_are_written_and_read() {
         ..all.remove(0)
     };
     let error = write_scores(&path, &[infinite]).unwrap_err().to_string();
-    assert_eq!(error, "`score of `0.png``: expected a finite number, found inf");
+    assert_eq!(
+        error,
+        "`score of `0.png``: expected a finite number, found inf"
+    );
     assert_eq!(fs::read_to_string(&path).unwrap(), text);
     assert!(Score::new(&dataset, 2, "clip", 0.0).is_err());
     assert!(Score::new(&dataset, 0, "clip", f64::NAN).is_err());
@@ -229,7 +244,10 @@ fn pairs_are_written_and_read() {
         ..pairs[0]
     };
     let error = write_pairs(&path, &dataset, &[missing]).unwrap_err();
-    assert!(matches!(error, DatasetError::Index { index: 4, .. }), "{error}");
+    assert!(
+        matches!(error, DatasetError::Index { index: 4, .. }),
+        "{error}"
+    );
     assert_eq!(read_pairs(&path, &dataset).unwrap(), pairs);
 }
 
@@ -321,24 +339,41 @@ fn the_best_of_those_that_pass_are_kept() {
         ..dreamsync.clone()
     };
     let selection = select(&dataset, &scores, &of_two).unwrap();
-    assert_eq!((selection.kept.as_slice(), selection.report.not_looked_at), ([1, 5].as_slice(), 2));
+    assert_eq!(
+        (selection.kept.as_slice(), selection.report.not_looked_at),
+        ([1, 5].as_slice(), 2)
+    );
 
     let first = SelectConfig::default();
     let selection = select(&dataset, &scores, &first).unwrap();
-    assert_eq!((selection.kept.as_slice(), selection.report.outdone), ([0, 3, 5].as_slice(), 5));
+    assert_eq!(
+        (selection.kept.as_slice(), selection.report.outdone),
+        ([0, 3, 5].as_slice(), 5)
+    );
 
     let kept = Subset::new(Box::new(dataset), vec![5, 1]).unwrap();
-    assert_eq!((kept.len(), kept.name(0), kept.text(1)), (2, Some("5.png"), Some("a")));
+    assert_eq!(
+        (kept.len(), kept.name(0), kept.text(1)),
+        (2, Some("5.png"), Some("a"))
+    );
     assert_eq!(kept.image(0).unwrap().get_pixel(0, 0).0, [5; 3]);
     assert_eq!((kept.name(2), kept.repeats(0)), (None, 1));
     assert!(kept.image_sha256(1).is_some());
     assert!(matches!(
         kept.image(2),
-        Err(DatasetError::Index { index: 2, len: 2, .. })
+        Err(DatasetError::Index {
+            index: 2,
+            len: 2,
+            ..
+        })
     ));
     assert!(matches!(
         Subset::new(Box::new(kept), vec![2]),
-        Err(DatasetError::Index { index: 2, len: 2, .. })
+        Err(DatasetError::Index {
+            index: 2,
+            len: 2,
+            ..
+        })
     ));
 }
 
@@ -348,8 +383,14 @@ fn selections_that_make_no_sense_are_refused() {
     let scores = scores(&dataset, &[("dsg", &[0.5])]);
     let config = |text: &str| serde_json::from_str::<SelectConfig>(text);
     for (settings, expected) in [
-        (r#"{"per_prompt":0}"#, "`per_prompt`: expected at least 1, found 0"),
-        (r#"{"best_of":0}"#, "`best_of`: expected at least 1, found 0"),
+        (
+            r#"{"per_prompt":0}"#,
+            "`per_prompt`: expected at least 1, found 0",
+        ),
+        (
+            r#"{"best_of":0}"#,
+            "`best_of`: expected at least 1, found 0",
+        ),
         (
             r#"{"minimums":{"dsg":0}}"#,
             "has no score by `dsg`: found those of other pictures",

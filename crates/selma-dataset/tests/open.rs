@@ -82,10 +82,17 @@ fn our_own_folders_open() {
         assert_eq!(rows(&*pictures), [("b.png", "bee", 1)]);
         assert_eq!(pictures.image(0).unwrap(), image);
         assert_eq!(pictures.image_sha256(0).unwrap().len(), 64);
-        assert_eq!(pictures.bytes(0).unwrap(), fs::read(dir.path().join("b.png")).unwrap());
+        assert_eq!(
+            pictures.bytes(0).unwrap(),
+            fs::read(dir.path().join("b.png")).unwrap()
+        );
         assert!(matches!(
             pictures.image(1),
-            Err(DatasetError::Index { index: 1, len: 1, .. })
+            Err(DatasetError::Index {
+                index: 1,
+                len: 1,
+                ..
+            })
         ));
     }
 }
@@ -105,7 +112,9 @@ fn captions_may_be_in_another_column() {
     assert_eq!(rows(&*opened.pictures), expected);
     let error = strict(dir.path()).unwrap_err().to_string();
     assert!(
-        error.ends_with("line 2: field `text`: expected a string, found no such field among `caption`"),
+        error.ends_with(
+            "line 2: field `text`: expected a string, found no such field among `caption`"
+        ),
         "{error}"
     );
 
@@ -276,10 +285,7 @@ fn what_is_wrong_with_caption_files_is_named_or_skipped() {
             },
             "R/b.txt: twice: expected one caption of this stem, found `b.caption`, too",
         ),
-        (
-            |root| fs::create_dir(root.join("b.png")).unwrap(),
-            "",
-        ),
+        (|root| fs::create_dir(root.join("b.png")).unwrap(), ""),
     ];
     for (spoil, expected) in cases {
         let dir = tempfile::tempdir().unwrap();
@@ -339,7 +345,10 @@ fn what_is_no_dataset_is_described() {
     assert_eq!(found(dir.path()), "`a.parquet`");
     text(dir.path(), "b.parquet", "PAR1");
     assert_eq!(found(dir.path()), "`a.parquet` and 1 more");
-    assert_eq!(found(&dir.path().join("a.parquet")), "a file of another kind");
+    assert_eq!(
+        found(&dir.path().join("a.parquet")),
+        "a file of another kind"
+    );
     text(dir.path(), "a.tar.gz", [0x1f, 0x8b, 8]);
     assert_eq!(
         found(&dir.path().join("a.tar.gz")),

@@ -109,7 +109,10 @@ fn shards_are_read_in_order() {
     );
     for (index, value) in [1, 2, 3].into_iter().enumerate() {
         let image = opened.pictures.image(index).unwrap();
-        assert_eq!((image.dimensions(), image.get_pixel(0, 0).0), ((3, 2), [value; 3]));
+        assert_eq!(
+            (image.dimensions(), image.get_pixel(0, 0).0),
+            ((3, 2), [value; 3])
+        );
     }
     assert_eq!(opened.pictures.bytes(1).unwrap(), png(2));
     let error = opened.pictures.image(3).unwrap_err();
@@ -131,7 +134,10 @@ fn captions_may_be_elsewhere() {
         ("1.txt", b"alt text"),
         ("1.blip", b"a better caption"),
         ("2.png", &png(2)),
-        ("2.json", b"{\"text\":\"alt text\",\"blip\":\"better, too\"}"),
+        (
+            "2.json",
+            b"{\"text\":\"alt text\",\"blip\":\"better, too\"}",
+        ),
     ];
     fs::write(&path, archive(&members)).unwrap();
     let options = OpenOptions {
@@ -154,19 +160,58 @@ fn what_is_wrong_with_members_is_named_or_skipped() {
     let path = dir.path().join("a.tar");
     let png = png(1);
     let cases: [(&[(&str, &[u8])], &str); 13] = [
-        (&[("b.png", &png)], "A/b.png: no caption: expected a caption .txt or .json of the same key, found none"),
-        (&[("x/b.txt", b"B")], "A/x/b.txt: no picture: expected a picture .jpg, .jpeg, .png or .webp of the same key, found none"),
-        (&[("b.png", &png), ("b.txt", b" ")], "A/b.txt: empty caption: expected some text, found none"),
-        (&[("b.png", &png), ("b.txt", b"\xff")], "A/b.txt: bad caption: expected UTF-8, found other bytes after 0"),
-        (&[("b.png", &png), ("b.json", b"{")], "A/b.json: bad caption: expected a JSON object, found EOF while parsing an object at line 1 column 1"),
-        (&[("b.png", &png), ("b.json", b"{\"url\":\"u\"}")], "A/b.json: no caption: expected a caption as `text` or `caption`, found `url`"),
-        (&[("b.png", &png), ("b.json", b"{\"text\":1}")], "A/b.json: bad caption: expected a string as `text`, found 1"),
-        (&[("b.png", b"<html>"), ("b.txt", b"B")], "A/b.png: bad picture: expected PNG, JPEG or WebP, found something else"),
-        (&[("b.png", b""), ("b.txt", b"B")], "A/b.png: bad picture: expected PNG, JPEG or WebP, found an empty file"),
-        (&[("b.png", &png), ("b.jpg", &png), ("b.txt", b"B")], "A/b.jpg: twice: expected one picture, one text and one JSON a key, found a second one"),
-        (&[("b.png", &png), ("b.txt", b"B"), ("b.txt", b"C")], "A/b.txt: twice: expected one picture, one text and one JSON a key, found a second one"),
-        (&[("../b.png", &png)], "A/../b.png: bad name: expected a plain relative path, found `../b.png`"),
-        (&[("/b.png", &png)], "/b.png: bad name: expected a plain relative path, found `/b.png`"),
+        (
+            &[("b.png", &png)],
+            "A/b.png: no caption: expected a caption .txt or .json of the same key, found none",
+        ),
+        (
+            &[("x/b.txt", b"B")],
+            "A/x/b.txt: no picture: expected a picture .jpg, .jpeg, .png or .webp of the same key, found none",
+        ),
+        (
+            &[("b.png", &png), ("b.txt", b" ")],
+            "A/b.txt: empty caption: expected some text, found none",
+        ),
+        (
+            &[("b.png", &png), ("b.txt", b"\xff")],
+            "A/b.txt: bad caption: expected UTF-8, found other bytes after 0",
+        ),
+        (
+            &[("b.png", &png), ("b.json", b"{")],
+            "A/b.json: bad caption: expected a JSON object, found EOF while parsing an object at line 1 column 1",
+        ),
+        (
+            &[("b.png", &png), ("b.json", b"{\"url\":\"u\"}")],
+            "A/b.json: no caption: expected a caption as `text` or `caption`, found `url`",
+        ),
+        (
+            &[("b.png", &png), ("b.json", b"{\"text\":1}")],
+            "A/b.json: bad caption: expected a string as `text`, found 1",
+        ),
+        (
+            &[("b.png", b"<html>"), ("b.txt", b"B")],
+            "A/b.png: bad picture: expected PNG, JPEG or WebP, found something else",
+        ),
+        (
+            &[("b.png", b""), ("b.txt", b"B")],
+            "A/b.png: bad picture: expected PNG, JPEG or WebP, found an empty file",
+        ),
+        (
+            &[("b.png", &png), ("b.jpg", &png), ("b.txt", b"B")],
+            "A/b.jpg: twice: expected one picture, one text and one JSON a key, found a second one",
+        ),
+        (
+            &[("b.png", &png), ("b.txt", b"B"), ("b.txt", b"C")],
+            "A/b.txt: twice: expected one picture, one text and one JSON a key, found a second one",
+        ),
+        (
+            &[("../b.png", &png)],
+            "A/../b.png: bad name: expected a plain relative path, found `../b.png`",
+        ),
+        (
+            &[("/b.png", &png)],
+            "/b.png: bad name: expected a plain relative path, found `/b.png`",
+        ),
     ];
     for (members, expected) in cases {
         let mut all: Vec<(&str, &[u8])> = vec![("a.png", &png), ("a.txt", b"A")];
@@ -200,7 +245,11 @@ fn an_archive_cut_anywhere_is_refused_and_its_whole_samples_can_be_had() {
         for (ending, content) in [("png", png(1)), ("txt", b"text".to_vec())] {
             let mut header = Header::new_ustar();
             header.set_size(content.len() as u64);
-            let mut header = if name == long { Header::new_gnu() } else { header };
+            let mut header = if name == long {
+                Header::new_gnu()
+            } else {
+                header
+            };
             header.set_size(content.len() as u64);
             builder
                 .append_data(&mut header, format!("{name}.{ending}"), content.as_slice())
@@ -212,7 +261,10 @@ fn an_archive_cut_anywhere_is_refused_and_its_whole_samples_can_be_had() {
     assert_eq!(open(&path, false).unwrap().pictures.len(), 3);
     let content = whole.len() - 1024;
     let mut seen = [false; 4];
-    for cut in (0..content + 512).step_by(67).chain((0..=content).step_by(512)) {
+    for cut in (0..content + 512)
+        .step_by(67)
+        .chain((0..=content).step_by(512))
+    {
         fs::write(&path, &whole[..cut]).unwrap();
         let error = open(&path, false).unwrap_err();
         let opened = open(&path, true).unwrap();
@@ -256,7 +308,10 @@ fn damage_within_an_archive_is_named() {
         found(&flipped),
         "none after `1.png`: archive header checksum mismatch"
     );
-    assert_eq!(found(b"no archive"), "none after its beginning: failed to read entire block");
+    assert_eq!(
+        found(b"no archive"),
+        "none after its beginning: failed to read entire block"
+    );
     assert_eq!(found(b""), "no end mark after its beginning");
     assert_eq!(found(&whole[..1536]), "0 of the 3 bytes of `1.txt`");
     assert_eq!(found(&whole[..2048]), "no end mark after `1.txt`");
@@ -284,7 +339,10 @@ fn an_archive_that_shrinks_later_is_noticed() {
     let opened = open(&path, false).unwrap();
     fs::write(&path, &whole[..530]).unwrap();
     let error = opened.pictures.image(0).unwrap_err().to_string();
-    assert!(error.contains("a.tar/1.png: torn archive: expected "), "{error}");
+    assert!(
+        error.contains("a.tar/1.png: torn archive: expected "),
+        "{error}"
+    );
     fs::remove_file(&path).unwrap();
     let error = opened.pictures.image(0).unwrap_err().to_string();
     assert!(error.starts_with("cannot open "), "{error}");
