@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::row::kind;
+use crate::words::{kind, list};
 use crate::{DatasetError, Problem};
 
 /// The keys of a JSON file under which a caption is looked for.
@@ -68,19 +68,6 @@ fn empty(path: &Path, expected: &str) -> DatasetError {
         problem: Problem::EmptyCaption,
         expected: expected.to_owned(),
         found: "none".to_owned(),
-    }
-}
-
-/// Names in a sentence: `` `a`, `b` or `c` ``.
-pub(crate) fn list(names: &[impl AsRef<str>], last: &str) -> String {
-    let quoted: Vec<String> = names
-        .iter()
-        .map(|name| format!("`{}`", name.as_ref()))
-        .collect();
-    match quoted.split_last() {
-        Some((end, [])) => end.clone(),
-        Some((end, rest)) => format!("{} {last} {end}", rest.join(", ")),
-        None => "none".to_owned(),
     }
 }
 

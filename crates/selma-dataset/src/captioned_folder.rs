@@ -9,6 +9,7 @@ use selma_durable::DurableError;
 use crate::picture::{PICTURE_ENDINGS, check_file};
 use crate::skips::Skips;
 use crate::source::path_of;
+use crate::words::list;
 use crate::{DatasetError, Pictures, Problem, caption};
 
 /// The endings of caption files, without the dot.
@@ -140,9 +141,9 @@ impl Beside {
                 .iter()
                 .map(|ending| format!("{stem}.{ending}"))
                 .collect();
-            format!("{kind} {} beside it", caption::list(&names, "or"))
+            format!("{kind} {} beside it", list(&names, "or"))
         };
-        let others = || caption::list(&self.others, "and");
+        let others = || list(&self.others, "and");
         for (names, one) in [
             (&self.pictures, "one picture of this stem"),
             (&self.captions, "one caption of this stem"),

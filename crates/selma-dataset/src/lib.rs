@@ -16,6 +16,7 @@ mod skips;
 mod source;
 mod subset;
 mod web_dataset;
+mod words;
 mod writer;
 
 pub use error::{DatasetError, Problem};

@@ -6,6 +6,7 @@ use std::path::Path;
 use selma_durable::parse_jsonl;
 use serde_json::{Map, Value};
 
+use crate::words::{kind, list};
 use crate::{DatasetError, Sample};
 
 const PLAIN_PATH: &str = "a plain relative path inside the dataset, with `/` between its parts";
@@ -190,22 +191,12 @@ impl Row<'_> {
 }
 
 /// Says which fields there are in place of one that is missing.
-pub(crate) fn no_such_field(columns: &Map<String, Value>) -> String {
-    let names: Vec<String> = columns.keys().map(|name| format!("`{name}`")).collect();
+fn no_such_field(columns: &Map<String, Value>) -> String {
+    let names: Vec<&String> = columns.keys().collect();
     if names.is_empty() {
         return "no such field".to_owned();
     }
-    format!("no such field among {}", names.join(", "))
-}
-
-pub(crate) fn kind(value: &Value) -> String {
-    match value {
-        Value::Null => "null".to_owned(),
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
-        Value::String(_) => "a string".to_owned(),
-        Value::Array(_) => "an array".to_owned(),
-        Value::Object(_) => "an object".to_owned(),
-    }
+    format!("no such field among {}", list(&names, "and"))
 }
 
 /// Whether a name stays inside its folder on every system: no absolute path, drive, URL, `.` or `..`.

@@ -7,9 +7,9 @@ use std::path::Path;
 use selma_durable::{DurableError, parse_jsonl, write_jsonl};
 use serde::{Deserialize, Serialize};
 
-use crate::caption::list;
 use crate::picture::sha256;
 use crate::source::{by_name, name_of};
+use crate::words::list;
 use crate::{DatasetError, Pictures};
 
 /// A row of a file of scores: what a scorer thinks of a picture. More is better.

@@ -9,8 +9,8 @@ use crate::source::by_prompt;
 use crate::{DatasetError, Pictures, Scores};
 
 /// Which pictures to keep. DreamSync (arXiv 2311.17946) draws 8 pictures a prompt and keeps the best of those with a
-/// faithfulness of 0.9 and an aesthetic score of 0.6: `minimums = { faithfulness = 0.9, aesthetic = 0.6 }`, ranked by
-/// `faithfulness`.
+/// faithfulness of 0.9 and an aesthetic score of 0.6: `minimums = { faithfulness = 0.9, aesthetic = 0.6 }`, and one of the
+/// two as `rank_by`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SelectConfig {

@@ -336,7 +336,7 @@ fn the_best_of_those_that_pass_are_kept() {
 
     let of_two = SelectConfig {
         best_of: Some(2),
-        ..dreamsync.clone()
+        ..dreamsync
     };
     let selection = select(&dataset, &scores, &of_two).unwrap();
     assert_eq!(

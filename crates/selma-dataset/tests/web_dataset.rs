@@ -27,7 +27,9 @@ fn png(value: u8) -> Vec<u8> {
 /// Adds a member, whose name may be one that the library would refuse to write.
 fn add(archive: &mut Builder<Vec<u8>>, name: &str, kind: EntryType, content: &[u8]) {
     let mut header = Header::new_gnu();
-    header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+    for (byte, letter) in header.as_old_mut().name.iter_mut().zip(name.bytes()) {
+        *byte = letter;
+    }
     header.set_entry_type(kind);
     header.set_size(content.len() as u64);
     header.set_cksum();
@@ -159,7 +161,8 @@ fn what_is_wrong_with_members_is_named_or_skipped() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a.tar");
     let png = png(1);
-    let cases: [(&[(&str, &[u8])], &str); 13] = [
+    type Members<'a> = &'a [(&'a str, &'a [u8])];
+    let cases: [(Members<'_>, &str); 13] = [
         (
             &[("b.png", &png)],
             "A/b.png: no caption: expected a caption .txt or .json of the same key, found none",
@@ -346,4 +349,20 @@ fn an_archive_that_shrinks_later_is_noticed() {
     fs::remove_file(&path).unwrap();
     let error = opened.pictures.image(0).unwrap_err().to_string();
     assert!(error.starts_with("cannot open "), "{error}");
+}
+
+#[test]
+fn what_python_writes_is_read_as_by_hugging_face() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let expected = fs::read(fixtures.join("webdataset.json")).unwrap();
+    let expected: Vec<serde_json::Value> = serde_json::from_slice(&expected).unwrap();
+    let opened = open(&fixtures.join("webdataset.tar"), false).unwrap();
+    assert_eq!(opened.pictures.len(), expected.len());
+    for (index, sample) in expected.iter().enumerate() {
+        let name = format!("webdataset.tar/{}.png", sample["key"].as_str().unwrap());
+        assert_eq!(opened.pictures.name(index), Some(name.as_str()));
+        assert_eq!(opened.pictures.text(index), sample["text"].as_str());
+        let grey = opened.pictures.image(index).unwrap().get_pixel(0, 0).0[0];
+        assert_eq!(Some(u64::from(grey)), sample["grey"].as_u64());
+    }
 }
