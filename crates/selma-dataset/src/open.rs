@@ -66,7 +66,7 @@ pub struct Opened {
 ///   first dot: a picture, and `.txt`, or `.json` with `text` or `caption`.
 /// - Pictures with a file `.txt` or `.caption` of the same stem beside each, in the folder and those in it. Pictures in a folder
 ///   `N_name` are repeated `N` times an epoch, and if none there has a caption file, `name` is their caption, as in kohya's
-///   scripts. Unlike there, captions may have several lines.
+///   scripts; `2024_trip` is such a folder, too. Unlike there, captions may have several lines.
 ///
 /// Pictures are `.jpg`, `.jpeg`, `.png` and `.webp`, in any case. Whether a picture is one is looked for in its first bytes;
 /// whether it is whole shows when it is read. Names that begin with a dot are passed over.
@@ -89,8 +89,8 @@ pub fn open_any(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Opened,
             (Layout::WebDataset, Box::new(dataset))
         }
         Found::Folder(root, found) => {
-            let ending = caption.map(|ending| ending.trim_start_matches('.'));
-            let folder = CaptionedFolder::open(root, ending, &mut skips)?;
+            let ending = caption.map(|ending| ending.trim_start_matches('.').to_lowercase());
+            let folder = CaptionedFolder::open(root, ending.as_deref(), &mut skips)?;
             if folder.is_empty() && !skips.has_any() {
                 let path = folder.root().into();
                 return Err(DatasetError::NotADataset { path, found });

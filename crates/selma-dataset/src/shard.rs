@@ -88,7 +88,8 @@ fn member<R: Read>(
     let bytes = entry.path_bytes().into_owned();
     let name = String::from_utf8_lossy(&bytes).into_owned();
     let bad = |expected: &str, found: String| DatasetError::Entry {
-        path: path.join(&name),
+        // An absolute name would take the place of the archive's.
+        path: path.join(name.trim_start_matches('/')),
         problem: Problem::BadName,
         expected: expected.to_owned(),
         found,

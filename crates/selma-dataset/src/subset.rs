@@ -1,5 +1,6 @@
 //! A part of a dataset.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use crate::source::name_of;
@@ -16,10 +17,18 @@ impl Subset {
     /// The pictures with these numbers.
     ///
     /// # Errors
-    /// [`DatasetError::Index`] if there is none of a number.
+    /// [`DatasetError::Index`] if there is none of a number, [`DatasetError::Setting`] if a number is there twice.
     pub fn new(pictures: Box<dyn Pictures>, numbers: Vec<usize>) -> Result<Self, DatasetError> {
+        let mut seen = HashSet::new();
         for &number in &numbers {
             name_of(&*pictures, number)?;
+            if !seen.insert(number) {
+                return Err(DatasetError::Setting {
+                    field: "numbers".to_owned(),
+                    expected: "each picture once",
+                    found: format!("{number} twice"),
+                });
+            }
         }
         Ok(Self { pictures, numbers })
     }

@@ -168,7 +168,7 @@ fn role<'a>(name: &'a str, caption: Option<&str>) -> Option<(&'a str, Role)> {
     let ending = ending.strip_prefix('.')?.to_lowercase();
     let role = if PICTURE_ENDINGS.contains(&ending.as_str()) {
         Role::Picture
-    } else if ending == caption.unwrap_or("txt") {
+    } else if ending == ending_of(caption) {
         Role::Text
     } else if ending == "json" {
         Role::Json
@@ -176,6 +176,12 @@ fn role<'a>(name: &'a str, caption: Option<&str>) -> Option<(&'a str, Role)> {
         return None;
     };
     Some((key, role))
+}
+
+/// The ending of members that hold captions, without the dot and in lower case.
+fn ending_of(caption: Option<&str>) -> String {
+    let ending = caption.unwrap_or("txt");
+    ending.trim_start_matches('.').to_lowercase()
 }
 
 impl Sample {
@@ -209,7 +215,7 @@ impl Sample {
             (Some(text), _) => caption::of_text(&path(text), &text.start)?,
             (None, Some(json)) => caption::of_json(&path(json), &json.start, caption)?,
             (None, None) => {
-                let ending = caption.unwrap_or("txt");
+                let ending = ending_of(caption);
                 let expected = format!("a caption .{ending} or .json of the same key");
                 return Err(wrong(&picture.name, Problem::NoCaption, &expected, "none"));
             }

@@ -367,6 +367,12 @@ fn the_best_of_those_that_pass_are_kept() {
             ..
         })
     ));
+    let twice = Subset::new(Box::new(kept), vec![1, 1]).unwrap_err();
+    assert_eq!(
+        twice.to_string(),
+        "`numbers`: expected each picture once, found 1 twice"
+    );
+    let (_dir, kept) = self::dataset(&["a", "b"]);
     assert!(matches!(
         Subset::new(Box::new(kept), vec![2]),
         Err(DatasetError::Index {

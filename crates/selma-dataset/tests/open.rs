@@ -308,7 +308,7 @@ fn one_of_two_captions_can_be_chosen() {
     picture(dir.path(), "b.png", 2);
     text(dir.path(), "b.txt", "tags");
     text(dir.path(), "b.caption", "a sentence");
-    for (ending, expected) in [("txt", "tags"), (".caption", "a sentence")] {
+    for (ending, expected) in [("txt", "tags"), (".CAPTION", "a sentence")] {
         let opened = captions_in(dir.path(), ending).unwrap();
         assert_eq!(rows(&*opened.pictures), [("b.png", expected, 1)]);
     }

@@ -154,6 +154,20 @@ fn captions_may_be_elsewhere() {
             pair("a.tar/2.png", "better, too")
         ]
     );
+    let error = open_any(
+        &path,
+        &OpenOptions {
+            caption: Some(".BLIP".into()),
+            ..options
+        },
+    );
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.ends_with(
+            "2.json: no caption: expected a caption as `.BLIP`, found `text` and `blip`"
+        ),
+        "{error}"
+    );
 }
 
 #[test]
@@ -213,7 +227,7 @@ fn what_is_wrong_with_members_is_named_or_skipped() {
         ),
         (
             &[("/b.png", &png)],
-            "/b.png: bad name: expected a plain relative path, found `/b.png`",
+            "A/b.png: bad name: expected a plain relative path, found `/b.png`",
         ),
     ];
     for (members, expected) in cases {
