@@ -229,8 +229,8 @@ fn every_sub_command_explains_itself_with_an_example() {
     let selma = Selma::new();
     let all = selma.run("--help").ok();
     for command in [
-        "prompts", "filter", "generate", "merge", "resize", "extract", "convert", "diff", "fuse",
-        "inspect", "eval dsg",
+        "prompts", "filter", "generate", "pairs", "merge", "resize", "extract", "convert", "diff",
+        "fuse", "inspect", "eval dsg",
     ] {
         let name = command.split(' ').next().unwrap();
         assert!(all.text().contains(&format!("  {name}")), "{name}");

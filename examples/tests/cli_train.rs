@@ -170,3 +170,120 @@ fn statistics_for_ssr_are_collected_and_merged_with() {
         )
         .failed(&["none.jsonl has no prompts"]);
 }
+
+/// Scores of the four pictures by the scorer `dsg`.
+fn scores(selma: &Selma, scores: [f64; 4]) {
+    let row = |(index, score)| {
+        format!("{{\"file_name\":\"{index}.png\",\"scorer\":\"dsg\",\"score\":{score}}}\n")
+    };
+    let rows: String = scores.into_iter().enumerate().map(row).collect();
+    selma.write("scores.jsonl", rows);
+}
+
+#[test]
+fn pairs_are_made_of_scores_and_trained_on() {
+    let selma = Selma::new();
+    dataset(&selma);
+    scores(&selma, [0.5, 0.9, 0.1, 0.5]);
+    let pairs = "pairs --data data --scores scores.jsonl --out pairs.jsonl --scorer";
+    let ended = selma.run(&format!("{pairs} dsg")).ok();
+    assert!(
+        ended.stderr.contains("1 pairs of 1 prompts"),
+        "{}",
+        ended.stderr
+    );
+    let pair: Value = serde_json::from_slice(&selma.read("pairs.jsonl")).unwrap();
+    assert_eq!(
+        (&pair["chosen"], &pair["rejected"]),
+        (&"1.png".into(), &"2.png".into())
+    );
+    selma
+        .run(&format!("{pairs} clip"))
+        .failed(&["clip", "0.png"]);
+
+    let small = SMALL.replace("--batch-size 2", "--batch-size 1");
+    let train = format!("{small} --pairs pairs.jsonl --out out --model");
+    selma.run_with(&train, &[&tiny_sd()]).ok();
+    let metrics = metrics(&selma, "out");
+    // The adapter changes nothing yet, so that both pictures are as good as they were.
+    let first = metrics[0]["loss"].as_f64().unwrap();
+    assert!((first - std::f64::consts::LN_2).abs() < 1e-3, "{first}");
+    assert!(metrics.iter().all(|line| line["accuracy"].is_number()));
+    // The same folder with the pictures instead is another training.
+    selma
+        .run_with(&format!("{small} --out out --model"), &[&tiny_sd()])
+        .failed(&["out"]);
+    scores(&selma, [0.5; 4]);
+    selma
+        .run(&format!("{pairs} dsg"))
+        .failed(&["0 pairs", "1 have equal scores"]);
+    selma
+        .run_with(
+            &format!("{small} --data data --pairs pairs.jsonl --out both --model"),
+            &[&tiny_sd()],
+        )
+        .failed(&["--pairs is for one dataset"]);
+}
+
+#[test]
+fn pictures_are_selected_by_their_scores() {
+    let selma = Selma::new();
+    dataset(&selma);
+    scores(&selma, [0.5, 0.9, 0.1, 0.8]);
+    let train = format!("{SMALL} --scores scores.jsonl --rank-by dsg --out out --model");
+    let ended = selma
+        .run_with(&train, &[&tiny_sd(), "--min", "dsg=0.6"])
+        .ok();
+    assert!(
+        ended.stderr.contains("1 of 4 pictures are used"),
+        "{}",
+        ended.stderr
+    );
+    let train = train.replace("--out out", "--out other");
+    selma
+        .run_with(&train, &[&tiny_sd(), "--min", "dsg=0.95"])
+        .failed(&["data", "no picture scores enough"]);
+    selma
+        .run_with(&train, &[&tiny_sd(), "--min", "dsg"])
+        .misused(&["SCORER=SCORE"]);
+}
+
+#[test]
+fn datasets_of_other_programs_give_the_same_adapter() {
+    let selma = Selma::new();
+    dataset(&selma);
+    let kohya = selma.path("kohya/1_cats");
+    fs::create_dir_all(&kohya).unwrap();
+    for index in 0..4 {
+        fs::copy(
+            selma.path(&format!("data/{index}.png")),
+            kohya.join(format!("{index}.png")),
+        )
+        .unwrap();
+        fs::write(kohya.join(format!("{index}.txt")), "a cat").unwrap();
+    }
+    for (data, out) in [("data", "one"), ("kohya", "two")] {
+        let train = SMALL.replace("--data data", &format!("--data {data}"));
+        selma
+            .run_with(&format!("{train} --out {out} --model"), &[&tiny_sd()])
+            .ok();
+    }
+    let bytes = |out: &str| {
+        selma_lora::Adapter::load(selma.path(&format!("{out}/adapter.safetensors")))
+            .unwrap()
+            .modules
+    };
+    assert!(bytes("one") == bytes("two"));
+    fs::remove_file(kohya.join("2.txt")).unwrap();
+    let train = SMALL.replace("--data data", "--data kohya");
+    let three = format!("{train} --out three --model");
+    selma.run_with(&three, &[&tiny_sd()]).failed(&["2.png"]);
+    let ended = selma
+        .run_with(&three, &[&tiny_sd(), "--skip-unusable"])
+        .ok();
+    assert!(
+        ended.stderr.contains("left out") && ended.stderr.contains("2.png"),
+        "{}",
+        ended.stderr
+    );
+}

@@ -18,7 +18,7 @@ mod run;
 mod stages;
 mod tensorboard;
 
-pub use encode::encode_datasets;
+pub use encode::{encode_datasets, encode_pairs};
 pub use error::SelmaError;
 pub use events::{RunEvent, RunObserver};
 pub use expert::{Expert, Metrics, TrainingData};

@@ -1,7 +1,7 @@
 //! Stage 3: one expert a skill, and one adapter on all data.
 
 use image::RgbImage;
-use selma_dataset::{Dataset, METADATA_FILE};
+use selma_dataset::{Dataset, METADATA_FILE, Pictures};
 use selma_diffusion::StableDiffusion;
 use selma_train::{TrainConfig, ValidTrainConfig};
 
@@ -78,7 +78,9 @@ fn train(
     observer: &mut RunObserver<'_>,
 ) -> Result<(), SelmaError> {
     let keep = |image: &RgbImage, text: &str| Ok(!job.filtered || is_faultless(image, text)?);
-    let set = encode_datasets(pipeline, &datasets(run, job)?, &keep, &job.name, observer)?;
+    let datasets = datasets(run, job)?;
+    let pictures: Vec<&dyn Pictures> = datasets.iter().map(|data| data as &dyn Pictures).collect();
+    let set = encode_datasets(pipeline, &pictures, &keep, &job.name, observer)?;
     let expert = Expert {
         name: &job.name,
         skills: &job.skills,

@@ -5,15 +5,16 @@ mod calibrate;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use burn::tensor::FloatDType;
 use image::RgbImage;
-use selma::{Expert, Previews, RunEvent, TrainingData, encode_datasets};
-use selma_dataset::Dataset;
+use selma::{Expert, Previews, RunEvent, TrainingData, encode_datasets, encode_pairs};
+use selma_dataset::{Pictures, read_pairs};
 use selma_diffusion::{ConfigSource, StableDiffusion, device};
 use selma_durable::create_folder;
 use selma_train::{LrScheduler, TrainConfig, TrainPreset};
 
+use super::data::{DataOptions, SelectOptions};
 use super::events::Events;
 use super::model::{ModelOptions, config_source, tell_family};
 use super::values::named;
@@ -33,6 +34,8 @@ use crate::terminal::say;
 Examples:
   selma train --model models/mini --data images/coco --out experts/coco --steps 200 --batch-size 16 --rank 16
   selma train --model models/sd14 --data images/coco --data images/whoops --out experts/both --config train.toml
+  selma train --model models/mini --data images/coco --scores scores.jsonl --min dsg=0.9 --rank-by dsg --out experts/coco
+  selma train --model models/mini --data images/coco --pairs pairs.jsonl --out experts/coco-dpo
   selma train calibrate --model models/mini --task coco.safetensors=prompts/coco.jsonl --task whoops.safetensors=prompts/whoops.jsonl --out calibration.safetensors"
 )]
 pub struct Args {
@@ -40,6 +43,10 @@ pub struct Args {
     command: Option<Command>,
     #[command(flatten)]
     train: Option<TrainArgs>,
+    #[command(flatten)]
+    reading: DataOptions,
+    #[command(flatten)]
+    selection: SelectOptions,
 }
 
 /// What is done with experts beside training them.
@@ -68,9 +75,13 @@ struct TrainArgs {
     /// VAE instead of the model's own: a folder, a file, or an id on the Hub.
     #[arg(long, value_name = "DIR|FILE|ID")]
     vae: Option<PathBuf>,
-    /// Folder of a dataset. Repeat it to train on several together.
-    #[arg(long, value_name = "DIR", required = true)]
+    /// A dataset: a folder with metadata.jsonl or metadata.csv, with a text file beside each picture (kohya's layout, `N_name` folders with repeats too), or tar archives of webdataset. Repeat it to
+    /// train on several together.
+    #[arg(long, value_name = "DIR|FILE.tar", required = true)]
     data: Vec<PathBuf>,
+    /// Train on pairs of the dataset's pictures instead (Diffusion-DPO), as `selma pairs` writes them.
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "scores")]
+    pairs: Option<PathBuf>,
     /// Folder for the adapter; made if need be.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -134,18 +145,26 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     interrupt::install()?;
     match (args.command, args.train) {
         (Some(Command::Calibrate(args)), _) => calibrate::run(&args),
-        (None, Some(args)) => train(&args),
+        (None, Some(train_args)) => train(&train_args, &args.reading, &args.selection),
         (None, None) => anyhow::bail!("nothing is asked for; see selma train --help"),
     }
 }
 
-fn train(args: &TrainArgs) -> anyhow::Result<()> {
+fn train(args: &TrainArgs, reading: &DataOptions, selection: &SelectOptions) -> anyhow::Result<()> {
     let config = config(args)?.validate()?;
-    let datasets = args
-        .data
-        .iter()
-        .map(Dataset::open)
-        .collect::<Result<Vec<_>, _>>()?;
+    if args.pairs.is_some() && args.data.len() > 1 {
+        bail!("--pairs is for one dataset; {} are given", args.data.len());
+    }
+    let datasets = args.data.iter().map(|path| {
+        let pictures = reading.open(path)?;
+        selection.select(path, pictures)
+    });
+    let datasets = datasets.collect::<anyhow::Result<Vec<_>>>()?;
+    let pictures: Vec<&dyn Pictures> = datasets.iter().map(|data| &**data).collect();
+    let pairs = match (&args.pairs, pictures.as_slice()) {
+        (Some(path), [pictures]) => Some(read_pairs(path, *pictures)?),
+        _ => None,
+    };
     let device = device(&args.device)?;
     // Before the pictures are encoded: a folder that cannot be written is found at once.
     create_folder(&args.out)?;
@@ -162,7 +181,17 @@ fn train(args: &TrainArgs) -> anyhow::Result<()> {
     let mut events = Events::default();
     let mut observe = |event: RunEvent<'_>| events.receive(event);
     let all = |_: &RgbImage, _: &str| Ok(true);
-    let set = encode_datasets(&pipeline, &datasets, &all, "training", &mut observe)?;
+    let (mut set, mut pair_set) = (None, None);
+    let data = match (&pairs, pictures.as_slice()) {
+        (Some(pairs), [pictures]) => {
+            let encoded = encode_pairs(&pipeline, *pictures, pairs, "training", &mut observe)?;
+            TrainingData::Pairs(pair_set.insert(encoded))
+        }
+        _ => {
+            let encoded = encode_datasets(&pipeline, &pictures, &all, "training", &mut observe)?;
+            TrainingData::Pictures(set.insert(encoded))
+        }
+    };
     let names = args.data.iter().filter_map(|path| path.file_name());
     let skills: Vec<String> = names
         .map(|name| name.to_string_lossy().into_owned())
@@ -183,7 +212,6 @@ fn train(args: &TrainArgs) -> anyhow::Result<()> {
         previews: previews.as_ref(),
         tensorboard: args.tensorboard,
     };
-    let data = TrainingData::Pictures(&set);
     expert.train(&pipeline, data, &args.out, &mut observe)?;
     events.finish();
     say(format_args!("{}", args.out.join(Expert::ADAPTER).display()));
