@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use selma_durable::DurableError;
 
+use crate::Size;
+
 /// What can go wrong with files, journals and datasets. Each text holds the path and the cause.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -112,5 +114,23 @@ pub enum DatasetError {
         index: usize,
         /// The number of samples.
         len: usize,
+    },
+    /// A setting of how pictures are shown, or in which order, cannot be used.
+    #[error("setting {field}: expected {expected}, found {found}")]
+    Setting {
+        /// The setting.
+        field: &'static str,
+        /// What would have been right.
+        expected: String,
+        /// What was given.
+        found: String,
+    },
+    /// A picture has a size that cannot be used. Who knows its file names it.
+    #[error("picture of {found} pixels: expected {expected}")]
+    Picture {
+        /// What would have been right.
+        expected: String,
+        /// Its size.
+        found: Size,
     },
 }
