@@ -169,8 +169,10 @@ impl Buckets {
             if by_width == 0 || by_height == 0 {
                 return None;
             }
-            let width_first = f64::from(by_width) / f64::from(cut(half_up(f64::from(by_width) / aspect)));
-            let height_first = f64::from(cut(half_up(f64::from(by_height) * aspect))) / f64::from(by_height);
+            let width_first =
+                f64::from(by_width) / f64::from(cut(half_up(f64::from(by_width) / aspect)));
+            let height_first =
+                f64::from(cut(half_up(f64::from(by_height) * aspect))) / f64::from(by_height);
             resized = if (width_first - aspect).abs() < (height_first - aspect).abs() {
                 Size {
                     width: by_width,

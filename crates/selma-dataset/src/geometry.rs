@@ -185,9 +185,12 @@ impl Geometry {
         match &self.fit {
             Fit::Whole => Ok((original, original)),
             Fit::Square(side) => Ok((short_side(original, *side), Size::square(*side))),
-            Fit::Buckets(buckets) => buckets
-                .fit(original)
-                .ok_or_else(|| wrong(format!("sides of at least {} when scaled to the buckets' area", buckets.step()))),
+            Fit::Buckets(buckets) => buckets.fit(original).ok_or_else(|| {
+                wrong(format!(
+                    "sides of at least {} when scaled to the buckets' area",
+                    buckets.step()
+                ))
+            }),
         }
     }
 }
@@ -409,7 +412,10 @@ mod tests {
         assert!(error(Size::square(0)).contains("at least one pixel"));
         let view = geometry(|_| ()).view(WIDE, 0, 0, 0).unwrap();
         let other = view.apply(&RgbImage::new(10, 40)).unwrap_err().to_string();
-        assert!(other.contains("10x40") && other.contains("40x10"), "{other}");
+        assert!(
+            other.contains("10x40") && other.contains("40x10"),
+            "{other}"
+        );
     }
 
     #[test]

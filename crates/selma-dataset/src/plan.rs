@@ -54,11 +54,7 @@ impl Plan {
     /// # Errors
     ///
     /// [`DatasetError::Setting`] if there is no set, one is empty, or has a weight that is not positive or too small for a turn in a block.
-    pub fn new(
-        seed: u64,
-        batch_size: usize,
-        sets: &[PlannedSet],
-    ) -> Result<Self, DatasetError> {
+    pub fn new(seed: u64, batch_size: usize, sets: &[PlannedSet]) -> Result<Self, DatasetError> {
         let wrong = |field, expected: String, found: String| DatasetError::Setting {
             field,
             expected,
@@ -123,8 +119,14 @@ impl Plan {
             let set = self.sets.get(number)?;
             let epoch = turn / set.len;
             let order = orders.get_mut(number)?;
-            let permutation = order.of(epoch, || self.seed_of("epoch", number, &[epoch]), || 0..set.len);
-            permutation.get(turn % set.len).map(|sample| set.first + sample)
+            let permutation = order.of(
+                epoch,
+                || self.seed_of("epoch", number, &[epoch]),
+                || 0..set.len,
+            );
+            permutation
+                .get(turn % set.len)
+                .map(|sample| set.first + sample)
         };
         positions.filter_map(sample).collect()
     }
@@ -141,7 +143,11 @@ impl Plan {
         let turns = block.of(blocks, seed, slots);
         let before = number % BLOCK;
         let set = turns.get(before).copied().unwrap_or_default();
-        let had = turns.iter().take(before).filter(|turn| **turn == set).count();
+        let had = turns
+            .iter()
+            .take(before)
+            .filter(|turn| **turn == set)
+            .count();
         let share = self.sets.get(set).map_or(0, |planned| planned.turns);
         (set, blocks * share + had)
     }
@@ -157,7 +163,10 @@ impl Plan {
         for (bucket, samples) in set.buckets.values().enumerate() {
             if place < batches(samples) {
                 let mut samples = samples.clone();
-                shuffle(&mut samples, self.seed_of("bucket", number, &[epoch, bucket]));
+                shuffle(
+                    &mut samples,
+                    self.seed_of("bucket", number, &[epoch, bucket]),
+                );
                 let from = samples.iter().cycle().skip(place * self.batch_size);
                 return Some(from.take(self.batch_size).copied().collect());
             }
@@ -169,7 +178,12 @@ impl Plan {
     /// A seed for a set. One that is alone has that of a training without weights.
     fn seed_of(&self, label: &str, set: usize, indices: &[usize]) -> u64 {
         let set = (self.sets.len() > 1).then_some(set);
-        let indices: Vec<u64> = indices.iter().copied().chain(set).map(|index| index as u64).collect();
+        let indices: Vec<u64> = indices
+            .iter()
+            .copied()
+            .chain(set)
+            .map(|index| index as u64)
+            .collect();
         derive_seed(self.seed, label, &indices)
     }
 }
@@ -189,11 +203,18 @@ fn turns(sets: &[PlannedSet]) -> Result<Vec<usize>, DatasetError> {
             return Err(wrong(set, "a positive number", planned.weight));
         }
     }
-    let sum: f64 = sets.iter().map(|set| set.weight).sum();
-    let shares: Vec<f64> = sets.iter().map(|set| set.weight / sum * BLOCK as f64).collect();
+    // In parts of the largest, since the sum of large weights is not finite.
+    let largest = sets.iter().map(|set| set.weight).fold(0.0, f64::max);
+    let parts: Vec<f64> = sets.iter().map(|set| set.weight / largest).collect();
+    let sum: f64 = parts.iter().sum();
+    let shares: Vec<f64> = parts.iter().map(|part| part / sum * BLOCK as f64).collect();
     let mut turns: Vec<usize> = shares.iter().map(|share| *share as usize).collect();
     let left = BLOCK.saturating_sub(turns.iter().sum());
-    let mut by_remainder: Vec<(f64, &mut usize)> = shares.iter().map(|share| share.fract()).zip(&mut turns).collect();
+    let mut by_remainder: Vec<(f64, &mut usize)> = shares
+        .iter()
+        .map(|share| share.fract())
+        .zip(&mut turns)
+        .collect();
     by_remainder.sort_by(|(a, _), (b, _)| b.total_cmp(a));
     for (_, turns) in by_remainder.into_iter().take(left) {
         *turns += 1;

@@ -44,7 +44,13 @@ mod tests {
         ] {
             assert!(speaks_of_sides(caption), "{caption}");
         }
-        for caption in ["", "a cleft rock", "brightly lit", "copyright", "rightly so"] {
+        for caption in [
+            "",
+            "a cleft rock",
+            "brightly lit",
+            "copyright",
+            "rightly so",
+        ] {
             assert!(!speaks_of_sides(caption), "{caption}");
         }
     }

@@ -115,7 +115,8 @@ fn pictures_are_resized_as_pillow_does_it() {
         let original = picture(&expected, "picture");
         for key in ["resized", "enlarged"] {
             let wanted = picture(&expected, key);
-            let found = pictures::resize(&original, wanted.width(), wanted.height(), Filter::Lanczos);
+            let found =
+                pictures::resize(&original, wanted.width(), wanted.height(), Filter::Lanczos);
             assert!(found == wanted, "{key}");
         }
     }

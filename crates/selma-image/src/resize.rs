@@ -1,4 +1,4 @@
-//! Resampling as Pillow does it: first the rows, then the columns, with weights in fixed-point numbers and bytes in between.
+//! Resampling as Pillow does it: the rows and the columns one after the other, with weights in fixed-point numbers and bytes in between.
 
 use std::ops::Range;
 
@@ -37,47 +37,77 @@ pub fn resize_crop(
     let range = |start: u32, length: u32| start..start.saturating_add(length);
     let columns = windows(filter, image.width(), width, range(part.x, part.width));
     let rows = windows(filter, image.height(), height, range(part.y, part.height));
-    let first = rows.first().map_or(0, |window| window.start);
-    let end = rows.last().map_or(0, Window::end);
-    let narrowed = along_rows(image, first..end, &columns);
-    along_columns(&narrowed, first, columns.len(), &rows)
+    let (across, down) = (span(&columns), span(&rows));
+    if columns_first(image, width, height) {
+        let low = along_columns(image, across.clone(), 0, &rows);
+        along_rows(&low, 0..rows.len(), across.start, &columns)
+    } else {
+        let narrow = along_rows(image, down.clone(), 0, &columns);
+        along_columns(&narrow, 0..columns.len(), down.start, &rows)
+    }
 }
 
-/// Rows `rows` of the picture, each with the pixels of `columns`.
-fn along_rows(image: &RgbImage, rows: Range<usize>, columns: &[Window]) -> Vec<u8> {
-    let row = CHANNELS * image.width() as usize;
-    let mut narrowed = Vec::with_capacity(rows.len() * columns.len() * CHANNELS);
-    let lines = image.as_raw().chunks_exact(row.max(1));
-    for line in lines.skip(rows.start).take(rows.len()) {
+/// Whether columns are done before rows: as in Pillow 13, if the height shrinks by more than twice as many pixels as the width.
+fn columns_first(image: &RgbImage, width: u32, height: u32) -> bool {
+    let lost = |from: u32, to: u32| i64::from(from) - i64::from(to);
+    let (across, down) = (lost(image.width(), width), lost(image.height(), height));
+    down > 0 && down > 2 * across
+}
+
+/// The pixels that windows look at.
+fn span(windows: &[Window]) -> Range<usize> {
+    let start = windows.first().map_or(0, |window| window.start);
+    start..windows.last().map_or(0, Window::end)
+}
+
+/// The rows `rows` of a picture, each with the pixels of `columns`. The picture's first column is column `first` for these.
+fn along_rows(image: &RgbImage, rows: Range<usize>, first: usize, columns: &[Window]) -> RgbImage {
+    let mut resized = RgbImage::new(columns.len() as u32, rows.len() as u32);
+    let row = |width: usize| (CHANNELS * width).max(1);
+    let lines = image.as_raw().chunks_exact(row(image.width() as usize));
+    let made = resized.chunks_exact_mut(row(columns.len()));
+    for (line, made) in lines.skip(rows.start).zip(made) {
         let (pixels, _) = line.as_chunks::<CHANNELS>();
-        for window in columns {
+        let (made, _) = made.as_chunks_mut::<CHANNELS>();
+        for (window, made) in columns.iter().zip(made) {
             let mut sums = [HALF; CHANNELS];
-            for (pixel, weight) in pixels.iter().skip(window.start).zip(&window.weights) {
+            let pixels = pixels.iter().skip(window.start - first);
+            for (pixel, weight) in pixels.zip(&window.weights) {
                 for (sum, byte) in sums.iter_mut().zip(pixel) {
                     *sum += i32::from(*byte) * weight;
                 }
             }
-            narrowed.extend(sums.map(byte));
+            *made = sums.map(byte);
         }
     }
-    narrowed
+    resized
 }
 
-/// The picture whose rows are those of `windows`, from rows of `width` pixels, the first of which is row `first` of the picture that is read.
-fn along_columns(narrowed: &[u8], first: usize, width: usize, windows: &[Window]) -> RgbImage {
-    let mut resized = RgbImage::new(width as u32, windows.len() as u32);
-    let row = (CHANNELS * width).max(1);
-    let mut sums = vec![HALF; row];
-    for (window, line) in windows.iter().zip(resized.chunks_exact_mut(row)) {
+/// The columns `columns` of a picture, each with the pixels of `rows`. The picture's first row is row `first` for these.
+fn along_columns(
+    image: &RgbImage,
+    columns: Range<usize>,
+    first: usize,
+    rows: &[Window],
+) -> RgbImage {
+    let mut resized = RgbImage::new(columns.len() as u32, rows.len() as u32);
+    let row = |width: usize| (CHANNELS * width).max(1);
+    let lines = image.as_raw().chunks_exact(row(image.width() as usize));
+    let mut sums = vec![HALF; CHANNELS * columns.len()];
+    for (window, made) in rows
+        .iter()
+        .zip(resized.chunks_exact_mut(row(columns.len())))
+    {
         sums.fill(HALF);
-        let lines = narrowed.chunks_exact(row).skip(window.start - first);
-        for (bytes, weight) in lines.zip(&window.weights) {
+        let lines = lines.clone().skip(window.start - first);
+        for (line, weight) in lines.zip(&window.weights) {
+            let bytes = line.iter().skip(CHANNELS * columns.start);
             for (sum, byte) in sums.iter_mut().zip(bytes) {
                 *sum += i32::from(*byte) * weight;
             }
         }
-        for (byte_out, sum) in line.iter_mut().zip(&sums) {
-            *byte_out = byte(*sum);
+        for (made, sum) in made.iter_mut().zip(&sums) {
+            *made = byte(*sum);
         }
     }
     resized

@@ -11,6 +11,11 @@ const HIGH: Size = Size {
     height: 768,
 };
 
+/// What trainings showed before there were plans, in 8 batches of 4 of 10 samples with seed 7.
+const RECORDED: [usize; 32] = [
+    3, 6, 2, 5, 1, 0, 4, 9, 7, 8, 1, 0, 3, 5, 2, 9, 7, 8, 4, 6, 0, 3, 1, 4, 8, 2, 9, 5, 6, 7, 3, 4,
+];
+
 fn set(weight: f64, sizes: &[(Size, usize)]) -> PlannedSet {
     let sizes = sizes.iter().flat_map(|(size, count)| vec![*size; *count]);
     PlannedSet {
@@ -70,7 +75,10 @@ fn a_batch_has_one_size_and_an_epoch_all_samples() {
     }
     // The batch that is filled up, and that of the other size, come at every place.
     let high = |batch: &Vec<usize>| sizes[batch[0]] == HIGH;
-    let places: Vec<usize> = epochs.chunks(3).filter_map(|epoch| epoch.iter().position(high)).collect();
+    let places: Vec<usize> = epochs
+        .chunks(3)
+        .filter_map(|epoch| epoch.iter().position(high))
+        .collect();
     for place in 0..3 {
         let count = places.iter().filter(|at| **at == place).count();
         assert!((15..55).contains(&count), "{place}: {count}");
@@ -101,9 +109,16 @@ fn sets_take_turns_by_their_weights() {
     assert!(early != 100 || shown[..200] != shown[200..400]);
     // Each set has its own epochs, over the ends of blocks.
     for (first, len) in [(0, 50), (50, 7)] {
-        let own: Vec<usize> = shown.iter().copied().filter(|sample| (first..first + len).contains(sample)).collect();
+        let own: Vec<usize> = shown
+            .iter()
+            .copied()
+            .filter(|sample| (first..first + len).contains(sample))
+            .collect();
         for epoch in own.chunks_exact(len) {
-            assert_eq!(sorted(epoch.to_vec()), (first..first + len).collect::<Vec<_>>());
+            assert_eq!(
+                sorted(epoch.to_vec()),
+                (first..first + len).collect::<Vec<_>>()
+            );
         }
     }
 }
@@ -113,22 +128,32 @@ fn with_several_sizes_sets_take_turns_by_batches() {
     let sets = [set(1.0, &[(WIDE, 5)]), set(2.0, &[(HIGH, 3), (WIDE, 4)])];
     let plan = plan(2, &sets);
     let shown = batches(&plan, BLOCK);
-    let of_first = shown.iter().filter(|batch| batch.iter().all(|sample| *sample < 5));
+    let of_first = shown
+        .iter()
+        .filter(|batch| batch.iter().all(|sample| *sample < 5));
     assert_eq!(of_first.count(), BLOCK / 3);
     assert!(shown.iter().all(|batch| (batch[0] < 5) == (batch[1] < 5)));
-    assert!(shown.iter().all(|batch| (5..8).contains(&batch[0]) == (5..8).contains(&batch[1])));
+    assert!(
+        shown
+            .iter()
+            .all(|batch| (5..8).contains(&batch[0]) == (5..8).contains(&batch[1]))
+    );
 }
 
 #[test]
 fn shares_are_rounded_by_largest_remainders() {
     let shares = |weights: &[f64]| {
-        let sets: Vec<PlannedSet> = weights.iter().map(|weight| set(*weight, &[(WIDE, 1)])).collect();
+        let sets: Vec<PlannedSet> = weights
+            .iter()
+            .map(|weight| set(*weight, &[(WIDE, 1)]))
+            .collect();
         turns(&sets).unwrap()
     };
     assert_eq!(shares(&[1.0; 5]), [504; 5]);
     assert_eq!(shares(&[1.0; 11]), [[230].as_slice(), &[229; 10]].concat());
     assert_eq!(shares(&[0.2, 0.5, 0.3]), [504, 1260, 756]);
     assert_eq!(shares(&[1.0, 2519.3]), [1, 2519]);
+    assert_eq!(shares(&[1e308, 1e308, 1e308]), [840; 3]);
     assert_eq!(shares(&[9.0]), [BLOCK]);
 }
 
@@ -146,7 +171,8 @@ fn another_seed_is_another_order() {
 
 #[test]
 fn what_cannot_be_planned_is_named() {
-    let error = |batch_size, sets: &[PlannedSet]| Plan::new(0, batch_size, sets).unwrap_err().to_string();
+    let error =
+        |batch_size, sets: &[PlannedSet]| Plan::new(0, batch_size, sets).unwrap_err().to_string();
     let good = || set(1.0, &[(WIDE, 2)]);
     assert!(error(0, &[good()]).contains("batch_size"));
     assert!(error(1, &[]).contains("setting sets"));
@@ -159,6 +185,8 @@ fn what_cannot_be_planned_is_named() {
         assert!(text.contains("a positive number for data set 1"), "{text}");
     }
     let text = error(1, &[good(), set(1e-4, &[(WIDE, 1)])]);
-    assert!(text.contains("at least 1/2520") && text.contains("0.0001"), "{text}");
-    assert!(error(1, &[set(1e308, &[(WIDE, 1)]), set(1e308, &[(WIDE, 1)])]).contains("weight"));
+    assert!(
+        text.contains("at least 1/2520") && text.contains("0.0001"),
+        "{text}"
+    );
 }

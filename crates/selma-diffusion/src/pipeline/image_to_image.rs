@@ -178,7 +178,9 @@ impl StableDiffusion {
             Pictures::Images(images) => {
                 let factor = self.vae_config.factor();
                 let [height, width] = [height, width].map(|side| (side * factor) as u32);
-                let resized = images.iter().map(|image| resize(image, width, height, Filter::Lanczos));
+                let resized = images
+                    .iter()
+                    .map(|image| resize(image, width, height, Filter::Lanczos));
                 self.encode(&resized.collect::<Vec<_>>(), seeds)?
             }
         };
