@@ -40,8 +40,8 @@ impl BucketsConfig {
     /// [`DatasetError::Setting`] for the first setting that cannot be used. kohya's scripts round `min_size` and `max_size` to multiples of `step`; here they
     /// have to be.
     pub fn buckets(&self, resolution: u32) -> Result<Buckets, DatasetError> {
-        let wrong = |field, expected: String, found: u32| DatasetError::Setting {
-            field,
+        let wrong = |field: &str, expected: String, found: u32| DatasetError::Setting {
+            field: field.to_owned(),
             expected,
             found: found.to_string(),
         };

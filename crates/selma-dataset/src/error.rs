@@ -115,11 +115,11 @@ pub enum DatasetError {
         /// The number of samples.
         len: usize,
     },
-    /// A setting of how pictures are shown, or in which order, cannot be used.
-    #[error("setting {field}: expected {expected}, found {found}")]
+    /// A setting makes no sense.
+    #[error("`{field}`: expected {expected}, found {found}")]
     Setting {
         /// The setting.
-        field: &'static str,
+        field: String,
         /// What would have been right.
         expected: String,
         /// What was given.

@@ -64,7 +64,7 @@ impl GeometryConfig {
     /// [`DatasetError::Setting`] for the first that cannot be used.
     pub fn validate(&self) -> Result<Geometry, DatasetError> {
         let wrong = |expected: &str, found: String| DatasetError::Setting {
-            field: "resolution",
+            field: "resolution".to_owned(),
             expected: expected.to_owned(),
             found,
         };
@@ -427,7 +427,7 @@ mod tests {
         let error = |config: &GeometryConfig| config.validate().unwrap_err().to_string();
         assert_eq!(
             error(&config),
-            "setting resolution: expected the side of a square of the buckets' area, found none"
+            "`resolution`: expected the side of a square of the buckets' area, found none"
         );
         config.resolution = Some(0);
         assert!(error(&config).contains("at least 1"));

@@ -55,23 +55,23 @@ impl Plan {
     ///
     /// [`DatasetError::Setting`] if there is no set, one is empty, or has a weight that is not positive or too small for a turn in a block.
     pub fn new(seed: u64, batch_size: usize, sets: &[PlannedSet]) -> Result<Self, DatasetError> {
-        let wrong = |field, expected: String, found: String| DatasetError::Setting {
-            field,
+        let wrong = |field: &str, expected: String, found: &str| DatasetError::Setting {
+            field: field.to_owned(),
             expected,
-            found,
+            found: found.to_owned(),
         };
         if batch_size == 0 {
-            return Err(wrong("batch_size", "at least 1".to_owned(), "0".to_owned()));
+            return Err(wrong("batch_size", "at least 1".to_owned(), "0"));
         }
         if sets.is_empty() {
-            return Err(wrong("sets", "at least one".to_owned(), "none".to_owned()));
+            return Err(wrong("sets", "at least one".to_owned(), "none"));
         }
         let mut first = 0;
         let mut planned = Vec::with_capacity(sets.len());
         for (number, (set, turns)) in sets.iter().zip(turns(sets)?).enumerate() {
             if set.sizes.is_empty() {
                 let expected = format!("samples in data set {number}");
-                return Err(wrong("sizes", expected, "none".to_owned()));
+                return Err(wrong("sizes", expected, "none"));
             }
             let mut buckets = BTreeMap::<Size, Vec<usize>>::new();
             for (sample, size) in (first..).zip(&set.sizes) {
@@ -194,7 +194,7 @@ fn turns(sets: &[PlannedSet]) -> Result<Vec<usize>, DatasetError> {
         return Ok(vec![BLOCK]);
     }
     let wrong = |set: usize, expected: &str, weight: f64| DatasetError::Setting {
-        field: "weight",
+        field: "weight".to_owned(),
         expected: format!("{expected} for data set {set}"),
         found: weight.to_string(),
     };

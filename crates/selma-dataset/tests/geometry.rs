@@ -145,7 +145,7 @@ fn bucket_settings_that_cannot_be_used_are_named() {
         let mut config = BucketsConfig::default();
         spoil(&mut config);
         let error = config.buckets(512).unwrap_err().to_string();
-        let begin = format!("setting {field}: expected ");
+        let begin = format!("`{field}`: expected ");
         assert!(error.starts_with(&begin), "{error}");
     }
 }

@@ -175,10 +175,10 @@ fn what_cannot_be_planned_is_named() {
         |batch_size, sets: &[PlannedSet]| Plan::new(0, batch_size, sets).unwrap_err().to_string();
     let good = || set(1.0, &[(WIDE, 2)]);
     assert!(error(0, &[good()]).contains("batch_size"));
-    assert!(error(1, &[]).contains("setting sets"));
+    assert!(error(1, &[]).contains("`sets`"));
     assert_eq!(
         error(1, &[good(), set(1.0, &[])]),
-        "setting sizes: expected samples in data set 1, found none"
+        "`sizes`: expected samples in data set 1, found none"
     );
     for weight in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let text = error(1, &[good(), set(weight, &[(WIDE, 1)])]);
