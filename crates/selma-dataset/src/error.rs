@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use selma_durable::DurableError;
 
-use crate::{METADATA_CSV, METADATA_FILE};
+use crate::{METADATA_CSV, METADATA_FILE, Size};
 
 /// What can go wrong with files, journals and datasets. Each text holds the path and the cause.
 #[derive(Debug, thiserror::Error)]
@@ -175,9 +175,17 @@ pub enum DatasetError {
         /// The setting.
         field: String,
         /// What would have been right.
-        expected: &'static str,
-        /// Its value.
+        expected: String,
+        /// What was given.
         found: String,
+    },
+    /// A picture has a size that cannot be used. Who knows its file names it.
+    #[error("picture of {found} pixels: expected {expected}")]
+    Picture {
+        /// What would have been right.
+        expected: String,
+        /// Its size.
+        found: Size,
     },
 }
 

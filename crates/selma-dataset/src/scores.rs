@@ -58,7 +58,7 @@ impl Score {
         let picture = self.file_name.as_ref().or(self.image_sha256.as_ref());
         Err(DatasetError::Setting {
             field: format!("score of `{}`", picture.map_or("", String::as_str)),
-            expected: "a finite number",
+            expected: "a finite number".to_owned(),
             found: self.score.to_string(),
         })
     }

@@ -37,10 +37,10 @@ impl Default for SelectConfig {
 
 impl SelectConfig {
     fn check(&self) -> Result<(), DatasetError> {
-        let wrong = |field: &str, expected, found: String| {
+        let wrong = |field: &str, expected: &str, found: String| {
             Err(DatasetError::Setting {
                 field: field.to_owned(),
-                expected,
+                expected: expected.to_owned(),
                 found,
             })
         };

@@ -25,7 +25,7 @@ impl Subset {
             if !seen.insert(number) {
                 return Err(DatasetError::Setting {
                     field: "numbers".to_owned(),
-                    expected: "each picture once",
+                    expected: "each picture once".to_owned(),
                     found: format!("{number} twice"),
                 });
             }
