@@ -287,3 +287,43 @@ fn datasets_of_other_programs_give_the_same_adapter() {
         ended.stderr
     );
 }
+
+#[test]
+fn pictures_of_any_size_are_resized_and_cut() {
+    let selma = Selma::new();
+    let mut writer = DatasetWriter::open(selma.path("data")).unwrap();
+    for (index, (width, height)) in [(41, 20), (20, 36), (64, 64)].into_iter().enumerate() {
+        let name = format!("{index}.png");
+        let text = "a cat left of a dog";
+        writer
+            .push(
+                &name,
+                &RgbImage::new(width, height),
+                text,
+                Provenance::default(),
+            )
+            .unwrap();
+    }
+    writer.finish().unwrap();
+    let model = tiny_sd();
+    let train = format!("{SMALL} --out out --model");
+    selma
+        .run_with(&train, &[&model])
+        .failed(&["multiples of", "41x20"]);
+    let train = train.replace("--out out", "--out other --resolution 16 --flip");
+    let ended = selma.run_with(&train, &[&model]).ok();
+    assert!(
+        ended.stderr.contains("3 captions speak of left or right"),
+        "{}",
+        ended.stderr
+    );
+    let settings: Value = serde_json::from_slice(&selma.read("other/training.json")).unwrap();
+    assert_eq!(settings["config"]["geometry"]["resolution"], 16);
+    assert_eq!(settings["config"]["geometry"]["flip"], true);
+    selma
+        .run_with(
+            &format!("{SMALL} --out buckets --buckets --model"),
+            &[&model],
+        )
+        .failed(&["resolution"]);
+}

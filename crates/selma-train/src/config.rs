@@ -1,8 +1,14 @@
 //! Settings of a training.
 
+use std::num::NonZeroU64;
+
+use selma_dataset::GeometryConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::{LrScheduler, TrainError};
+
+/// Default of [`TrainConfig::crops`].
+const CROPS: NonZeroU64 = NonZeroU64::MIN.saturating_add(7);
 
 /// How an expert is trained. The defaults are SELMA's for Stable Diffusion (section 4.3 and appendix H of the paper).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,6 +48,10 @@ pub struct TrainConfig {
     pub epsilon: f64,
     /// Gradients are scaled down to this norm, taken over all of them together; 0 for never.
     pub max_grad_norm: f64,
+    /// How pictures are resized, cut and mirrored; not at all by default. A batch has pictures of one size, so where there are several, each has batches of its own.
+    pub geometry: GeometryConfig,
+    /// In how many places a picture is cut that is cut at random: so many views of it are encoded, twice as many where pictures are mirrored.
+    pub crops: NonZeroU64,
     /// Weighs timesteps by their signal-to-noise ratio, cut off at this number (min-SNR, arXiv 2303.09556); none for the paper, 5 is usual elsewhere.
     pub snr_gamma: Option<f64>,
     /// Strength of a random number that is added to the noise of a whole channel; 0 for the paper, 0.05 to 0.1 is usual elsewhere.
@@ -80,6 +90,8 @@ impl Default for TrainConfig {
             weight_decay: 1e-2,
             epsilon: 1e-8,
             max_grad_norm: 1.0,
+            geometry: GeometryConfig::default(),
+            crops: CROPS,
             snr_gamma: None,
             noise_offset: 0.0,
             input_perturbation: 0.0,
@@ -161,6 +173,7 @@ impl TrainConfig {
             let found = self.caption_dropout.to_string();
             return Err(wrong("caption_dropout", "a share from 0 to 1", found));
         }
+        self.geometry.validate()?;
         if self.targets.is_empty() || self.targets.iter().any(String::is_empty) {
             return Err(wrong(
                 "targets",

@@ -4,8 +4,8 @@ use image::RgbImage;
 use selma_diffusion::StableDiffusion;
 use sha2::{Digest, Sha256};
 
-use crate::training_set::Place;
-use crate::{Draw, Drawn, Feed, PairBatch, TrainError, TrainingSet};
+use crate::training_set::{Place, latents};
+use crate::{Draw, Drawn, Feed, PairBatch, TrainError, TrainingSet, ValidTrainConfig};
 
 /// Encoded pairs of a better and a worse picture of one text, in host memory.
 #[derive(Debug, Clone)]
@@ -24,23 +24,26 @@ impl PairSet {
     /// As [`TrainingSet::encode`]; all pictures have one size.
     pub fn encode<E: From<TrainError>>(
         pipeline: &StableDiffusion,
+        config: &ValidTrainConfig,
         pairs: impl IntoIterator<Item = Result<(RgbImage, RgbImage, String), E>>,
     ) -> Result<Self, E> {
         let mut rejected = TrainingSet::default();
         let samples = pairs.into_iter().map(|pair| -> Result<_, E> {
             let (better, worse, text) = pair?;
-            rejected.hash.update(Sha256::digest(worse.as_raw()));
-            rejected.push_images(pipeline, &[worse])?;
+            rejected.push_images(pipeline, config, vec![worse])?;
             Ok((better, text))
         });
-        let chosen = TrainingSet::encode(pipeline, samples)?;
-        if rejected.shape != chosen.shape {
-            return Err(TrainError::Setting {
-                field: "size of the images",
-                expected: format!("latents of {:?} as the better ones", chosen.shape),
-                found: format!("{:?}", rejected.shape),
+        let chosen = TrainingSet::encode(pipeline, config, samples)?;
+        let sizes = chosen.sizes().into_iter().zip(rejected.sizes());
+        for (pair, (better, worse)) in sizes.enumerate() {
+            if better != worse {
+                return Err(TrainError::Setting {
+                    field: "size of the images",
+                    expected: format!("latents of {better} as the better one of pair {pair}"),
+                    found: worse.to_string(),
+                }
+                .into());
             }
-            .into());
         }
         Ok(Self { chosen, rejected })
     }
@@ -68,23 +71,25 @@ impl PairSet {
 impl Feed<PairBatch> for PairSet {
     fn draw(&self, draw: &Draw<'_>) -> Result<Drawn<PairBatch>, TrainError> {
         let (config, set) = (draw.config, &self.chosen);
-        let count = config.batch_size;
-        let (mut chosen, mut rejected, mut noise) = (Vec::new(), Vec::new(), Vec::new());
-        let places = Place::of_pass(draw, set.len());
+        let places = Place::of_pass(draw, set.sizes())?;
+        let (mut views, mut others) = (Vec::new(), Vec::new());
         for place in &places {
-            set.push_latents(&mut chosen, place.sample, place.seed("latents"), config);
-            let seed = place.seed("latents of the rejected");
-            self.rejected
-                .push_latents(&mut rejected, place.sample, seed, config);
-            noise.extend(place.noise(set.shape));
+            views.push(set.view(place)?);
+            others.push(self.rejected.view(place)?);
         }
-        let texts: Vec<usize> = places.iter().map(|place| set.text(place)).collect();
+        let (mut chosen, mut rejected, mut noise) = (Vec::new(), Vec::new(), Vec::new());
+        for ((place, view), other) in places.iter().zip(&views).zip(&others) {
+            view.push_latents(&mut chosen, place.seed("latents"), config);
+            let seed = place.seed("latents of the rejected");
+            other.push_latents(&mut rejected, seed, config);
+            noise.extend(place.noise(view.shape));
+        }
         let batch = PairBatch {
-            chosen: set.tensor(chosen, count, draw.device),
-            rejected: set.tensor(rejected, count, draw.device),
-            noise: set.tensor(noise, count, draw.device),
+            chosen: latents(chosen, &views, draw.device),
+            rejected: latents(rejected, &others, draw.device),
+            noise: latents(noise, &views, draw.device),
             timesteps: places.iter().map(|place| place.timestep).collect(),
-            conditioning: set.conditioning(&texts, draw.device),
+            conditioning: set.conditioning(&places, &views, draw.device),
         };
         let samples = places.iter().map(|place| place.sample).collect();
         Ok(Drawn { batch, samples })

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use selma_dataset::GeometryConfig;
+
 use crate::{TrainConfig, TrainError};
 
 /// Published settings of trainings.
@@ -22,14 +24,20 @@ impl TrainPreset {
     /// The settings. Passes are as large as the paper's GPU held; `batch_size` and `gradient_accumulation` can be changed together.
     #[must_use]
     pub fn config(self) -> TrainConfig {
-        let (batch_size, gradient_accumulation) = match self {
-            Self::Sd14 | Self::Sd2 => (16, 4),
-            Self::Sdxl => (4, 16),
+        let (batch_size, gradient_accumulation, resolution) = match self {
+            Self::Sd14 | Self::Sd2 => (16, 4, 512),
+            Self::Sdxl => (4, 16, 1024),
+        };
+        let geometry = GeometryConfig {
+            resolution: Some(resolution),
+            flip: true,
+            ..GeometryConfig::default()
         };
         TrainConfig {
             batch_size,
             gradient_accumulation,
             recompute: true,
+            geometry,
             ..TrainConfig::default()
         }
     }

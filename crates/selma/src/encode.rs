@@ -3,7 +3,7 @@
 use image::RgbImage;
 use selma_dataset::{Pair, Pictures};
 use selma_diffusion::StableDiffusion;
-use selma_train::{PairSet, TrainingSet};
+use selma_train::{PairSet, TrainingSet, ValidTrainConfig};
 
 use crate::{RunEvent, RunObserver, SelmaError};
 
@@ -17,6 +17,7 @@ use crate::{RunEvent, RunObserver, SelmaError};
 /// If a picture cannot be read, no picture is kept, or the pictures differ in size; the errors of `keep`; [`SelmaError::Cancelled`] if the observer stops.
 pub fn encode_datasets(
     pipeline: &StableDiffusion,
+    config: &ValidTrainConfig,
     datasets: &[&dyn Pictures],
     keep: &dyn Fn(&RgbImage, &str) -> Result<bool, SelmaError>,
     task: &str,
@@ -40,7 +41,7 @@ pub fn encode_datasets(
     let samples = pictures
         .zip(1..)
         .filter_map(|((data, index), done)| read(done, data, index).transpose());
-    TrainingSet::encode(pipeline, samples)
+    TrainingSet::encode(pipeline, config, samples)
 }
 
 /// Encodes pairs of a dataset's pictures.
@@ -50,6 +51,7 @@ pub fn encode_datasets(
 /// As [`encode_datasets`].
 pub fn encode_pairs(
     pipeline: &StableDiffusion,
+    config: &ValidTrainConfig,
     pictures: &dyn Pictures,
     pairs: &[Pair],
     task: &str,
@@ -61,7 +63,7 @@ pub fn encode_pairs(
         let (chosen, rejected) = (pictures.image(pair.chosen)?, pictures.image(pair.rejected)?);
         Ok((chosen, rejected, text.to_owned()))
     });
-    PairSet::encode(pipeline, samples)
+    PairSet::encode(pipeline, config, samples)
 }
 
 fn tell(

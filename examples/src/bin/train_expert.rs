@@ -25,8 +25,6 @@ fn main() -> anyhow::Result<()> {
     let samples = dataset.iter().enumerate();
     let samples =
         samples.map(|(index, sample)| anyhow::Ok((dataset.image(index)?, sample.text.clone())));
-    let set = TrainingSet::encode(&pipeline, samples)?;
-
     // Experts that are to be merged should share the seed: their factors A then start out the same.
     let config = TrainConfig {
         steps: steps.parse()?,
@@ -37,15 +35,11 @@ fn main() -> anyhow::Result<()> {
         seed: 42,
         ..TrainConfig::default()
     };
+    let config = config.validate()?;
+    let set = TrainingSet::encode(&pipeline, &config, samples)?;
     let scheduler = &pipeline.scheduler_config;
     let objective = Denoising::new(scheduler)?;
-    let mut trainer = Trainer::new(
-        pipeline.unet,
-        scheduler,
-        objective,
-        config.validate()?,
-        &device,
-    )?;
+    let mut trainer = Trainer::new(pipeline.unet, scheduler, objective, config, &device)?;
     trainer.run(&set, None, &mut |progress| {
         println!(
             "step {} of {}: loss {:.4}",

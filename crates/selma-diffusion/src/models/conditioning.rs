@@ -63,6 +63,17 @@ impl TimeIds {
     }
 }
 
+/// In the order of [`values`](TimeIds::values).
+impl From<[u32; 6]> for TimeIds {
+    fn from([original_height, original_width, top, left, height, width]: [u32; 6]) -> Self {
+        Self {
+            original_size: [original_height as usize, original_width as usize],
+            crops_coords_top_left: [top as usize, left as usize],
+            target_size: [height as usize, width as usize],
+        }
+    }
+}
+
 impl From<Tensor<3>> for Conditioning {
     /// Without added conditions.
     fn from(context: Tensor<3>) -> Self {

@@ -80,7 +80,7 @@ fn train(
     let keep = |image: &RgbImage, text: &str| Ok(!job.filtered || is_faultless(image, text)?);
     let datasets = datasets(run, job)?;
     let pictures: Vec<&dyn Pictures> = datasets.iter().map(|data| data as &dyn Pictures).collect();
-    let set = encode_datasets(pipeline, &pictures, &keep, &job.name, observer)?;
+    let set = encode_datasets(pipeline, &job.config, &pictures, &keep, &job.name, observer)?;
     let expert = Expert {
         name: &job.name,
         skills: &job.skills,

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use burn::tensor::FloatDType;
 use image::RgbImage;
 use selma::{Expert, Previews, RunEvent, TrainingData, encode_datasets, encode_pairs};
-use selma_dataset::{Pictures, read_pairs};
+use selma_dataset::{Crop, Pictures, read_pairs, speaks_of_sides};
 use selma_diffusion::{ConfigSource, StableDiffusion, device};
 use selma_durable::create_folder;
 use selma_train::{LrScheduler, TrainConfig, TrainPreset};
@@ -109,6 +109,18 @@ struct TrainArgs {
     /// Steps over which the learning rate rises from zero at the start.
     #[arg(long, value_name = "N")]
     lr_warmup_steps: Option<usize>,
+    /// Resize pictures to so many pixels along the short side, and cut a square out of them. Default: they are used as they are; each size has batches of its own.
+    #[arg(long, value_name = "PIXELS")]
+    resolution: Option<u32>,
+    /// Cut the square out of the middle, not anywhere.
+    #[arg(long)]
+    center_crop: bool,
+    /// Mirror half of the pictures. Captions that speak of left and right are then wrong for these.
+    #[arg(long)]
+    flip: bool,
+    /// Instead of squares, cut sizes of several shapes, each of the area of a square of the resolution (kohya's aspect buckets).
+    #[arg(long)]
+    buckets: bool,
     /// Weigh timesteps by their signal-to-noise ratio, cut off at this number (min-SNR; 5 is usual).
     #[arg(long, value_name = "G")]
     snr_gamma: Option<f64>,
@@ -165,6 +177,9 @@ fn train(args: &TrainArgs, reading: &DataOptions, selection: &SelectOptions) -> 
         (Some(path), [pictures]) => Some(read_pairs(path, *pictures)?),
         _ => None,
     };
+    if config.geometry.flip {
+        tell_sides(&pictures);
+    }
     let device = device(&args.device)?;
     // Before the pictures are encoded: a folder that cannot be written is found at once.
     create_folder(&args.out)?;
@@ -184,11 +199,25 @@ fn train(args: &TrainArgs, reading: &DataOptions, selection: &SelectOptions) -> 
     let (mut set, mut pair_set) = (None, None);
     let data = match (&pairs, pictures.as_slice()) {
         (Some(pairs), [pictures]) => {
-            let encoded = encode_pairs(&pipeline, *pictures, pairs, "training", &mut observe)?;
+            let encoded = encode_pairs(
+                &pipeline,
+                &config,
+                *pictures,
+                pairs,
+                "training",
+                &mut observe,
+            )?;
             TrainingData::Pairs(pair_set.insert(encoded))
         }
         _ => {
-            let encoded = encode_datasets(&pipeline, &pictures, &all, "training", &mut observe)?;
+            let encoded = encode_datasets(
+                &pipeline,
+                &config,
+                &pictures,
+                &all,
+                "training",
+                &mut observe,
+            )?;
             TrainingData::Pictures(set.insert(encoded))
         }
     };
@@ -218,6 +247,19 @@ fn train(args: &TrainArgs, reading: &DataOptions, selection: &SelectOptions) -> 
     Ok(())
 }
 
+/// Says how many captions are wrong for mirrored pictures.
+fn tell_sides(pictures: &[&dyn Pictures]) {
+    let texts = pictures
+        .iter()
+        .flat_map(|data| (0..data.len()).filter_map(|index| data.text(index)));
+    let count = texts.filter(|text| speaks_of_sides(text)).count();
+    if count > 0 {
+        say(format_args!(
+            "warning: {count} captions speak of left or right, which mirrored pictures contradict"
+        ));
+    }
+}
+
 fn config(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
     let mut config = match &args.config {
         None => args
@@ -241,6 +283,15 @@ fn config(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
     config.learning_rate = args.learning_rate.unwrap_or(config.learning_rate);
     config.lr_scheduler = args.lr_scheduler.unwrap_or(config.lr_scheduler);
     config.lr_warmup_steps = args.lr_warmup_steps.unwrap_or(config.lr_warmup_steps);
+    let geometry = &mut config.geometry;
+    geometry.resolution = args.resolution.or(geometry.resolution);
+    geometry.flip |= args.flip;
+    if args.center_crop {
+        geometry.crop = Crop::Center;
+    }
+    if args.buckets {
+        geometry.buckets.get_or_insert_default();
+    }
     config.snr_gamma = args.snr_gamma.or(config.snr_gamma);
     config.seed = args.seed.unwrap_or(config.seed);
     if let Some(rank) = args.rank {
