@@ -256,7 +256,10 @@ fn files_of_something_else_are_refused_by_name() {
             },
             &[&g, "nothing but"],
         ),
-        (|x| x.tensor("q").0 = "unet.other.q".to_owned(), &[&q, "none"]),
+        (
+            |x| x.tensor("q").0 = "unet.other.q".to_owned(),
+            &[&q, "none"],
+        ),
         (
             |x| {
                 let tensor = x.tensor("g");

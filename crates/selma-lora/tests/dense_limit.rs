@@ -54,7 +54,14 @@ fn a_layer_too_large_is_refused_with_a_way_out() {
         };
         let error = merge.run(&two(&large)).unwrap_err();
         let text = error.to_string();
-        let parts = [PATH, method.name(), "[60000, 60000]", "4294967296", "svd", "dense_limit"];
+        let parts = [
+            PATH,
+            method.name(),
+            "[60000, 60000]",
+            "4294967296",
+            "svd",
+            "dense_limit",
+        ];
         assert!(parts.iter().all(|part| text.contains(part)), "{text}");
         let LoraError::InModule { error, .. } = error else {
             panic!("{text}");

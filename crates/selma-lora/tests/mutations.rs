@@ -236,7 +236,10 @@ fn changed_statistics_are_an_error_or_sound() {
             merged += 1;
         }
     }
-    assert!(0 < merged && merged <= read && read < 2000, "{read} {merged}");
+    assert!(
+        0 < merged && merged <= read && read < 2000,
+        "{read} {merged}"
+    );
 }
 
 #[test]

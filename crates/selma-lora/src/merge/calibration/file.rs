@@ -1,6 +1,6 @@
 //! Files of statistics.
 
-use std::{collections::BTreeMap, fs::File, io::Write, path::Path};
+use std::{collections::BTreeMap, fmt, fs::File, io::Write, path::Path};
 
 use faer::MatRef;
 use safetensors::{Dtype, tensor::TensorInfo};
@@ -69,17 +69,19 @@ impl Calibration {
         let note = json!({"version": VERSION, "adapters": self.adapters, "modules": modules});
         let mut end = 0;
         let entries = self.modules.iter().flat_map(|(module, statistics)| {
-            let entries = statistics.parts().map(|(part, matrix)| {
+            statistics.parts().map(|(part, matrix)| {
                 let (start, size) = (end, matrix.nrows());
                 end += 8 * size * size;
                 let entry =
                     json!({"dtype": "F64", "shape": [size, size], "data_offsets": [start, end]});
                 (format!("{module}.{part}"), entry)
-            });
-            entries
+            })
         });
         let entries: Vec<_> = entries.collect();
-        header(entries, &BTreeMap::from([(NOTE.to_owned(), note.to_string())]))
+        header(
+            entries,
+            &BTreeMap::from([(NOTE.to_owned(), note.to_string())]),
+        )
     }
 
     /// Reads such a file.
@@ -119,11 +121,12 @@ impl Calibration {
         let mut tensors: BTreeMap<String, &TensorInfo> = header.tensors().into_iter().collect();
         let mut modules = BTreeMap::new();
         for (module, Outline { ranks, count }) in note.modules {
-            let total = ranks.iter().try_fold(0, |sum: usize, &rank| sum.checked_add(rank));
+            let total = ranks
+                .iter()
+                .try_fold(0, |sum: usize, &rank| sum.checked_add(rank));
             let total = total.filter(|_| !ranks.is_empty() && !ranks.contains(&0));
-            let total = total.ok_or_else(|| {
-                wrong(&module, "ranks of at least 1", format!("{ranks:?}"))
-            })?;
+            let total =
+                total.ok_or_else(|| wrong(&module, "ranks of at least 1", format!("{ranks:?}")))?;
             let mut matrix = |part| {
                 let key = format!("{module}.{part}");
                 let tensor = tensors.remove(&key);
@@ -161,7 +164,7 @@ impl Statistics {
     }
 }
 
-fn wrong(key: &str, expected: impl Into<String>, found: impl ToString) -> LoraError {
+fn wrong(key: &str, expected: impl Into<String>, found: impl fmt::Display) -> LoraError {
     LoraError::CalibrationFile {
         key: key.to_owned(),
         expected: expected.into(),
