@@ -55,8 +55,12 @@ impl Dtype {
     pub(crate) fn decode(self, bytes: &[u8]) -> Vec<f32> {
         match self {
             Self::F32 => numbers(bytes, f32::from_le_bytes),
-            Self::F16 => numbers(bytes, f16::from_le_bytes).to_f32_vec(),
-            Self::BF16 => numbers(bytes, bf16::from_le_bytes).to_f32_vec(),
+            Self::F16 => widened(bytes, f16::from_le_bytes, |x, to| {
+                x.convert_to_f32_slice(to)
+            }),
+            Self::BF16 => widened(bytes, bf16::from_le_bytes, |x, to| {
+                x.convert_to_f32_slice(to)
+            }),
         }
     }
 
@@ -113,6 +117,26 @@ pub(crate) fn are_finite(numbers: &[f32]) -> bool {
 fn numbers<T, const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> T) -> Vec<T> {
     let (chunks, _) = bytes.as_chunks::<N>();
     chunks.iter().map(|&chunk| number(chunk)).collect()
+}
+
+/// Halves to `f32`, as many at a time as stay in the cache.
+fn widened<T: Copy + Default>(
+    bytes: &[u8],
+    number: impl Fn([u8; 2]) -> T,
+    widen: impl Fn(&[T], &mut [f32]),
+) -> Vec<f32> {
+    const BLOCK: usize = 1024;
+    let (pairs, _) = bytes.as_chunks::<2>();
+    let mut values = vec![0.0; pairs.len()];
+    let mut block = [T::default(); BLOCK];
+    for (pairs, values) in pairs.chunks(BLOCK).zip(values.chunks_mut(BLOCK)) {
+        let halves = block.get_mut(..pairs.len()).unwrap_or_default();
+        for (half, &pair) in halves.iter_mut().zip(pairs) {
+            *half = number(pair);
+        }
+        widen(halves, values);
+    }
+    values
 }
 
 impl Dtype {

@@ -35,6 +35,8 @@ const RESIDUAL: f64 = 1e-14;
 pub(crate) struct Leading {
     pub(crate) vectors: Mat<f64>,
     pub(crate) values: Vec<f64>,
+    /// The eigenvalue after these, if there is one.
+    pub(crate) next: Option<f64>,
 }
 
 /// The `k` largest eigenvalues of the symmetric `matrix`, of which only the lower half is read. `None` when
@@ -44,10 +46,11 @@ pub(crate) fn leading(mut matrix: Mat<f64>, k: usize) -> Option<Leading> {
     if n < 2 {
         let values: Vec<f64> = matrix.diagonal().column_vector().iter().copied().collect();
         let vectors = Mat::identity(n, n);
-        return values
-            .iter()
-            .all(|x| x.is_finite())
-            .then_some(Leading { vectors, values });
+        return values.iter().all(|x| x.is_finite()).then_some(Leading {
+            vectors,
+            values,
+            next: None,
+        });
     }
     let block = recommended_block_size::<f64>(n, n);
     let mut factors = Mat::zeros(block, n - 1);
@@ -74,7 +77,11 @@ pub(crate) fn leading(mut matrix: Mat<f64>, k: usize) -> Option<Leading> {
             .copied()
             .collect(),
     };
-    let (mut vectors, values) = tridiagonal.leading(k)?;
+    let Leading {
+        mut vectors,
+        values,
+        next,
+    } = tridiagonal.leading(k)?;
     let scratch =
         apply_block_householder_sequence_on_the_left_in_place_scratch::<f64>(n - 1, block, k);
     let mut memory = MemBuffer::new(scratch);
@@ -86,7 +93,11 @@ pub(crate) fn leading(mut matrix: Mat<f64>, k: usize) -> Option<Leading> {
         Par::Seq,
         MemStack::new(&mut memory),
     );
-    Some(Leading { vectors, values })
+    Some(Leading {
+        vectors,
+        values,
+        next,
+    })
 }
 
 /// A symmetric matrix with nothing but its diagonal and the entries beside it.
@@ -97,14 +108,15 @@ struct Tridiagonal {
 }
 
 impl Tridiagonal {
-    fn leading(&self, k: usize) -> Option<(Mat<f64>, Vec<f64>)> {
+    fn leading(&self, k: usize) -> Option<Leading> {
         let (low, high) = self.bounds();
         let size = low.abs().max(high.abs());
         if !size.is_finite() {
             return None;
         }
-        let values = self.largest(k, low, high);
         let n = self.diagonal.len();
+        let mut values = self.largest(n.min(k + 1), low, high);
+        let next = if values.len() > k { values.pop() } else { None };
         let mut vectors = Mat::zeros(n, k);
         // The same start on every run.
         let mut random = ChaCha8Rng::seed_from_u64(0);
@@ -124,7 +136,11 @@ impl Tridiagonal {
                 &mut random,
             )?;
         }
-        Some((vectors, values))
+        Some(Leading {
+            vectors,
+            values,
+            next,
+        })
     }
 
     /// Between which all eigenvalues are (Gershgorin).

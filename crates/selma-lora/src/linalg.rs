@@ -6,7 +6,11 @@
 use faer::{Mat, MatMut, MatRef, unzip, zip};
 use ndarray::{Array2, ArrayD, IxDyn};
 
-use crate::{LoraError, LoraModule, gram, module::row_major};
+use crate::{
+    LoraError, LoraModule,
+    gram::{self, Number},
+    module::row_major,
+};
 
 impl LoraModule {
     /// `A^T [in * kh * kw, rank]`.
@@ -20,12 +24,12 @@ impl LoraModule {
     }
 
     /// `by * A^T`, into a matrix of its size.
-    pub(crate) fn write_a(&self, target: MatMut<'_, f64>, by: f64) {
+    pub(crate) fn write_a<T: Number>(&self, target: MatMut<'_, T>, by: f64) {
         write(target, &self.a, by);
     }
 
     /// `by * B^T`, into a matrix of its size.
-    pub(crate) fn write_b(&self, target: MatMut<'_, f64>, by: f64) {
+    pub(crate) fn write_b<T: Number>(&self, target: MatMut<'_, T>, by: f64) {
         write(target, &self.b, by);
     }
 }
@@ -40,10 +44,10 @@ fn turned(factor: &ArrayD<f32>) -> Mat<f64> {
 }
 
 /// [Turned](turned) and multiplied, into a matrix of its size.
-fn write(target: MatMut<'_, f64>, factor: &ArrayD<f32>, by: f64) {
+fn write<T: Number>(target: MatMut<'_, T>, factor: &ArrayD<f32>, by: f64) {
     let values = row_major(factor);
     let stored = MatRef::from_column_major_slice(&values, target.nrows(), target.ncols());
-    zip!(target, stored).for_each(|unzip!(target, &x)| *target = by * f64::from(x));
+    zip!(target, stored).for_each(|unzip!(target, &x)| *target = T::of(by * f64::from(x)));
 }
 
 /// A turned factor rounded to `f32`; `shape` must hold as many numbers.
@@ -181,16 +185,29 @@ pub(crate) fn truncate(
     k: usize,
 ) -> Result<Truncated, LoraError> {
     let (m, n, r) = (b_turned.ncols(), a_turned.nrows(), a_turned.ncols());
-    // Measured with faer 0.24 on 320x320 and 640x640: the routes meet at 0.75 to 0.8 of the size.
-    let is_small = 4 * r < 3 * m.min(n);
-    if gram::pays(r, k)
-        && (is_small || gram::product_pays(m, n, r, k))
-        && let Some(cut) = gram::truncate_product(b_turned.transpose(), a_turned.as_ref(), k)
-    {
+    if gram::single_pays(m, n, r, k) {
+        let [b, a] = [b_turned, a_turned].map(|factor| gram::cast::<f64, f32>(factor.as_ref()));
+        if let Some(cut) = gram::truncate_product_in(&b, &a, k) {
+            return Ok(cut);
+        }
+    }
+    truncate_in_double(b_turned, a_turned, k)
+}
+
+/// [`truncate`] where single precision is not certain.
+pub(crate) fn truncate_in_double(
+    b_turned: &Mat<f64>,
+    a_turned: &Mat<f64>,
+    k: usize,
+) -> Result<Truncated, LoraError> {
+    if let Some(cut) = gram::truncate_product_in(b_turned, a_turned, k) {
         return Ok(cut);
     }
-    if !is_small {
-        return truncate_dense((a_turned * b_turned).transpose(), k);
+    let size = b_turned.ncols().min(a_turned.nrows());
+    if gram::is_large(a_turned.ncols(), size) {
+        return cut((a_turned * b_turned).transpose(), k, |left, right| {
+            (left, right)
+        });
     }
     let (left, right) = (b_turned.transpose().qr(), a_turned.qr());
     let core = left.thin_R() * right.thin_R().transpose();
@@ -201,9 +218,7 @@ pub(crate) fn truncate(
 
 /// Truncated singular value decomposition of a dense `[m, n]` to rank `k`.
 pub(crate) fn truncate_dense(dense: MatRef<'_, f64>, k: usize) -> Result<Truncated, LoraError> {
-    if gram::pays(dense.nrows().min(dense.ncols()), k)
-        && let Some(cut) = gram::truncate_dense(dense, k)
-    {
+    if let Some(cut) = gram::truncate_dense(dense, k) {
         return Ok(cut);
     }
     cut(dense, k, |left, right| (left, right))

@@ -30,6 +30,7 @@
 //! plain slices are public as well.
 
 pub mod agreement;
+mod apply;
 mod calibration;
 mod check;
 mod combination;

@@ -7,6 +7,7 @@ use rand_distr::{Distribution, StandardNormal};
 use sha2::{Digest, Sha256};
 
 use super::{
+    apply::apply,
     combine::{Limited, Term, Update},
     pipeline::Formula,
 };
@@ -37,7 +38,7 @@ impl Probes {
     /// rounding.
     pub(super) fn new(
         path: &str,
-        update: &Update,
+        update: &Update<'_>,
         formula: Option<&Formula>,
         lambda: f64,
         terms: &[Option<Term<'_>>],
@@ -59,9 +60,9 @@ impl Probes {
 
     /// How far the factors, as they will be stored, are from the formula, relative to its size.
     ///
-    /// What was truncated is compared with the formula projected on the columns of the merged `B`, `Q Q^T M x`: the best
-    /// approximation within these, so that no error hides behind the one of truncation. That one is held against
-    /// what was reported.
+    /// What was truncated should be the formula projected on the columns of the merged `B`, the best approximation within these: what
+    /// it misses is orthogonal to all of them, so that no error hides behind the one of truncation. That one is held
+    /// against what was reported.
     ///
     /// # Errors
     /// [`LoraError::SelfCheck`] for a module that is further off than rounding and truncation explain.
@@ -71,12 +72,11 @@ impl Probes {
             let off = self.relative((found - &self.expected).norm_l2());
             return accept(off, ROUNDING).map(|()| off);
         }
-        // Whole also where columns are zero: Q is orthonormal all the same.
-        let basis = merged.b_turned().transpose().qr().compute_thin_Q();
-        let within = &basis * (basis.transpose() * &self.expected);
-        let off = self.relative((found - &within).norm_l2());
+        let missed = &self.expected - found;
+        let zeros = limited.truncation_error <= ROUNDING;
+        let off = self.relative(along_columns(merged, &missed, zeros));
         accept(off, ROUNDING)?;
-        let lost = self.relative((&self.expected - within).norm_l2());
+        let lost = self.relative(missed.norm_l2());
         // The expected length of M x, for x of independent normal numbers, is that of M.
         let reported = limited.norm * limited.truncation_error * (PROBES as f64).sqrt();
         accept(lost, ROUNDING + SPREAD * self.relative(reported))?;
@@ -90,6 +90,25 @@ impl Probes {
             distance / self.size
         }
     }
+}
+
+/// The length of the parts of vectors `[out, ..]` along the columns of `B`, which are orthogonal where a module was truncated as it
+/// should be. A column of zeros has no direction: there are some only where nothing was cut off, and else the result is infinite.
+fn along_columns(module: &LoraModule, vectors: &Mat<f64>, zeros: bool) -> f64 {
+    let b_turned = module.b_turned();
+    let mut squares = vec![0.0; b_turned.nrows()];
+    for output in b_turned.col_iter() {
+        let entries = squares.iter_mut().zip(output.iter());
+        entries.for_each(|(square, x)| *square += x * x);
+    }
+    let products = b_turned * vectors;
+    let along = products.row_iter().zip(&squares);
+    let along = along.map(|(products, &square)| match square {
+        0.0 if zeros => 0.0,
+        0.0 => f64::INFINITY,
+        square => products.squared_norm_l2() / square,
+    });
+    along.sum::<f64>().sqrt()
 }
 
 /// How far a module is from what is stored of it, on random vectors and relative to the module.
@@ -153,19 +172,22 @@ fn by_formula(
 
 /// `A x`
 fn by_a(module: &LoraModule, x: &Mat<f64>) -> Mat<f64> {
-    module.a_turned().transpose() * x
+    apply(&module.a, x)
 }
 
 /// `B x`
 fn by_b(module: &LoraModule, x: &Mat<f64>) -> Mat<f64> {
-    module.b_turned().transpose() * x
+    apply(&module.b, x)
 }
 
-/// Normal numbers `[inputs, count]`, the same for a module on every run.
+/// Normal numbers `[inputs, count]` that `f32` can hold, the same for a module on every run.
 pub(super) fn probes(path: &str, inputs: usize, count: usize) -> Mat<f64> {
     let key = Sha256::digest(path.as_bytes());
     let mut generator = ChaCha8Rng::from_seed(key.into());
-    Mat::from_fn(inputs, count, |_, _| StandardNormal.sample(&mut generator))
+    Mat::from_fn(inputs, count, |_, _| {
+        let x: f64 = StandardNormal.sample(&mut generator);
+        f64::from(x as f32)
+    })
 }
 
 #[cfg(test)]

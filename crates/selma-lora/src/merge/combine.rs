@@ -5,7 +5,8 @@ use faer::Mat;
 use crate::{
     LoraError, LoraModule,
     dtype::are_finite,
-    linalg::{Truncated, product_norm, to_factor, truncate, truncate_dense},
+    gram::{self, Number},
+    linalg::{Truncated, product_norm, to_factor, truncate, truncate_dense, truncate_in_double},
     matching::same_weight,
     module::row_major,
 };
@@ -28,11 +29,20 @@ impl Term<'_> {
 
 /// A merged update that is not yet rounded.
 #[derive(Debug)]
-pub(super) enum Update {
+pub(super) enum Update<'a> {
+    /// As a sum of products.
+    Sum(Sum<'a>),
     /// As a product.
     Factors(Factors),
     /// `dW^T [in * kh * kw, out]`
     Dense(Mat<f64>),
+}
+
+/// `scale * sum_i w_i dW_i`
+#[derive(Debug)]
+pub(super) struct Sum<'a> {
+    terms: Vec<Term<'a>>,
+    scale: f64,
 }
 
 /// `dW = scale * B A`, not yet rounded.
@@ -89,30 +99,9 @@ pub(super) fn all_finite(terms: &[Option<Term<'_>>]) -> Result<(), LoraError> {
     Ok(())
 }
 
-/// `factor * sum_i w_i dW_i`: the factors side by side, each weighted by the square root of its
-/// coefficient, which keeps both in the range of 16-bit floats; the sign goes into `B`.
+/// `factor * sum_i w_i dW_i`: the factors side by side.
 pub(super) fn concatenate(terms: &[Option<Term<'_>>], factor: f64) -> Factors {
-    let present = || terms.iter().flatten();
-    let rank: usize = present().map(|t| t.module.rank()).sum();
-    let rows = present().map(|t| t.module.outputs()).max().unwrap_or(0);
-    let columns = present().map(|t| t.module.inputs()).max().unwrap_or(0);
-    let mut a_turned = Mat::zeros(columns, rank);
-    let mut b_turned = Mat::zeros(rank, rows);
-    let mut start = 0;
-    for term in present() {
-        let r = term.module.rank();
-        let coefficient = factor * term.weight * term.module.scale();
-        let root = coefficient.abs().sqrt();
-        let signed = root.copysign(coefficient);
-        term.module.write_a(a_turned.subcols_mut(start, r), root);
-        term.module.write_b(b_turned.subrows_mut(start, r), signed);
-        start += r;
-    }
-    Factors {
-        b_turned,
-        a_turned,
-        scale: 1.0,
-    }
+    Sum::new(terms, factor).factors()
 }
 
 /// `(1/N sum_i w_i B_i) (1/N sum_i w_i A_i)`. When all scales are equal they stay outside, as the
@@ -162,10 +151,14 @@ pub(super) fn factor_weights(term: &Term<'_>, count: usize, common_scale: bool) 
     (share * root.copysign(scale), share * root)
 }
 
-impl Update {
+impl Update<'_> {
     /// Multiplies the update.
     pub(super) fn scaled(self, by: f64) -> Self {
         match self {
+            Self::Sum(sum) => Self::Sum(Sum {
+                scale: sum.scale * by,
+                ..sum
+            }),
             Self::Factors(factors) => Self::Factors(Factors {
                 scale: factors.scale * by,
                 ..factors
@@ -177,10 +170,8 @@ impl Update {
     /// `dW x` for every column of `x [in * kh * kw, ..]`.
     pub(super) fn apply(&self, x: &Mat<f64>) -> Mat<f64> {
         match self {
-            Self::Factors(factors) => {
-                let inner = factors.a_turned.transpose() * x;
-                faer::Scale(factors.scale) * (factors.b_turned.transpose() * inner)
-            }
+            Self::Sum(sum) => sum.factors().apply(x),
+            Self::Factors(factors) => factors.apply(x),
             Self::Dense(turned) => turned.transpose() * x,
         }
     }
@@ -188,6 +179,7 @@ impl Update {
     /// Cuts the rank down to `limit` (none: keeps it) or to what the shape allows.
     pub(super) fn limited(self, limit: Option<usize>) -> Result<Limited, LoraError> {
         match self {
+            Self::Sum(sum) => sum.limited(limit),
             Self::Factors(factors) => factors.limited(limit),
             Self::Dense(turned) => {
                 let size = turned.nrows().min(turned.ncols());
@@ -214,7 +206,79 @@ impl Update {
     }
 }
 
+impl<'a> Sum<'a> {
+    /// `factor * sum_i w_i dW_i`
+    pub(super) fn new(terms: &[Option<Term<'a>>], factor: f64) -> Self {
+        let terms = terms.iter().flatten().map(|term| Term {
+            weight: factor * term.weight,
+            ..*term
+        });
+        Self {
+            terms: terms.collect(),
+            scale: 1.0,
+        }
+    }
+
+    fn rank(&self) -> usize {
+        self.terms.iter().map(|term| term.module.rank()).sum()
+    }
+
+    /// `by * B^T` and `A^T` side by side, without the scale. Each is weighted by the square root of its coefficient, which keeps both in
+    /// the range of 16-bit floats; the sign goes into `B`.
+    fn stacked<T: Number>(&self, by: f64) -> (Mat<T>, Mat<T>) {
+        let (rank, terms) = (self.rank(), &self.terms);
+        let rows = terms.iter().map(|t| t.module.outputs()).max().unwrap_or(0);
+        let columns = terms.iter().map(|t| t.module.inputs()).max().unwrap_or(0);
+        let mut a_turned = Mat::zeros(columns, rank);
+        let mut b_turned = Mat::zeros(rank, rows);
+        let mut start = 0;
+        for term in terms {
+            let r = term.module.rank();
+            let root = term.coefficient().abs().sqrt();
+            let signed = by * root.copysign(term.coefficient());
+            term.module.write_a(a_turned.subcols_mut(start, r), root);
+            term.module.write_b(b_turned.subrows_mut(start, r), signed);
+            start += r;
+        }
+        (b_turned, a_turned)
+    }
+
+    fn factors(&self) -> Factors {
+        let (b_turned, a_turned) = self.stacked(1.0);
+        Factors {
+            b_turned,
+            a_turned,
+            scale: self.scale,
+        }
+    }
+
+    /// As [`Factors::limited`], but with factors that are stacked in `f32` where that is enough.
+    fn limited(self, limit: Option<usize>) -> Result<Limited, LoraError> {
+        let rank = self.rank();
+        let shape = |term: &Term<'_>| (term.module.outputs(), term.module.inputs());
+        let (rows, columns) = self.terms.first().map_or((0, 0), shape);
+        let kept = limit.map_or(rank, |k| k.min(rows).min(columns));
+        if kept >= rank || !gram::single_pays(rows, columns, rank, kept) {
+            return self.factors().limited(limit);
+        }
+        let (b_turned, a_turned) = self.stacked::<f32>(self.scale);
+        let cut = match gram::truncate_product_in(&b_turned, &a_turned, kept) {
+            Some(cut) => cut,
+            None => {
+                let (b_turned, a_turned) = self.stacked(self.scale);
+                truncate_in_double(&b_turned, &a_turned, kept)?
+            }
+        };
+        Ok(cut.into())
+    }
+}
+
 impl Factors {
+    fn apply(&self, x: &Mat<f64>) -> Mat<f64> {
+        let inner = self.a_turned.transpose() * x;
+        faer::Scale(self.scale) * (self.b_turned.transpose() * inner)
+    }
+
     /// A product whose factors are brought to the same norm, which keeps both in the range of 16-bit
     /// floats.
     pub(super) fn balanced(b_turned: Mat<f64>, a_turned: Mat<f64>) -> Self {

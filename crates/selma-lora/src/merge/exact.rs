@@ -8,14 +8,12 @@ use std::{array::from_fn, borrow::Cow};
 use ndarray::{ArrayD, IxDyn};
 use pulp::{Arch, Simd, WithSimd};
 
-use super::{check::probes, combine::Term};
+use super::{
+    apply::{AT_ONCE, Vectors, products_of},
+    check::probes,
+    combine::Term,
+};
 use crate::{LoraError, LoraModule, module::row_major};
-
-/// Random vectors per module: where nothing is truncated, what is wrong is wrong for all of them.
-const PROBES: usize = 4;
-
-/// As many vectors of one length.
-type Vectors = [Vec<f32>; PROBES];
 
 /// A sum, and what was seen of it on the way.
 #[derive(Debug)]
@@ -38,7 +36,8 @@ pub(super) fn exact_sum(
     let rank: usize = terms.iter().flatten().map(|term| term.module.rank()).sum();
     let outputs = weight.first().copied().unwrap_or(0);
     let inputs: usize = weight.iter().skip(1).product();
-    let random = probes(path, inputs, PROBES);
+    // Where nothing is truncated, what is wrong is wrong for all of them.
+    let random = probes(path, inputs, AT_ONCE);
     let mut columns = random.col_iter();
     let vectors: Vectors = from_fn(|_| {
         let column = columns.next();
@@ -98,7 +97,7 @@ pub(super) fn exact_sum(
     Ok(ExactSum {
         module,
         // The expected square of the length of M x, for x of independent normal numbers, is ||M||^2.
-        norm: (energy / PROBES as f64).sqrt(),
+        norm: (energy / AT_ONCE as f64).sqrt(),
         // In f32, in which the factors are: rounding is a few times 1e-7.
         self_check: if distance == 0.0 {
             0.0
@@ -172,7 +171,7 @@ impl WithSimd for CopyB<'_, '_> {
         let (mut energy, mut distance) = (0.0, 0.0);
         for output in 0..self.outputs {
             let start = self.copy.len();
-            let mut expected = [0.0; PROBES];
+            let mut expected = [0.0; AT_ONCE];
             for side in &mut *self.sides {
                 let row = side.values.chunks_exact(side.rank).nth(output);
                 let row = row.unwrap_or_default();
@@ -193,31 +192,6 @@ impl WithSimd for CopyB<'_, '_> {
         }
         (energy, distance)
     }
-}
-
-/// The inner products of a row with vectors of its length.
-#[inline(always)]
-fn products_of<S: Simd>(simd: S, row: &[f32], vectors: [&[f32]; PROBES]) -> [f32; PROBES] {
-    let (row, row_rest) = S::as_simd_f32s(row);
-    let [w, x, y, z] = vectors.map(|vector| S::as_simd_f32s(vector));
-    let [mut to_w, mut to_x, mut to_y, mut to_z] = [simd.splat_f32s(0.0); PROBES];
-    for ((((&row, &w), &x), &y), &z) in row.iter().zip(w.0).zip(x.0).zip(y.0).zip(z.0) {
-        to_w = simd.mul_add_e_f32s(row, w, to_w);
-        to_x = simd.mul_add_e_f32s(row, x, to_x);
-        to_y = simd.mul_add_e_f32s(row, y, to_y);
-        to_z = simd.mul_add_e_f32s(row, z, to_z);
-    }
-    let rest = simd.partial_load_f32s(row_rest);
-    let end = |sum, vector_rest| {
-        let vector = simd.partial_load_f32s(vector_rest);
-        simd.reduce_sum_f32s(simd.mul_add_e_f32s(rest, vector, sum))
-    };
-    [
-        end(to_w, w.1),
-        end(to_x, x.1),
-        end(to_y, y.1),
-        end(to_z, z.1),
-    ]
 }
 
 /// Appends `row` times `by`, in `f64` and rounded once; there is room. Returns what was appended.

@@ -6,7 +6,7 @@ use super::{
     Merge, Method,
     agreement::sce,
     combination::Combination,
-    combine::{Term, Update, concatenate, factor_weights, mean_of_factors},
+    combine::{Sum, Term, Update, factor_weights, mean_of_factors},
     consensus::{disjoint_mean, sign_consensus, weighted_mean, weighted_sum},
     directions::{isotropic, tsv},
     lego::lego,
@@ -184,31 +184,37 @@ impl Pipeline {
 
     /// Merges one module, before its rank is limited. `numbers` are those of a [`Stacked::Combined`], for each
     /// term that is there.
-    pub(super) fn run(self, context: Context<'_>, numbers: &[f64]) -> Result<Update, LoraError> {
+    pub(super) fn run<'a>(
+        self,
+        context: Context<'a>,
+        numbers: &[f64],
+    ) -> Result<Update<'a>, LoraError> {
         let Context {
             merge, path, terms, ..
         } = context;
         let update = match self {
-            Self::Stacked(rule) => Update::Factors(match rule {
-                Stacked::Sum => concatenate(terms, 1.0),
-                Stacked::Mean => concatenate(terms, 1.0 / terms.len() as f64),
-                Stacked::Combined(_) => {
-                    let present = terms.iter().flatten().zip(numbers);
-                    let terms: Vec<_> = present
-                        .map(|(term, &weight)| Some(Term { weight, ..*term }))
-                        .collect();
-                    concatenate(&terms, 1.0)
-                }
-                Stacked::FactorMean => mean_of_factors(terms)?,
-                Stacked::Tsv(of) => tsv(terms, context.share_of(of))?,
-                Stacked::Lego => lego(terms, context.rank(), context.draw(0, "units")),
-                Stacked::Robust => robust(terms, merge.density_or_default())?,
-                Stacked::Ssr => {
-                    let calibration = merge.calibration.as_ref();
-                    let statistics = calibration.and_then(|all| all.modules.get(path));
-                    ssr(terms, statistics, merge.ridge_or_default())?
-                }
-            }),
+            Self::Stacked(Stacked::Sum) => Update::Sum(Sum::new(terms, 1.0)),
+            Self::Stacked(Stacked::Mean) => Update::Sum(Sum::new(terms, 1.0 / terms.len() as f64)),
+            Self::Stacked(Stacked::Combined(_)) => {
+                let present = terms.iter().flatten().zip(numbers);
+                let terms: Vec<_> = present
+                    .map(|(term, &weight)| Some(Term { weight, ..*term }))
+                    .collect();
+                Update::Sum(Sum::new(&terms, 1.0))
+            }
+            Self::Stacked(Stacked::FactorMean) => Update::Factors(mean_of_factors(terms)?),
+            Self::Stacked(Stacked::Tsv(of)) => Update::Factors(tsv(terms, context.share_of(of))?),
+            Self::Stacked(Stacked::Lego) => {
+                Update::Factors(lego(terms, context.rank(), context.draw(0, "units")))
+            }
+            Self::Stacked(Stacked::Robust) => {
+                Update::Factors(robust(terms, merge.density_or_default())?)
+            }
+            Self::Stacked(Stacked::Ssr) => {
+                let calibration = merge.calibration.as_ref();
+                let statistics = calibration.and_then(|all| all.modules.get(path));
+                Update::Factors(ssr(terms, statistics, merge.ridge_or_default())?)
+            }
             Self::Aligned {
                 space,
                 sparsifier,

@@ -71,7 +71,7 @@ impl Space {
 
 impl Frame {
     /// Brings the merged tensors back.
-    pub(super) fn leave(self, merged: &[Array2<f64>]) -> Update {
+    pub(super) fn leave(self, merged: &[Array2<f64>]) -> Update<'static> {
         let mut turned = merged.iter().map(to_turned);
         let first = turned.next().unwrap_or_else(Mat::new);
         match self {

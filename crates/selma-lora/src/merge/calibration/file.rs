@@ -1,6 +1,6 @@
 //! Files of statistics.
 
-use std::{collections::BTreeMap, fs::File, io::Write, path::Path};
+use std::{collections::BTreeMap, fmt, fs::File, io::Write, path::Path};
 
 use faer::MatRef;
 use safetensors::{Dtype, tensor::TensorInfo};
@@ -69,14 +69,13 @@ impl Calibration {
         let note = json!({"version": VERSION, "adapters": self.adapters, "modules": modules});
         let mut end = 0;
         let entries = self.modules.iter().flat_map(|(module, statistics)| {
-            let entries = statistics.parts().map(|(part, matrix)| {
+            statistics.parts().map(|(part, matrix)| {
                 let (start, size) = (end, matrix.nrows());
                 end += 8 * size * size;
                 let entry =
                     json!({"dtype": "F64", "shape": [size, size], "data_offsets": [start, end]});
                 (format!("{module}.{part}"), entry)
-            });
-            entries
+            })
         });
         let entries: Vec<_> = entries.collect();
         header(
@@ -165,7 +164,7 @@ impl Statistics {
     }
 }
 
-fn wrong(key: &str, expected: impl Into<String>, found: impl ToString) -> LoraError {
+fn wrong(key: &str, expected: impl Into<String>, found: impl fmt::Display) -> LoraError {
     LoraError::CalibrationFile {
         key: key.to_owned(),
         expected: expected.into(),
