@@ -1,5 +1,7 @@
 //! Numbers for words.
 
+use crate::growth::{growth, push};
+
 /// Words and their numbers, counted from 0, in three blocks of memory.
 ///
 /// A hash map of strings has an allocation for each, and a hash that is made against attackers takes longer than all the
@@ -40,8 +42,10 @@ impl Words {
             return number;
         }
         let number = self.len() as u32;
+        let more = growth(self.text.len(), self.text.capacity(), word.len());
+        self.text.reserve_exact(more);
         self.text.push_str(word);
-        self.ends.push(self.text.len());
+        push(&mut self.ends, self.text.len());
         self.enter(Some(place), number);
         number
     }
