@@ -27,7 +27,10 @@ fn check(target: &str, prediction: &str) -> Result<(), TestCaseError> {
     let two = NonZeroUsize::MIN.saturating_add(1);
     for (tokenizer, stemmed) in [(Tokenizer::Rouge, false), (Tokenizer::RougeStemmed, true)] {
         for (kind, score) in [
-            ("rouge1", rouge_n(NonZeroUsize::MIN, target, prediction, tokenizer)),
+            (
+                "rouge1",
+                rouge_n(NonZeroUsize::MIN, target, prediction, tokenizer),
+            ),
             ("rouge2", rouge_n(two, target, prediction, tokenizer)),
             ("rougeL", rouge_l(target, prediction, tokenizer)),
             ("rougeLsum", rouge_lsum(target, prediction, tokenizer)),
@@ -42,7 +45,8 @@ fn check(target: &str, prediction: &str) -> Result<(), TestCaseError> {
 fn words() -> impl Strategy<Value = String> {
     prop::collection::vec(
         prop::sample::select(vec![
-            "a", "red", "Cat", "cats", "running", "ponies", "on", "the", "mat,", "3.5", "don't", "\n",
+            "a", "red", "Cat", "cats", "running", "ponies", "on", "the", "mat,", "3.5", "don't",
+            "\n",
         ]),
         0..90,
     )

@@ -77,7 +77,9 @@ fn huge_lines_are_prompts_like_others() {
     );
     let rejected = String::from_utf8(selma.read("rejected.jsonl")).unwrap();
     assert_eq!(rejected.lines().count(), 2);
-    selma.run("filter --input in.txt --kept none.txt --state seen").ok();
+    selma
+        .run("filter --input in.txt --kept none.txt --state seen")
+        .ok();
     assert!(selma.read("none.txt").is_empty());
 }
 

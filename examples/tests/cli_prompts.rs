@@ -244,11 +244,17 @@ fn a_server_that_is_not_there_is_named() {
     drop(listener);
     selma.write(
         "server.toml",
-        format!("base_url = \"http://{address}/v1\"\nmodel = \"m\"\nmax_retries = 1\nbackoff_s = 0.01\n"),
+        format!(
+            "base_url = \"http://{address}/v1\"\nmodel = \"m\"\nmax_retries = 1\nbackoff_s = 0.01\n"
+        ),
     );
     selma
         .run("prompts --llm-config server.toml --skill coco --count 5 --out out")
-        .failed(&["no answer from http://", &address.to_string(), "2 attempt(s)"]);
+        .failed(&[
+            "no answer from http://",
+            &address.to_string(),
+            "2 attempt(s)",
+        ]);
     assert!(!selma.path("out/coco.jsonl").exists());
 }
 
@@ -257,7 +263,8 @@ fn a_server_that_is_not_there_is_named() {
 fn the_key_is_in_no_file_and_on_no_screen() {
     const KEY: &str = "sk-very-secret-0123456789";
     let selma = Selma::new();
-    let list = format!("4. A boat with a {KEY} flag.\n5. The boat with a {KEY} flag.\n6. A {KEY} kite.\n");
+    let list =
+        format!("4. A boat with a {KEY} flag.\n5. The boat with a {KEY} flag.\n6. A {KEY} kite.\n");
     let answer = json!({
         "model": KEY,
         "choices": [{"message": {"role": "assistant", "content": list}, "finish_reason": KEY}],
@@ -283,7 +290,11 @@ fn the_key_is_in_no_file_and_on_no_screen() {
         files += 1;
     }
     assert_eq!(files, 4);
-    assert!(String::from_utf8(selma.read("out/coco.jsonl")).unwrap().contains("[key]"));
+    assert!(
+        String::from_utf8(selma.read("out/coco.jsonl"))
+            .unwrap()
+            .contains("[key]")
+    );
     assert!(server.seen().iter().all(|seen| seen.head.contains(KEY)));
 }
 

@@ -85,7 +85,10 @@ impl<'a> AskAll<'a> {
         observer: &mut AskAllObserver<'_>,
     ) -> Result<Vec<ChatResponse>, LlmError> {
         let responses = self.run_marked(requests, observer)?;
-        Ok(responses.into_iter().map(|(response, _)| response).collect())
+        Ok(responses
+            .into_iter()
+            .map(|(response, _)| response)
+            .collect())
     }
 
     /// The same, each response with whether it came from the journal.

@@ -184,9 +184,9 @@ mod tests {
         let text = comparison.to_string();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), rows.len() + 1);
-        assert!(lines[0].ends_with("  llama    gpt"), "{text}");
-        assert!(lines[1].starts_with("prompts  ") && lines[1].ends_with("      2      1"));
-        assert!(text.contains("22.500      -\n"), "{text}");
+        assert!(lines[0].ends_with("  llama  gpt"), "{text}");
+        assert!(lines[1].starts_with("prompts  ") && lines[1].ends_with("     2    1"));
+        assert!(text.contains("22.500    -\n"), "{text}");
         let length = lines[0].len();
         assert!(lines.iter().all(|line| line.len() == length), "{text}");
 

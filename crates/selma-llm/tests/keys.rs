@@ -61,7 +61,11 @@ fn the_key_is_shown_nowhere() {
     write_prompts(&file("coco.jsonl"), &made.prompts).unwrap();
     write_rejected(&file("coco.rejected.jsonl"), &made.rejected).unwrap();
     fs::write(file("report"), format!("{:?}", made.report)).unwrap();
-    fs::write(file("recipe.toml"), toml::to_string(client.config()).unwrap()).unwrap();
+    fs::write(
+        file("recipe.toml"),
+        toml::to_string(client.config()).unwrap(),
+    )
+    .unwrap();
     assert!(fs::read_to_string(&path).unwrap().contains("[key]"));
     assert!(made.rejected[0].text.contains("[key]"));
     let mut files = 0;

@@ -1,10 +1,10 @@
 //! How blocks of memory grow.
 
-/// How much to reserve for `more` elements: nothing where they have room, else an eighth of what is there. Doubling, as
+/// How much to reserve for `more` elements: nothing where they have room, else a sixteenth of what is there. Doubling, as
 /// collections do by themselves, would waste up to half of the memory.
 pub(crate) fn growth(len: usize, capacity: usize, more: usize) -> usize {
     if capacity - len < more {
-        more.max(len / 8)
+        more.max(len / 16)
     } else {
         0
     }
@@ -35,9 +35,9 @@ mod tests {
             let capacity = block.capacity();
             push(&mut block, number);
             moves += usize::from(block.capacity() != capacity);
-            assert!(block.capacity() <= block.len() + block.len() / 8 + 8);
+            assert!(block.capacity() <= block.len() + block.len() / 16);
         }
-        assert!(moves < 120, "{moves}");
+        assert!(moves < 180, "{moves}");
         extend(&mut block, 100_500, 7);
         assert_eq!((block.len(), block.last()), (100_500, Some(&7)));
         extend(&mut block, 3, 8);

@@ -13,7 +13,7 @@ pub(crate) struct Words {
     /// Where each ends in `text`.
     ends: Vec<usize>,
     /// An open-addressed table of numbers plus 1, or 0 where it is empty. Its length is a power of two or zero, and at
-    /// least half of it is empty.
+    /// least a quarter of it is empty.
     table: Vec<u32>,
 }
 
@@ -30,7 +30,7 @@ impl Words {
 
     /// The number of `word`, which is the next one if it has none.
     pub(crate) fn number(&mut self, word: &str) -> u32 {
-        if 2 * self.len() >= self.table.len() {
+        if 4 * self.len() >= 3 * self.table.len() {
             self.table = vec![0; (2 * self.table.len()).max(64)];
             for number in 0..self.len() as u32 {
                 let place = self.word(number).map(|word| self.place(word));

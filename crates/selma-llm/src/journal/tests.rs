@@ -7,10 +7,12 @@ use crate::testing::{Scripted, ask, no_more};
 fn counter(first: usize) -> Scripted {
     Scripted::new("counter", move |call, request| match &*request.text() {
         "fail" => Err(no_more()),
-        _ => Ok(ChatResponse::single("counter", format!("answer {}\n", first + call))),
+        _ => Ok(ChatResponse::single(
+            "counter",
+            format!("answer {}\n", first + call),
+        )),
     })
 }
-
 
 #[test]
 fn answers_are_asked_for_once() {

@@ -41,6 +41,14 @@ pub(super) struct Lists {
 }
 
 impl Lists {
+    /// Empties all lists. The memory stays for those that follow.
+    pub(super) fn clear(&mut self) {
+        self.postings.clear();
+        self.ends.fill(0);
+        self.recent.clear();
+        self.last.fill(0);
+    }
+
     /// Adds a posting whose number is greater than all in the list.
     pub(super) fn push(&mut self, element: u32, posting: Posting) {
         let element = element as usize;
@@ -108,8 +116,7 @@ impl Lists {
                 *last = before;
             }
         }
-        // What the next ones need is far less where this was a ranking.
-        self.recent = Vec::new();
+        self.recent.clear();
     }
 }
 
