@@ -149,12 +149,14 @@ def same_without_server(arguments, url, skill, out):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("selma", type=Path, help="the program")
-    parser.add_argument("flags", nargs="*", help="more flags for `selma prompts`, behind --")
     parser.add_argument("--skills", nargs="+", default=["coco", "count_bench"])
     parser.add_argument("--count", type=int, default=50, help="prompts to keep for each skill")
     parser.add_argument("--cache", type=Path, default=Path("target/real-server"), help="where the server and the model stay")
     parser.add_argument("--out", type=Path, help="folder for the prompts; without it they are deleted")
-    arguments = parser.parse_args()
+    # argparse would take flags behind `--` only where no others stand between them and the program.
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    arguments = parser.parse_args(sys.argv[1:end])
+    arguments.flags = sys.argv[end + 1 :]
     arguments.selma = arguments.selma.resolve(strict=True)
     cache = arguments.cache.resolve()
     cache.mkdir(parents=True, exist_ok=True)

@@ -8,8 +8,10 @@ use crate::growth::extend;
 
 /// Texts kept before the elements are ranked for the first time.
 const FIRST_RANKING: usize = 512;
-/// Of so many postings one may be recent: visiting it costs as much as a few merged ones.
-const RECENT_SHARE: usize = 32;
+/// Of so many postings one may be recent: visiting it costs as much as many merged ones.
+const RECENT_SHARE: usize = 64;
+/// The same while all texts are listed anew and nobody asks.
+const RECENT_SHARE_OF_RANKING: usize = 32;
 
 /// The kept texts by their rarest elements (the prefix filter of Bayardo, Ma and Srikant 2007, with the positions of
 /// Xiao et al. 2008 and the bitmaps of Sandes, Teodoro and Melo).
@@ -111,7 +113,7 @@ impl Index {
             tokens.extend(store.tokens(id));
             let mut elements = vocabulary.elements(&tokens);
             self.list(id, &mut elements, store.sketch(id), bounds);
-            self.lists.merge_if_due(RECENT_SHARE);
+            self.lists.merge_if_due(RECENT_SHARE_OF_RANKING);
         }
         self.lists.merge();
         self.next_ranking = FIRST_RANKING.max(2 * store.len());
