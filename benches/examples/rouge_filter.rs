@@ -43,6 +43,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (way, file, count) = (next()?, next()?, next()?.parse::<usize>()?);
     let content = fs::read_to_string(&file)?;
     let prompts: Vec<&str> = content.lines().take(count).collect();
+    // The program's own pages, which do not grow with the prompts, are in memory before anything is measured.
+    let mut warm = DiversityFilter::new(0.8, Tokenizer::Rouge)?;
+    for prompt in prompts.iter().take(1000) {
+        warm.offer(prompt);
+    }
     let before = used();
     let start = Instant::now();
     let mut filter = DiversityFilter::new(0.8, Tokenizer::Rouge)?;
@@ -63,6 +68,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let seconds = start.elapsed().as_secs_f64();
     let after = used();
+    drop(warm);
     let text: usize = filter.iter().map(str::len).sum();
     let bytes = (after.1 - before.1).saturating_sub(text as u64) / filter.len().max(1) as u64;
     println!(

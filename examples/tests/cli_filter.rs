@@ -57,6 +57,33 @@ fn line_ends_blank_lines_and_a_missing_last_line_end_are_no_trouble() {
 }
 
 #[test]
+fn huge_lines_are_prompts_like_others() {
+    let selma = Selma::new();
+    let huge: Vec<String> = (0..150_000).map(|word| format!("w{word}")).collect();
+    let huge = huge.join(" ");
+    assert!(huge.len() > 1_000_000);
+    let one_word = "x".repeat(1_000_000);
+    let lines = format!("{huge}\na small one\n{huge} and more\n{one_word}\n{one_word}");
+    selma.write("in.txt", &lines);
+    let ended = selma
+        .run("filter --input in.txt --kept kept.txt --rejected rejected.jsonl --state seen")
+        .ok();
+    let kept = format!("{huge}\na small one\n{one_word}\n");
+    assert!(selma.read("kept.txt") == kept.as_bytes());
+    assert!(
+        ended.stderr.contains("3 kept, 2 rejected"),
+        "{}",
+        ended.stderr
+    );
+    let rejected = String::from_utf8(selma.read("rejected.jsonl")).unwrap();
+    assert_eq!(rejected.lines().count(), 2);
+    selma
+        .run("filter --input in.txt --kept none.txt --state seen")
+        .ok();
+    assert!(selma.read("none.txt").is_empty());
+}
+
+#[test]
 fn rows_keep_their_other_fields_and_their_spelling() {
     let selma = Selma::new();
     let rows = "{\"id\": 1.50, \"text\": \"a red cat sits on a mat\"}\n\

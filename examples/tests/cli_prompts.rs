@@ -84,6 +84,9 @@ fn what_cannot_be_used_is_named() {
     selma
         .run("prompts --mini --count 5 --out file/out")
         .failed(&["file/out"]);
+    selma
+        .run(&format!("{mini} coco --top-p 0"))
+        .failed(&["`top_p` must be greater than 0"]);
     let llm = "prompts --count 5 --out out --model m";
     selma
         .run(&format!("{llm} --llm localhost:8000"))
@@ -126,6 +129,12 @@ fn wrong_flags_are_explained() {
     selma
         .run("prompts --mini --count 5 --threshold 2 --out out")
         .misused(&["--threshold"]);
+    selma
+        .run("prompts --mini --count 5 --temperature warm --out out")
+        .misused(&["--temperature"]);
+    selma
+        .run("prompts --mini --count 5 --max-tokens 0 --out out")
+        .misused(&["--max-tokens"]);
     assert!(selma.names().is_empty());
 }
 
@@ -198,6 +207,95 @@ fn selma_mini_server() -> Server {
         body.len()
     );
     Server::scripted(vec![Act::Send((head + &body).into_bytes())])
+}
+
+#[test]
+fn sampling_is_chosen_by_flags() {
+    let selma = Selma::new();
+    let server = selma_mini_server();
+    let write = format!(
+        "prompts --llm {}/v1 --model m --skill coco --count 5",
+        server.url()
+    );
+    selma
+        .run(&format!(
+            "{write} --out out --temperature 0.5 --top-p 0.9 --max-tokens 700"
+        ))
+        .ok();
+    let asked: Value = serde_json::from_str(&server.seen()[0].body).unwrap();
+    assert_eq!(asked["temperature"], 0.5);
+    assert_eq!(asked["top_p"], 0.9);
+    assert_eq!(asked["max_tokens"], 700);
+    // The server has eight prompts and no more.
+    selma
+        .run(
+            &format!("{write} --out more --max-stalled-requests 2")
+                .replace("--count 5", "--count 9"),
+        )
+        .failed(&["coco", "stalled at 8 of 9 prompts", "the last 2 of 3"]);
+}
+
+#[test]
+fn a_server_that_is_not_there_is_named() {
+    let selma = Selma::new();
+    // A port that was free a moment ago.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    selma.write(
+        "server.toml",
+        format!(
+            "base_url = \"http://{address}/v1\"\nmodel = \"m\"\nmax_retries = 1\nbackoff_s = 0.01\n"
+        ),
+    );
+    selma
+        .run("prompts --llm-config server.toml --skill coco --count 5 --out out")
+        .failed(&[
+            "no answer from http://",
+            &address.to_string(),
+            "2 attempt(s)",
+        ]);
+    assert!(!selma.path("out/coco.jsonl").exists());
+}
+
+/// A server that repeats the key in all it says: nobody else does.
+#[test]
+fn the_key_is_in_no_file_and_on_no_screen() {
+    const KEY: &str = "sk-very-secret-0123456789";
+    let selma = Selma::new();
+    let list =
+        format!("4. A boat with a {KEY} flag.\n5. The boat with a {KEY} flag.\n6. A {KEY} kite.\n");
+    let answer = json!({
+        "model": KEY,
+        "choices": [{"message": {"role": "assistant", "content": list}, "finish_reason": KEY}],
+    });
+    let wrong = Act::answer("401 Unauthorized", "", format!("bad key {KEY}").as_bytes());
+    let good = Act::answer("200 OK", "", answer.to_string().as_bytes());
+    let server = Server::scripted(vec![wrong, good]);
+    let write = format!(
+        "prompts --llm {}/v1 --model m --api-key-env SELMA_TEST_KEY --skill coco --count 2 --out out",
+        server.url()
+    );
+    for code in [1, 0] {
+        let mut command = selma.command(&write);
+        let ended = common::Ended::of(command.env("SELMA_TEST_KEY", KEY).output().unwrap());
+        assert_eq!(ended.code, Some(code), "{}", ended.stderr);
+        let shown = format!("{}{}", ended.text(), ended.stderr);
+        assert!(!shown.contains("sk-very"), "{shown}");
+    }
+    let mut files = 0;
+    for entry in fs::read_dir(selma.path("out")).unwrap() {
+        let written = fs::read_to_string(entry.unwrap().path()).unwrap();
+        assert!(!written.contains("sk-very"), "{written}");
+        files += 1;
+    }
+    assert_eq!(files, 4);
+    assert!(
+        String::from_utf8(selma.read("out/coco.jsonl"))
+            .unwrap()
+            .contains("[key]")
+    );
+    assert!(server.seen().iter().all(|seen| seen.head.contains(KEY)));
 }
 
 #[test]

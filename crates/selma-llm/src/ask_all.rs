@@ -80,11 +80,24 @@ impl<'a> AskAll<'a> {
     /// # Errors
     /// The first failure of the model or of the journal, and [`LlmError::Stopped`] if the observer breaks.
     pub fn run(
-        mut self,
+        self,
         requests: &[ChatRequest],
         observer: &mut AskAllObserver<'_>,
     ) -> Result<Vec<ChatResponse>, LlmError> {
-        let mut responses: Vec<Option<ChatResponse>> = Vec::new();
+        let responses = self.run_marked(requests, observer)?;
+        Ok(responses
+            .into_iter()
+            .map(|(response, _)| response)
+            .collect())
+    }
+
+    /// The same, each response with whether it came from the journal.
+    pub(crate) fn run_marked(
+        mut self,
+        requests: &[ChatRequest],
+        observer: &mut AskAllObserver<'_>,
+    ) -> Result<Vec<(ChatResponse, bool)>, LlmError> {
+        let mut responses: Vec<Option<(ChatResponse, bool)>> = Vec::new();
         let mut open = Vec::new();
         for (position, request) in requests.iter().enumerate() {
             let (hash, response) = match &mut self.journal {
@@ -102,7 +115,7 @@ impl<'a> AskAll<'a> {
                     hash,
                 });
             }
-            responses.push(response);
+            responses.push(response.map(|response| (response, true)));
         }
         let mut progress = AskAllProgress {
             answered: requests.len() - open.len(),
@@ -125,7 +138,7 @@ impl<'a> AskAll<'a> {
             progress.answered += batch.len();
             for (open, response) in batch.iter().zip(read) {
                 if let Some(slot) = responses.get_mut(open.position) {
-                    *slot = Some(response);
+                    *slot = Some((response, false));
                 }
             }
             go_on(progress, observer)

@@ -84,6 +84,11 @@ fn column(set: &PromptStatistics) -> Vec<(String, Option<f64>)> {
         ("surplus", report.surplus as f64),
         ("cut", report.cut as f64),
         ("filtered", report.filtered as f64),
+        ("without_prompts", report.without_prompts as f64),
+        ("skipped_lines", report.skipped_lines as f64),
+        ("misnumbered", report.misnumbered as f64),
+        ("empty", report.empty as f64),
+        ("removed_characters", report.removed_characters as f64),
         ("tokens", tokens),
         ("tokens_per_prompt", tokens / report.kept.max(1) as f64),
     ];
@@ -94,7 +99,7 @@ fn column(set: &PromptStatistics) -> Vec<(String, Option<f64>)> {
         .chain(asked.into_iter().map(named))
         .chain(rejected)
         .chain(answers.into_iter().map(named))
-        .chain([("cost".to_owned(), set.cost)])
+        .chain([("cost".to_owned(), report.cost)])
         .collect()
 }
 
@@ -151,6 +156,8 @@ mod tests {
             requested: 2,
             kept: 2,
             rejected_similar: 3,
+            misnumbered: 4,
+            cost: Some(0.125),
             usage: Usage {
                 prompt_tokens: 30,
                 completion_tokens: 15,
@@ -159,7 +166,7 @@ mod tests {
         };
         let comparison = PromptComparison::new(vec![
             set("llama", &["a red dog", "two cups of tea"]).with_report(report),
-            set("gpt", &["a red dog"]).with_cost(0.125),
+            set("gpt", &["a red dog"]),
         ]);
         let rows = comparison.rows();
         let row = |name: &str| {
@@ -170,15 +177,16 @@ mod tests {
         assert_eq!(row("coverage.color"), [Some(0.5), Some(1.0)]);
         assert_eq!(row("rejected.similar"), [Some(3.0), None]);
         assert_eq!(row("tokens_per_prompt"), [Some(22.5), None]);
-        assert_eq!(row("cost"), [None, Some(0.125)]);
+        assert_eq!(row("misnumbered"), [Some(4.0), None]);
+        assert_eq!(row("cost"), [Some(0.125), None]);
         assert!(rows.iter().all(|row| row.values.len() == 2));
 
         let text = comparison.to_string();
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), rows.len() + 1);
-        assert!(lines[0].ends_with("  llama    gpt"), "{text}");
-        assert!(lines[1].starts_with("prompts  ") && lines[1].ends_with("      2      1"));
-        assert!(text.contains("22.500      -\n"), "{text}");
+        assert!(lines[0].ends_with("  llama  gpt"), "{text}");
+        assert!(lines[1].starts_with("prompts  ") && lines[1].ends_with("     2    1"));
+        assert!(text.contains("22.500    -\n"), "{text}");
         let length = lines[0].len();
         assert!(lines.iter().all(|line| line.len() == length), "{text}");
 

@@ -133,49 +133,16 @@ fn values(text: &str) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use serde::Deserialize;
     use serde_json::json;
 
     use super::*;
+    use crate::testing::Scripted;
 
     #[derive(Debug, PartialEq, Deserialize)]
     struct Tuple {
         object: String,
         count: u8,
-    }
-
-    /// Gives prepared answers and keeps what it was asked.
-    struct Scripted {
-        answers: Mutex<Vec<&'static str>>,
-        asked: Mutex<Vec<ChatRequest>>,
-    }
-
-    impl Scripted {
-        fn new(answers: &[&'static str]) -> Self {
-            Self {
-                answers: Mutex::new(answers.iter().rev().copied().collect()),
-                asked: Mutex::default(),
-            }
-        }
-    }
-
-    impl ChatModel for Scripted {
-        fn name(&self) -> &str {
-            "scripted"
-        }
-
-        fn complete(&self, request: &ChatRequest) -> Result<ChatResponse, LlmError> {
-            self.asked.lock().unwrap().push(request.clone());
-            let answer = self.answers.lock().unwrap().pop().unwrap();
-            let mut response = ChatResponse::single("scripted", answer);
-            response.usage = Some(Usage {
-                prompt_tokens: 2,
-                completion_tokens: 1,
-            });
-            Ok(response)
-        }
     }
 
     fn request() -> ChatRequest {
@@ -198,7 +165,7 @@ mod tests {
             "<think>a {list} like [1, 2] or {\"object\": 1}?</think>{\"object\":\"dog\",\"count\":2}",
             "The set {dogs} is {\"object\":\"dog\",\"count\":2} {\"object\":\"cat\",\"count\":1}",
         ] {
-            let model = Scripted::new(&[answer]);
+            let model = Scripted::saying(&[answer]);
             let found = complete_json::<Tuple>(&model, None, &request()).unwrap();
             let object = "dog".to_owned();
             assert_eq!(found.value, Tuple { object, count: 2 }, "{answer}");
@@ -210,12 +177,12 @@ mod tests {
     #[test]
     fn what_is_wrong_is_asked_for_once_more() {
         let bad = r#"{"object": "dog", "count": "two"}"#;
-        let model = Scripted::new(&[bad, r#"{"object": "dog", "count": 2}"#]);
+        let model = Scripted::saying(&[bad, r#"{"object": "dog", "count": 2}"#]);
         let found = complete_json::<Value>(&model, None, &request()).unwrap();
         assert_eq!(found.value["count"], 2);
         assert!(found.repaired);
         assert_eq!(found.usage.total_tokens(), 6);
-        let asked = model.asked.lock().unwrap();
+        let asked = model.asked();
         assert_eq!(asked[1].messages[1], Message::assistant(bad));
         let shown = asked[1].messages[2].text();
         assert!(
@@ -243,7 +210,7 @@ mod tests {
                 "invalid value: integer `256`, expected u8",
             ),
         ] {
-            let model = Scripted::new(&[answer, answer]);
+            let model = Scripted::saying(&[answer, answer]);
             let error = complete_json::<Tuple>(&model, None, &request()).unwrap_err();
             assert_eq!(
                 error.to_string(),
@@ -257,13 +224,13 @@ mod tests {
     #[test]
     fn a_text_full_of_brackets_is_given_up() {
         let long: &'static str = Box::leak("[{".repeat(500_000).into_boxed_str());
-        let model = Scripted::new(&[long, long]);
+        let model = Scripted::saying(&[long, long]);
         assert!(complete_json::<Value>(&model, None, &request()).is_err());
     }
 
     #[test]
     fn requests_are_checked_before_they_are_sent() {
-        let model = Scripted::new(&[]);
+        let model = Scripted::saying(&[]);
         let plain = ChatRequest::new(vec![Message::user("hi")]);
         let error = complete_json::<Value>(&model, None, &plain).unwrap_err();
         assert_eq!(
@@ -280,10 +247,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal.jsonl");
         let mut journal = Journal::open(&path).unwrap();
-        let model = Scripted::new(&["two dogs", r#"{"object": "dog", "count": 2}"#]);
+        let model = Scripted::saying(&["two dogs", r#"{"object": "dog", "count": 2}"#]);
         let made = complete_json::<Tuple>(&model, Some((&mut journal, 0)), &request()).unwrap();
         assert_eq!(journal.len(), 2);
-        let silent = Scripted::new(&[]);
+        let silent = Scripted::saying(&[]);
         let again = complete_json::<Tuple>(&silent, Some((&mut journal, 0)), &request()).unwrap();
         assert_eq!(again, made);
     }

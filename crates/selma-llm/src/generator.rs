@@ -11,7 +11,7 @@ use crate::pool::Pool;
 use crate::strategy::Focus;
 use crate::{
     AskAll, ChatModel, ChatRequest, ChatResponse, Generation, Journal, LlmError, Message,
-    PromptConfig, PromptEvent, RequestHash, Skill, Strategy,
+    PromptConfig, PromptEvent, Skill, Strategy,
 };
 
 /// Called with every event; `Break` ends the run with [`LlmError::Cancelled`].
@@ -111,7 +111,7 @@ impl PromptGenerator {
                 });
             }
         }
-        Ok(pool.finish())
+        Ok(pool.finish(model.price()))
     }
 
     /// Makes all requests of a batch, on one state of the pool, as many at once as the model likes.
@@ -124,8 +124,8 @@ impl PromptGenerator {
     ) -> Result<Vec<Reply>, LlmError> {
         let kept = pool.kept();
         let mut requests = Vec::new();
-        // For each request the number that its list should begin with, and whether the journal has its answer.
-        let mut expected = Vec::new();
+        // For each request the number that its list should begin with.
+        let mut first_numbers = Vec::new();
         for place in 0..self.config.batch_size() as u64 {
             let index = pool.requests() + place;
             self.go_on(
@@ -137,24 +137,16 @@ impl PromptGenerator {
                 }),
             )?;
             let examples = self.examples(pool, index);
-            let request = self.request(&examples, index);
-            let replayed = match &journal {
-                Some(journal) => {
-                    let hash = RequestHash::new(model, index, &request)?;
-                    journal.get(&hash).is_some()
-                }
-                None => false,
-            };
-            expected.push((examples.len() + 1, replayed));
-            requests.push(request);
+            first_numbers.push(examples.len() + 1);
+            requests.push(self.request(&examples, index));
         }
         let mut ask = AskAll::new(model);
         if let Some(journal) = journal {
             ask = ask.with_journal(journal, pool.requests());
         }
-        let responses = ask.run(&requests, &mut |_| ControlFlow::Continue(()))?;
-        let replies = responses.into_iter().zip(expected);
-        let reply = |(response, (first, replayed))| Reply {
+        let responses = ask.run_marked(&requests, &mut |_| ControlFlow::Continue(()))?;
+        let replies = responses.into_iter().zip(first_numbers);
+        let reply = |((response, replayed), first)| Reply {
             response,
             replayed,
             first,

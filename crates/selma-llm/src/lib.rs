@@ -35,6 +35,8 @@ mod secret;
 mod skill;
 mod statistics;
 mod strategy;
+#[cfg(test)]
+mod testing;
 mod toml_text;
 mod wire;
 

@@ -6,7 +6,7 @@ use selma_rouge::{DiversityFilter, Verdict};
 
 use crate::rules::Rules;
 use crate::{
-    ChatResponse, FinishReason, GenerationReport, LlmError, Parser, Prompt, PromptConfig,
+    ChatResponse, FinishReason, GenerationReport, LlmError, Parser, Price, Prompt, PromptConfig,
     RejectReason, RejectedPrompt, Skill, Strategy,
 };
 
@@ -133,6 +133,7 @@ impl Pool {
                 ended_early && !self.official && list.items.pop().is_some()
             };
             self.report.cut += usize::from(cut);
+            self.report.without_prompts += usize::from(list.items.is_empty() && !cut);
             self.report.removed_characters += list.removed;
             self.report.skipped_lines += list.skipped;
             self.report.misnumbered += list.misnumbered;
@@ -181,8 +182,9 @@ impl Pool {
         }
     }
 
-    pub(crate) fn finish(mut self) -> Generation {
+    pub(crate) fn finish(mut self, price: Option<Price>) -> Generation {
         self.report.kept = self.prompts.len();
+        self.report.cost = price.map(|price| price.cost(&self.report.usage));
         Generation {
             prompts: self.prompts,
             rejected: self.rejected,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
-use crate::{ChatModel, ChatRequest, ChatResponse, Journal, LlmError, RequestHash};
+use crate::{ChatModel, ChatRequest, ChatResponse, Journal, LlmError, Price, RequestHash};
 
 /// A [`ChatModel`] that answers from a journal and asks nobody. The journal is only read.
 ///
@@ -15,6 +15,7 @@ pub struct Replay {
     journal: Journal,
     name: String,
     settings: Option<Value>,
+    price: Option<Price>,
     next: AtomicU64,
 }
 
@@ -29,6 +30,7 @@ impl Replay {
             journal: Journal::replay(path)?,
             name: model.name().to_owned(),
             settings: model.settings().cloned(),
+            price: model.price(),
             next: AtomicU64::new(0),
         })
     }
@@ -53,39 +55,28 @@ impl ChatModel for Replay {
     fn settings(&self) -> Option<&Value> {
         self.settings.as_ref()
     }
+
+    fn price(&self) -> Option<Price> {
+        self.price
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Message;
-
-    struct Upper;
-
-    impl ChatModel for Upper {
-        fn name(&self) -> &str {
-            "upper"
-        }
-
-        fn complete(&self, request: &ChatRequest) -> Result<ChatResponse, LlmError> {
-            Ok(ChatResponse::single("upper", request.text().to_uppercase()))
-        }
-    }
-
-    fn ask(text: &str) -> ChatRequest {
-        ChatRequest::new(vec![Message::user(text)])
-    }
+    use crate::testing::{Scripted, ask};
 
     #[test]
     fn what_was_said_is_said_again_and_nothing_else() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal.jsonl");
+        let model = Scripted::shouting();
         let mut journal = Journal::open(&path).unwrap();
         for (index, text) in (0..).zip(["a", "b"]) {
-            journal.complete(&Upper, index, &ask(text)).unwrap();
+            journal.complete(&model, index, &ask(text)).unwrap();
         }
         // It is read while another process may still write it.
-        let replay = Replay::open(&path, &Upper).unwrap();
+        let replay = Replay::open(&path, &model).unwrap();
         assert_eq!(replay.name(), "upper");
         assert_eq!(replay.complete(&ask("a")).unwrap().text(), Some("A"));
         assert_eq!(replay.complete(&ask("b")).unwrap().text(), Some("B"));
@@ -96,5 +87,6 @@ mod tests {
         );
         assert!(error.starts_with(&start), "{error}");
         assert!(error.ends_with("\"c\""), "{error}");
+        assert_eq!(model.asked().len(), 2);
     }
 }

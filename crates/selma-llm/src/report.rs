@@ -6,7 +6,7 @@ use crate::{RejectReason, Usage};
 
 /// Numbers of a run. `parsed` is the sum of `kept`, `duplicates`, `surplus` and everything `rejected_*`; replayed requests count
 /// like all others, so that a resumed run reports the same numbers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GenerationReport {
     /// Prompts wanted.
@@ -41,6 +41,8 @@ pub struct GenerationReport {
     pub cut: usize,
     /// Answers that a content filter of the server ended.
     pub filtered: usize,
+    /// Answers in which no prompt was found.
+    pub without_prompts: usize,
     /// Lines of the answers that belong to no prompt.
     pub skipped_lines: usize,
     /// Prompts with a wrong number.
@@ -53,6 +55,9 @@ pub struct GenerationReport {
     pub requests: u64,
     /// Tokens used, as far as the server counted them.
     pub usage: Usage,
+    /// What these tokens cost, if the price is known, in its currency.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<f64>,
 }
 
 impl GenerationReport {
@@ -146,6 +151,7 @@ mod tests {
             "cut":0,"skipped_lines":2,"misnumbered":0,"empty":0,"requests":2,"usage":{"prompt_tokens":1,"completion_tokens":2}}"#;
         let report: GenerationReport = serde_json::from_str(json).unwrap();
         assert_eq!((report.kept, report.rejected_script), (3, 0));
+        assert_eq!((report.without_prompts, report.cost), (0, None));
         assert!(serde_json::from_str::<GenerationReport>("{\"keept\": 3}").is_err());
     }
 }

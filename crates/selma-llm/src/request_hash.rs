@@ -66,32 +66,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{ChatResponse, Message};
+    use crate::testing::{Scripted, ask, no_more};
 
-    struct Named(&'static str, Option<Value>);
-
-    impl ChatModel for Named {
-        fn name(&self) -> &str {
-            self.0
-        }
-
-        fn complete(&self, _: &ChatRequest) -> Result<ChatResponse, LlmError> {
-            Ok(ChatResponse::single(self.0, ""))
-        }
-
-        fn settings(&self) -> Option<&Value> {
-            self.1.as_ref()
-        }
-    }
-
-    fn ask(text: &str) -> ChatRequest {
-        ChatRequest::new(vec![Message::user(text)])
+    fn named(name: &'static str, settings: Option<Value>) -> Scripted {
+        Scripted::new(name, |_, _| Err(no_more())).with_settings(settings)
     }
 
     #[test]
     fn a_hash_tells_requests_apart_and_stays_the_same() {
         let hash = |model, index, request: &ChatRequest| {
-            RequestHash::new(&Named(model, None), index, request).unwrap()
+            RequestHash::new(&named(model, None), index, request).unwrap()
         };
         let base = hash("m", 0, &ask("a"));
         for other in [
@@ -102,7 +86,7 @@ mod tests {
             hash("m", 0, &ask("a").with_temperature(0.5)),
             hash("m", 0, &ask("a").with_logprobs(0)),
             hash("m", 0, &ask("a").with_json_schema("form", json!(true))),
-            RequestHash::new(&Named("m", Some(json!({"min_p": 0.1}))), 0, &ask("a")).unwrap(),
+            RequestHash::new(&named("m", Some(json!({"min_p": 0.1}))), 0, &ask("a")).unwrap(),
         ] {
             assert_ne!(base, other);
         }
@@ -112,6 +96,6 @@ mod tests {
             "fc7ec440f123cc0add571983fa4a8cc1a79c3f358f3570cfc248eb597272c177"
         );
         let odd = ask("a").with_top_p(f64::NAN);
-        assert!(RequestHash::new(&Named("m", None), 0, &odd).is_err());
+        assert!(RequestHash::new(&named("m", None), 0, &odd).is_err());
     }
 }

@@ -52,10 +52,8 @@ pub struct PromptStatistics {
     /// The twelve kinds of the paper's instruction, in its order. A word list decides, which is ours
     /// (`words/attribute_kinds.txt`): it shows differences between sets rather than the truth.
     pub coverage: Vec<KindCoverage>,
-    /// How they were made, if that is known: asked, parsed, rejected and why, tokens.
+    /// How they were made, if that is known: asked, parsed, rejected and why, tokens, cost.
     pub report: Option<GenerationReport>,
-    /// What they cost, if that is known, in the currency of whoever says it.
-    pub cost: Option<f64>,
 }
 
 impl PromptStatistics {
@@ -80,7 +78,6 @@ impl PromptStatistics {
             mean_nearest: mean_nearest(prompts, tokenizer)?,
             coverage: coverage(prompts),
             report: None,
-            cost: None,
         })
     }
 
@@ -88,13 +85,6 @@ impl PromptStatistics {
     #[must_use]
     pub fn with_report(mut self, report: GenerationReport) -> Self {
         self.report = Some(report);
-        self
-    }
-
-    /// The same with what the prompts cost.
-    #[must_use]
-    pub fn with_cost(mut self, cost: f64) -> Self {
-        self.cost = Some(cost);
         self
     }
 }
@@ -280,8 +270,10 @@ mod tests {
 
     #[test]
     fn statistics_survive_json() {
-        let set = statistics(&["a dog"]).with_cost(0.25);
-        let set = set.with_report(GenerationReport::default());
+        let set = statistics(&["a dog"]).with_report(GenerationReport {
+            cost: Some(0.25),
+            ..GenerationReport::default()
+        });
         let json = serde_json::to_string(&set).unwrap();
         assert_eq!(
             serde_json::from_str::<PromptStatistics>(&json).unwrap(),

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use common::{GOOD, KEY, Server, ask, hi, http, ok};
 use selma_llm::{
     AskAll, Azure, ChatModel, Journal, LlmError, OpenAiClient, PromptConfig, PromptGenerator,
-    SecretString, Skill,
+    SecretString, Skill, write_prompts, write_rejected,
 };
 
 #[test]
@@ -16,7 +16,8 @@ fn the_key_is_shown_nowhere() {
     let echo = format!(r#"{{"error":{{"message":"bad key {KEY}, sorry"}}}}"#);
     // The second spelling is one that a search for the key would not find.
     let choice = format!(
-        r#"{{"model":"{KEY}","choices":[{{"message":{{"content":"4. A \u0073{} dog."}}}}],"{KEY}":1}}"#,
+        r#"{{"model":"{KEY}","choices":[{{"message":{{"content":"4. {KEY} {}\n5. A \u0073{} dog."}}}}],"{KEY}":1}}"#,
+        "word ".repeat(31),
         &KEY[1..]
     );
     let wrong = format!(r#"{{"choices":[{{"message":{{"content":7}},"x":"{KEY}"}}]}}"#);
@@ -55,14 +56,27 @@ fn the_key_is_shown_nowhere() {
         })
         .unwrap();
     assert_eq!(made.prompts[0].text, "A [key] dog.");
-    let written = fs::read_to_string(&path).unwrap();
-    assert!(written.contains("[key]"), "{written}");
-    for word in ["sk-very", "0123456789", "\\u0073k", "Bearer", "bearer"] {
-        assert!(!written.contains(word), "{written}");
+    // All that a run writes into its folder, its settings included.
+    let file = |name| dir.path().join(name);
+    write_prompts(&file("coco.jsonl"), &made.prompts).unwrap();
+    write_rejected(&file("coco.rejected.jsonl"), &made.rejected).unwrap();
+    fs::write(file("report"), format!("{:?}", made.report)).unwrap();
+    fs::write(
+        file("recipe.toml"),
+        toml::to_string(client.config()).unwrap(),
+    )
+    .unwrap();
+    assert!(fs::read_to_string(&path).unwrap().contains("[key]"));
+    assert!(made.rejected[0].text.contains("[key]"));
+    let mut files = 0;
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        let written = fs::read_to_string(entry.unwrap().path()).unwrap();
+        for word in ["sk-very", "0123456789", "\\u0073k", "Bearer", "bearer"] {
+            assert!(!written.contains(word), "{written}");
+        }
+        files += 1;
     }
-    // Nor are settings, which a run writes into its folder, a place for it.
-    let settings = toml::to_string(client.config()).unwrap();
-    assert!(!settings.contains("sk-very"), "{settings}");
+    assert_eq!(files, 5);
 
     // A placeholder key is no secret, and must not eat words of the answer.
     let server = Server::new(vec![ok(GOOD)]);

@@ -7,7 +7,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{GOOD, Server, hi, http, ok};
-use selma_llm::{AskAll, ChatModel, ChatRequest, Journal, LlmError, OpenAiClient, Price};
+use selma_llm::{
+    AskAll, ChatModel, ChatRequest, Journal, LlmError, OpenAiClient, Price, PromptConfig,
+    PromptEvent, PromptGenerator, Replay, Skill,
+};
 
 #[test]
 fn a_budget_stops_before_it_is_exceeded() {
@@ -64,6 +67,33 @@ fn a_budget_stops_before_it_is_exceeded() {
         "{error}"
     );
     assert_eq!(server.seen().len(), 7);
+}
+
+#[test]
+fn a_run_tells_what_it_cost() {
+    let server = Server::new(vec![ok(GOOD)]);
+    let mut config = server.config();
+    config.price = Some(Price {
+        input_per_million: 1e6,
+        output_per_million: 2e6,
+    });
+    let client = OpenAiClient::new(config).unwrap();
+    let settings = PromptConfig {
+        count: 1,
+        ..PromptConfig::default()
+    };
+    let generator = PromptGenerator::new(Skill::builtin("coco").unwrap(), settings).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal.jsonl");
+    let mut journal = Journal::open(&path).unwrap();
+    let mut quiet = |_: &PromptEvent<'_>| ControlFlow::Continue(());
+    let made = generator
+        .run(&client, Some(&mut journal), &mut quiet)
+        .unwrap();
+    assert_eq!(made.report.cost, Some(17.0));
+    // Whoever replays it is told the same.
+    let replay = Replay::open(&path, &client).unwrap();
+    assert_eq!(generator.run(&replay, None, &mut quiet).unwrap(), made);
 }
 
 #[test]

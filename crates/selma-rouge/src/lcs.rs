@@ -9,7 +9,7 @@
 /// Bit-parallel after Hyyrö, "Bit-Parallel LCS-length Computation Revisited" (2004): about `a.len() / 64 * b.len()`
 /// word operations.
 pub fn lcs_len(a: &[u32], b: &[u32]) -> usize {
-    Pattern::new(a).lcs_len(b)
+    Pattern::new(a).lcs_len(b.iter().copied())
 }
 
 /// Words in one strip of a pattern.
@@ -32,13 +32,13 @@ impl Pattern {
     }
 
     /// Length of the longest common subsequence of the pattern and `text`.
-    pub(crate) fn lcs_len(&self, text: &[u32]) -> usize {
+    pub(crate) fn lcs_len(&self, text: impl Iterator<Item = u32>) -> usize {
         match self.strips.as_slice() {
             [] => 0,
             [strip] if strip.words == 1 => strip.lcs_one_word(text),
             _ => {
                 let mut column = self.first_column();
-                for &symbol in text {
+                for symbol in text {
                     self.advance(&mut column, symbol);
                 }
                 column.iter().map(|v| v.count_zeros() as usize).sum()
@@ -118,9 +118,9 @@ impl Strip {
     }
 
     /// A zero bit in `v` marks a row where the table's column steps up by one; bits past the pattern's end stay one.
-    fn lcs_one_word(&self, text: &[u32]) -> usize {
+    fn lcs_one_word(&self, text: impl Iterator<Item = u32>) -> usize {
         let mut v = u64::MAX;
-        for &symbol in text {
+        for symbol in text {
             let slot = self.slot(symbol);
             if slot != 0 {
                 let u = v & self.masks[slot - 1];

@@ -2,6 +2,7 @@
 
 mod error;
 mod filter;
+mod growth;
 mod lcs;
 mod lsum;
 mod rouge;

@@ -15,7 +15,7 @@ pub fn rouge_l(target: &str, prediction: &str, tokenizer: Tokenizer) -> Score {
     let mut words = Words::default();
     let target = numbers(&mut words, target, tokenizer);
     let prediction = numbers(&mut words, prediction, tokenizer);
-    let lcs = Pattern::new(&prediction).lcs_len(&target);
+    let lcs = Pattern::new(&prediction).lcs_len(target.iter().copied());
     Score::from_common(lcs, target.len(), prediction.len())
 }
 

@@ -1,5 +1,7 @@
 //! Numbers for words.
 
+use crate::growth::{growth, push};
+
 /// Words and their numbers, counted from 0, in three blocks of memory.
 ///
 /// A hash map of strings has an allocation for each, and a hash that is made against attackers takes longer than all the
@@ -11,7 +13,7 @@ pub(crate) struct Words {
     /// Where each ends in `text`.
     ends: Vec<usize>,
     /// An open-addressed table of numbers plus 1, or 0 where it is empty. Its length is a power of two or zero, and at
-    /// least half of it is empty.
+    /// least a quarter of it is empty.
     table: Vec<u32>,
 }
 
@@ -28,7 +30,7 @@ impl Words {
 
     /// The number of `word`, which is the next one if it has none.
     pub(crate) fn number(&mut self, word: &str) -> u32 {
-        if 2 * self.len() >= self.table.len() {
+        if 4 * self.len() >= 3 * self.table.len() {
             self.table = vec![0; (2 * self.table.len()).max(64)];
             for number in 0..self.len() as u32 {
                 let place = self.word(number).map(|word| self.place(word));
@@ -40,8 +42,10 @@ impl Words {
             return number;
         }
         let number = self.len() as u32;
+        let more = growth(self.text.len(), self.text.capacity(), word.len());
+        self.text.reserve_exact(more);
         self.text.push_str(word);
-        self.ends.push(self.text.len());
+        push(&mut self.ends, self.text.len());
         self.enter(Some(place), number);
         number
     }

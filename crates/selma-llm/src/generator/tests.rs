@@ -1,86 +1,54 @@
 use std::fs;
-use std::sync::Mutex;
 
 use super::*;
+use crate::testing::{Scripted, no_more};
 use crate::{FinishReason, Prompt, RejectReason, Usage};
 
 /// A model that is a function of the request: it makes captions from the request's seed, some of them again and again,
 /// numbers them badly and chats. `fuel` is the number of requests it answers.
-struct Babbler {
-    asked: Mutex<Vec<ChatRequest>>,
-    fuel: usize,
+fn babbler(fuel: usize) -> Scripted {
+    Scripted::new("babbler", move |call, request| {
+        if call < fuel {
+            Ok(babble(request))
+        } else {
+            Err(no_more())
+        }
+    })
 }
 
-impl Babbler {
-    fn new(fuel: usize) -> Self {
-        Self {
-            asked: Mutex::new(Vec::new()),
-            fuel,
-        }
+fn babble(request: &ChatRequest) -> ChatResponse {
+    // The paper's code sends no seed.
+    let by_text = || {
+        let bytes = request.text().into_bytes().into_iter();
+        bytes.fold(7_u64, |hash, byte| {
+            hash.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte)
+        })
+    };
+    let seed = request.seed.unwrap_or_else(by_text);
+    let word = |salt: u64| {
+        let words = [
+            "dog", "kite", "river", "lamp", "bread", "tower", "horse", "piano",
+        ];
+        words[((seed >> salt) % 8) as usize]
+    };
+    let mut text = "Sure, here they are:\n\n".to_owned();
+    for salt in 0..6 {
+        let number = if salt == 3 { 1 } else { salt + 4 };
+        let (a, b, c) = (word(salt), word(salt + 5), word(salt + 11));
+        text += &format!("{number}. {a} {b} near {c} number {}\n", seed % (17 + salt));
     }
-}
-
-impl ChatModel for Babbler {
-    fn name(&self) -> &str {
-        "babbler"
-    }
-
-    fn complete(&self, request: &ChatRequest) -> Result<ChatResponse, LlmError> {
-        let mut asked = self.asked.lock().unwrap();
-        if asked.len() == self.fuel {
-            return Err(LlmError::Unsupported {
-                model: "babbler".to_owned(),
-                what: "any more".to_owned(),
-            });
-        }
-        asked.push(request.clone());
-        // The paper's code sends no seed.
-        let by_text = || {
-            let bytes = request.text().into_bytes().into_iter();
-            bytes.fold(7_u64, |hash, byte| {
-                hash.wrapping_mul(0x0100_0000_01b3) ^ u64::from(byte)
-            })
-        };
-        let seed = request.seed.unwrap_or_else(by_text);
-        let word = |salt: u64| {
-            let words = [
-                "dog", "kite", "river", "lamp", "bread", "tower", "horse", "piano",
-            ];
-            words[((seed >> salt) % 8) as usize]
-        };
-        let mut text = "Sure, here they are:\n\n".to_owned();
-        for salt in 0..6 {
-            let number = if salt == 3 { 1 } else { salt + 4 };
-            let (a, b, c) = (word(salt), word(salt + 5), word(salt + 11));
-            text += &format!("{number}. {a} {b} near {c} number {}\n", seed % (17 + salt));
-        }
-        text += "10. A brown purse is sitting on a green bench.\nEnjoy!";
-        let mut response = ChatResponse::single("babbler", text);
-        response.usage = Some(Usage {
-            prompt_tokens: 100,
-            completion_tokens: 50,
-        });
-        Ok(response)
-    }
+    text += "10. A brown purse is sitting on a green bench.\nEnjoy!";
+    let mut response = ChatResponse::single("babbler", text);
+    response.usage = Some(Usage {
+        prompt_tokens: 100,
+        completion_tokens: 50,
+    });
+    response
 }
 
 /// Gives the same answer to every request.
-struct Parrot(ChatResponse);
-
-impl Parrot {
-    fn new(text: &str) -> Self {
-        Self(ChatResponse::single("parrot", text))
-    }
-}
-
-impl ChatModel for Parrot {
-    fn name(&self) -> &str {
-        "parrot"
-    }
-
-    fn complete(&self, _: &ChatRequest) -> Result<ChatResponse, LlmError> {
-        Ok(self.0.clone())
-    }
+fn parrot(text: &str) -> Scripted {
+    Scripted::repeating(ChatResponse::single("parrot", text))
 }
 
 fn generator(config: PromptConfig) -> PromptGenerator {
@@ -109,7 +77,7 @@ fn adds_up(made: &Generation) {
 
 #[test]
 fn the_count_is_met_exactly_and_adds_up() {
-    let model = Babbler::new(1000);
+    let model = babbler(1000);
     let made = generator(count(40)).run(&model, None, &mut quiet).unwrap();
     let report = made.report;
     assert_eq!(
@@ -123,7 +91,7 @@ fn the_count_is_met_exactly_and_adds_up() {
         "{report:?}"
     );
     let requests = report.requests as usize;
-    assert_eq!(model.asked.lock().unwrap().len(), requests);
+    assert_eq!(model.asked().len(), requests);
     assert_eq!(report.usage.total_tokens(), 150 * report.requests);
     // "Sure" and "Enjoy!"; one number is wrong, so the next one is too.
     assert_eq!(report.skipped_lines, 2 * requests);
@@ -150,9 +118,9 @@ fn the_count_is_met_exactly_and_adds_up() {
 
 #[test]
 fn requests_show_three_different_captions_of_a_growing_pool() {
-    let model = Babbler::new(1000);
+    let model = babbler(1000);
     let made = generator(count(60)).run(&model, None, &mut quiet).unwrap();
-    let asked = model.asked.lock().unwrap();
+    let asked = model.asked();
     let seeds = &generator(count(1)).skill().seeds.clone();
     let mut from_pool = 0;
     let mut orders = std::collections::HashSet::new();
@@ -189,7 +157,7 @@ fn seed_and_skill_decide_everything() {
     let run = |seed, name: &str| {
         let config = PromptConfig { seed, ..count(30) };
         let generator = PromptGenerator::new(Skill::builtin(name).unwrap(), config).unwrap();
-        let model = Babbler::new(1000);
+        let model = babbler(1000);
         generator.run(&model, None, &mut quiet).unwrap().prompts
     };
     let texts = |prompts: Vec<Prompt>| -> Vec<String> {
@@ -219,7 +187,7 @@ fn killed_anywhere(config: PromptConfig) {
     let generator = generator(config);
     let mut journal = Journal::open(&dir.path().join("whole.jsonl")).unwrap();
     let whole = generator
-        .run(&Babbler::new(1000), Some(&mut journal), &mut quiet)
+        .run(&babbler(1000), Some(&mut journal), &mut quiet)
         .unwrap();
     let requests = usize::try_from(whole.report.requests).unwrap();
     assert_eq!(journal.len(), requests);
@@ -227,7 +195,7 @@ fn killed_anywhere(config: PromptConfig) {
     for fuel in 0..requests {
         let path = dir.path().join(format!("{fuel}.jsonl"));
         let mut journal = Journal::open(&path).unwrap();
-        let error = generator.run(&Babbler::new(fuel), Some(&mut journal), &mut quiet);
+        let error = generator.run(&babbler(fuel), Some(&mut journal), &mut quiet);
         assert!(matches!(error, Err(LlmError::Unsupported { .. })));
         drop(journal);
         // Killed while the next answer was written.
@@ -236,7 +204,7 @@ fn killed_anywhere(config: PromptConfig) {
         fs::write(&path, bytes).unwrap();
         let mut journal = Journal::open(&path).unwrap();
         assert_eq!(journal.len(), fuel);
-        let model = Babbler::new(requests - fuel);
+        let model = babbler(requests - fuel);
         let resumed = generator
             .run(&model, Some(&mut journal), &mut quiet)
             .unwrap();
@@ -256,7 +224,7 @@ fn an_observer_sees_everything_and_can_cancel() {
     let mut journal = Journal::open(&dir.path().join("j.jsonl")).unwrap();
     let (mut kept, mut rejected, mut asked) = (0, 0, 0);
     let made = generator
-        .run(&Babbler::new(1000), Some(&mut journal), &mut |event| {
+        .run(&babbler(1000), Some(&mut journal), &mut |event| {
             match event {
                 PromptEvent::Asking {
                     request,
@@ -292,7 +260,7 @@ fn an_observer_sees_everything_and_can_cancel() {
         _ => ControlFlow::Continue(()),
     };
     let error = generator
-        .run(&Babbler::new(0), Some(&mut journal), &mut cancel)
+        .run(&babbler(0), Some(&mut journal), &mut cancel)
         .unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -306,13 +274,13 @@ fn a_model_with_nothing_new_stalls() {
         max_stalled_requests: 4,
         ..count(10)
     };
-    let model = Parrot::new("4. A red kite.\n5. Three small boats at night.");
+    let model = parrot("4. A red kite.\n5. Three small boats at night.");
     let error = generator(config).run(&model, None, &mut quiet).unwrap_err();
     assert_eq!(
         error.to_string(),
         "skill 'coco' stalled at 2 of 10 prompts: the last 4 of 5 requests gave nothing new"
     );
-    let silent = Parrot::new("I cannot help with that.");
+    let silent = parrot("I cannot help with that.");
     let error = generator(count(1))
         .run(&silent, None, &mut quiet)
         .unwrap_err();
@@ -329,7 +297,7 @@ fn a_model_with_nothing_new_stalls() {
 #[test]
 fn long_prompts_are_rejected_unless_told_otherwise() {
     let long = vec!["word"; 31].join(" ");
-    let model = Parrot::new(&format!("4. {long}\n5. A red kite."));
+    let model = parrot(&format!("4. {long}\n5. A red kite."));
     let made = generator(count(1)).run(&model, None, &mut quiet).unwrap();
     assert_eq!(made.prompts[0].text, "A red kite.");
     let reason = RejectReason::TooLong {
@@ -351,8 +319,9 @@ fn long_prompts_are_rejected_unless_told_otherwise() {
 
 #[test]
 fn the_last_prompt_of_a_cut_answer_is_dropped() {
-    let mut model = Parrot::new("4. A red kite.\n5. Three small bo");
-    model.0.choices[0].finish_reason = FinishReason::Length;
+    let mut response = ChatResponse::single("parrot", "4. A red kite.\n5. Three small bo");
+    response.choices[0].finish_reason = FinishReason::Length;
+    let model = Scripted::repeating(response);
     let config = PromptConfig {
         max_stalled_requests: 1,
         ..count(2)
@@ -370,11 +339,12 @@ fn the_last_prompt_of_a_cut_answer_is_dropped() {
 
 #[test]
 fn all_choices_are_read_and_repetitions_without_words_are_seen() {
-    let mut model = Parrot::new("4. 一只狗\n5. 一只狗");
-    let mut second = model.0.choices[0].clone();
+    let mut response = ChatResponse::single("parrot", "4. 一只狗\n5. 一只狗");
+    let mut second = response.choices[0].clone();
     second.index = 1;
     second.text = "4. 🐶\n".to_owned();
-    model.0.choices.push(second);
+    response.choices.push(second);
+    let model = Scripted::repeating(response);
     let made = generator(count(2)).run(&model, None, &mut quiet).unwrap();
     let texts: Vec<&str> = made
         .prompts
@@ -390,9 +360,9 @@ fn a_pool_smaller_than_the_examples_is_shown_whole() {
     let mut skill = Skill::builtin("coco").unwrap();
     skill.seeds.truncate(1);
     let generator = PromptGenerator::new(skill, count(1)).unwrap();
-    let model = Babbler::new(1);
+    let model = babbler(1);
     generator.run(&model, None, &mut quiet).unwrap();
-    let text = model.asked.lock().unwrap()[0].text();
+    let text = model.asked()[0].text();
     assert!(text.ends_with("examples:\n\n1. Dogs stick their heads out of car windows.\n"));
 }
 

@@ -1,38 +1,24 @@
 use std::fs;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::Message;
+use crate::testing::{Scripted, ask, no_more};
 
-/// Answers with the number of the call; fails on request.
-struct Counter(AtomicUsize);
-
-impl ChatModel for Counter {
-    fn name(&self) -> &str {
-        "counter"
-    }
-
-    fn complete(&self, request: &ChatRequest) -> Result<ChatResponse, LlmError> {
-        let call = self.0.fetch_add(1, Ordering::Relaxed);
-        if request.text() == "fail" {
-            return Err(LlmError::Unsupported {
-                model: "counter".to_owned(),
-                what: "failing".to_owned(),
-            });
-        }
-        Ok(ChatResponse::single("counter", format!("answer {call}\n")))
-    }
-}
-
-fn ask(text: &str) -> ChatRequest {
-    ChatRequest::new(vec![Message::user(text)])
+/// Answers with the number of the call, counted from `first`; fails on request.
+fn counter(first: usize) -> Scripted {
+    Scripted::new("counter", move |call, request| match &*request.text() {
+        "fail" => Err(no_more()),
+        _ => Ok(ChatResponse::single(
+            "counter",
+            format!("answer {}\n", first + call),
+        )),
+    })
 }
 
 #[test]
 fn answers_are_asked_for_once() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal.jsonl");
-    let model = Counter(AtomicUsize::new(0));
+    let model = counter(0);
     let mut journal = Journal::open(&path).unwrap();
     let (first, replayed) = journal.complete(&model, 0, &ask("a")).unwrap();
     assert!(!replayed);
@@ -52,7 +38,7 @@ fn answers_are_asked_for_once() {
         journal.complete(&model, 1, &ask("a")).unwrap(),
         (second, true)
     );
-    assert_eq!(model.0.load(Ordering::Relaxed), 3);
+    assert_eq!(model.asked().len(), 3);
     let (_, replayed) = journal.complete(&model, 0, &ask("b")).unwrap();
     assert!(!replayed);
 }
@@ -62,7 +48,7 @@ fn a_torn_answer_is_dropped_and_asked_for_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal.jsonl");
     let mut journal = Journal::open(&path).unwrap();
-    let model = Counter(AtomicUsize::new(0));
+    let model = counter(0);
     journal.complete(&model, 0, &ask("a")).unwrap();
     journal.complete(&model, 1, &ask("ä")).unwrap();
     drop(journal);
@@ -79,7 +65,7 @@ fn a_torn_answer_is_dropped_and_asked_for_again() {
             (journal.len(), journal.repaired_bytes()),
             (answers, repaired)
         );
-        let model = Counter(AtomicUsize::new(answers));
+        let model = counter(answers);
         let (_, replayed) = journal.complete(&model, 1, &ask("ä")).unwrap();
         assert_eq!(replayed, answers == 2);
         drop(journal);
@@ -91,7 +77,7 @@ fn a_torn_answer_is_dropped_and_asked_for_again() {
 fn the_first_answer_that_can_be_read_stands() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal.jsonl");
-    let model = Counter(AtomicUsize::new(0));
+    let model = counter(0);
     let hash = RequestHash::new(&model, 0, &ask("a")).unwrap();
     let raw = |text: &str| {
         Answer::Raw(RawAnswer {
@@ -123,13 +109,13 @@ fn the_first_answer_that_can_be_read_stands() {
 fn journals_of_before_are_still_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal.jsonl");
-    let hash = RequestHash::new(&Counter(AtomicUsize::new(0)), 0, &ask("a")).unwrap();
+    let hash = RequestHash::new(&counter(0), 0, &ask("a")).unwrap();
     let line = format!(
         r#"{{"request":"{hash}","response":{{"model":"m","choices":[{{"index":0,"text":"old","finish_reason":"stop"}}],"usage":{{"prompt_tokens":1,"completion_tokens":2}}}}}}"#
     );
     fs::write(&path, line + "\n").unwrap();
     let mut journal = Journal::open(&path).unwrap();
-    let model = Counter(AtomicUsize::new(0));
+    let model = counter(0);
     let (response, replayed) = journal.complete(&model, 0, &ask("a")).unwrap();
     assert_eq!((response.text(), replayed), (Some("old"), true));
     // What a model in the same process says is still written that way.
@@ -144,7 +130,7 @@ fn journals_of_before_are_still_read() {
 fn a_replay_asks_nobody_and_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal.jsonl");
-    let model = Counter(AtomicUsize::new(0));
+    let model = counter(0);
     let mut journal = Journal::open(&path).unwrap();
     let (first, _) = journal.complete(&model, 0, &ask("a")).unwrap();
     let before = fs::read(&path).unwrap();
@@ -164,7 +150,7 @@ fn a_replay_asks_nobody_and_writes_nothing() {
             path.display()
         )
     );
-    assert_eq!(model.0.load(Ordering::Relaxed), 1);
+    assert_eq!(model.asked().len(), 1);
     assert_eq!(fs::read(&path).unwrap(), before);
     assert!(Journal::replay(&dir.path().join("none")).is_err());
 }
@@ -219,7 +205,7 @@ fn what_is_no_entry_is_an_error_with_its_line() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("journal.jsonl");
     let mut journal = Journal::open(&path).unwrap();
-    let model = Counter(AtomicUsize::new(0));
+    let model = counter(0);
     journal.complete(&model, 0, &ask("a")).unwrap();
     drop(journal);
     let whole = fs::read_to_string(&path).unwrap();

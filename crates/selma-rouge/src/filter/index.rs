@@ -1,11 +1,17 @@
 //! The index that finds the few kept texts which can be closer to a text than the threshold.
 
 use super::bounds::Bounds;
+use super::lists::{LONG, Lists, Posting};
 use super::store::Store;
 use super::vocabulary::{Encoded, Vocabulary};
+use crate::growth::extend;
 
 /// Texts kept before the elements are ranked for the first time.
 const FIRST_RANKING: usize = 512;
+/// Of so many postings one may be recent: visiting it costs as much as many merged ones.
+const RECENT_SHARE: usize = 64;
+/// The same while all texts are listed anew and nobody asks.
+const RECENT_SHARE_OF_RANKING: usize = 32;
 
 /// The kept texts by their rarest elements (the prefix filter of Bayardo, Ma and Srikant 2007, with the positions of
 /// Xiao et al. 2008 and the bitmaps of Sandes, Teodoro and Melo).
@@ -16,8 +22,8 @@ const FIRST_RANKING: usize = 512;
 /// one first, since they were unknown until then. Each time the collection has doubled everything is ranked and listed anew.
 #[derive(Debug, Clone)]
 pub(super) struct Index {
-    /// For each element the kept texts it is among the first of, in the order of their numbers.
-    lists: Vec<Vec<Posting>>,
+    /// For each element the kept texts it is among the first of.
+    lists: Lists,
     /// For each element the number of kept texts that have it.
     frequencies: Vec<u32>,
     /// Ranks, 0 the rarest, of the elements known when they were ranked.
@@ -26,25 +32,10 @@ pub(super) struct Index {
     next_ranking: usize,
 }
 
-/// A kept text in the list of an element.
-#[derive(Debug, Clone, Copy)]
-struct Posting {
-    id: u32,
-    /// The text's sketch, folded: still a map of parities.
-    sketch: u32,
-    /// The text's length in tokens; [`LONG`] for all that are as long or longer.
-    length: u16,
-    /// How many of its elements stand from this one on in the order; of no meaning for a long text.
-    rest: u16,
-}
-
-/// Texts of this length and more pass the filters of the index, and are left to the exact comparison.
-const LONG: usize = u16::MAX as usize;
-
 impl Default for Index {
     fn default() -> Self {
         Self {
-            lists: Vec::new(),
+            lists: Lists::default(),
             frequencies: Vec::new(),
             ranks: Vec::new(),
             next_ranking: FIRST_RANKING,
@@ -57,14 +48,13 @@ impl Index {
     pub(super) fn add(&mut self, id: usize, text: &mut Encoded, bounds: &Bounds) {
         for &element in &text.elements {
             let element = element as usize;
-            if self.frequencies.len() <= element {
-                self.frequencies.resize(element + 1, 0);
-            }
+            extend(&mut self.frequencies, element + 1, 0);
             if let Some(frequency) = self.frequencies.get_mut(element) {
                 *frequency += 1;
             }
         }
         self.list(id, &mut text.elements, text.sketch, bounds);
+        self.lists.merge_if_due(RECENT_SHARE);
     }
 
     /// Takes a text's elements out of the count. Its postings stay until the next ranking.
@@ -79,27 +69,17 @@ impl Index {
     fn list(&mut self, id: usize, elements: &mut [u32], sketch: u128, bounds: &Bounds) {
         self.sort(elements);
         let length = elements.len();
-        for (position, &element) in elements
-            .iter()
-            .take(bounds.target_prefix(length))
-            .enumerate()
-        {
-            let element = element as usize;
-            if self.lists.len() <= element {
-                self.lists.resize_with(element + 1, Vec::new);
-            }
-            if let Some(list) = self.lists.get_mut(element) {
-                // Doubling would waste up to half of the memory.
-                if list.len() == list.capacity() {
-                    list.reserve_exact(1 + list.len() / 4);
-                }
-                list.push(Posting {
+        let prefix = elements.iter().take(bounds.target_prefix(length));
+        for (position, &element) in prefix.enumerate() {
+            self.lists.push(
+                element,
+                Posting {
                     id: id as u32,
                     sketch: fold(sketch),
                     length: length.min(LONG) as u16,
                     rest: (length - position).min(LONG) as u16,
-                });
-            }
+                },
+            );
         }
     }
 
@@ -120,31 +100,34 @@ impl Index {
         let mut order: Vec<u32> = (0..self.frequencies.len() as u32).collect();
         let frequency = |&element: &u32| self.frequencies.get(element as usize).copied();
         order.sort_by_key(frequency);
-        self.ranks.resize(order.len(), 0);
+        extend(&mut self.ranks, order.len(), 0);
         for (rank, element) in order.into_iter().enumerate() {
             if let Some(slot) = self.ranks.get_mut(element as usize) {
                 *slot = rank as u32;
             }
         }
-        self.lists = vec![Vec::new(); self.frequencies.len()];
+        self.lists.clear();
+        let mut tokens = Vec::new();
         for id in store.ids() {
-            let mut elements = vocabulary.elements(store.tokens(id));
+            tokens.clear();
+            tokens.extend(store.tokens(id));
+            let mut elements = vocabulary.elements(&tokens);
             self.list(id, &mut elements, store.sketch(id), bounds);
+            self.lists.merge_if_due(RECENT_SHARE_OF_RANKING);
         }
-        for list in &mut self.lists {
-            list.shrink_to_fit();
-        }
+        self.lists.merge();
         self.next_ranking = FIRST_RANKING.max(2 * store.len());
     }
 
-    /// Numbers from `from` on of the texts whose F with `text` may be greater than the threshold, in ascending order.
-    /// Texts removed since the last ranking may be among them. The elements of `text` are put into the index's order.
+    /// Numbers from `from` on of the texts whose F with `text` may be greater than the threshold, in ascending order, each
+    /// with its length, at most [`LONG`]. Texts removed since the last ranking may be among them. The elements of `text`
+    /// are put into the index's order.
     pub(super) fn candidates(
         &self,
         text: &mut Encoded,
         from: usize,
         bounds: &Bounds,
-    ) -> Vec<usize> {
+    ) -> Vec<(u32, u16)> {
         let mut candidates = Vec::new();
         self.sort(&mut text.elements);
         let length = text.elements.len();
@@ -152,15 +135,8 @@ impl Index {
         let row = bounds.row(length);
         let prefix = text.elements.iter().take(bounds.prediction_prefix(length));
         for (position, &element) in prefix.enumerate() {
-            let Some(list) = self.lists.get(element as usize) else {
-                continue;
-            };
-            let known = match from {
-                0 => 0,
-                _ => list.partition_point(|posting| (posting.id as usize) < from),
-            };
             let rest = length - position;
-            for posting in list.get(known..).unwrap_or_default() {
+            self.lists.for_each(element, from, |posting| {
                 let other = usize::from(posting.length);
                 if other < LONG {
                     let least = match row.get(other) {
@@ -169,15 +145,15 @@ impl Index {
                     };
                     // Where the two first share an element, all they share is yet to come.
                     if least > rest.min(usize::from(posting.rest)) {
-                        continue;
+                        return;
                     }
                     let differing = (sketch ^ posting.sketch).count_ones() as usize;
                     if differing + 2 * least > length + other {
-                        continue;
+                        return;
                     }
                 }
-                candidates.push(posting.id as usize);
-            }
+                candidates.push((posting.id, posting.length));
+            });
         }
         candidates.sort_unstable();
         candidates.dedup();

@@ -4,6 +4,7 @@ mod batch;
 mod bounds;
 mod config;
 mod index;
+mod lists;
 mod nearest;
 mod state;
 mod store;
@@ -14,6 +15,7 @@ use std::collections::HashMap;
 
 use bounds::Bounds;
 use index::Index;
+use lists::LONG;
 use nearest::Lengths;
 use store::Store;
 use vocabulary::{Encoded, Vocabulary};
@@ -99,7 +101,8 @@ impl DiversityFilter {
         if self.without_tokens.get(text) == Some(&id) {
             self.without_tokens.remove(text);
         }
-        let elements = self.vocabulary.elements(self.store.tokens(id));
+        let tokens: Vec<u32> = self.store.tokens(id).collect();
+        let elements = self.vocabulary.elements(&tokens);
         self.index.remove(&elements);
         self.lengths.remove(id, elements.len());
         self.store.remove(id);
@@ -164,20 +167,24 @@ impl DiversityFilter {
         let length = text.tokens.len();
         let pattern = Pattern::new(&text.tokens);
         let mut best: Option<Nearest> = None;
-        for id in candidates {
-            let tokens = self.store.tokens(id);
-            let least = self.bounds.least(tokens.len(), length);
+        for (id, other) in candidates {
+            let id = id as usize;
+            let other = match usize::from(other) {
+                LONG => self.store.tokens(id).count(),
+                other => other,
+            };
+            let least = self.bounds.least(other, length);
             let differing = (text.sketch ^ self.store.sketch(id)).count_ones() as usize;
-            if differing + 2 * least > length + tokens.len() {
+            if differing + 2 * least > length + other {
                 continue;
             }
-            let lcs = pattern.lcs_len(tokens);
+            let lcs = pattern.lcs_len(self.store.tokens(id));
             if lcs < least || !self.store.contains(id) {
                 continue;
             }
             let found = Nearest {
                 id,
-                score: self.bounds.score(lcs, tokens.len(), length),
+                score: self.bounds.score(lcs, other, length),
             };
             best = Some(best.map_or(found, |best| best.or_closer(found)));
         }

@@ -6,6 +6,7 @@ use super::bounds::Bounds;
 use super::store::Store;
 use super::vocabulary::Encoded;
 use super::{DiversityFilter, Nearest};
+use crate::growth::push;
 use crate::lcs::Pattern;
 
 /// Numbers of kept texts by their numbers of tokens; those without tokens are in none.
@@ -16,7 +17,7 @@ impl Lengths {
     /// Adds a text whose number is greater than all before.
     pub(super) fn add(&mut self, id: usize, length: usize) {
         if length > 0 {
-            self.0.entry(length).or_default().push(id as u32);
+            push(self.0.entry(length).or_default(), id as u32);
         }
     }
 

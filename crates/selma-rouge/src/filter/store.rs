@@ -1,14 +1,18 @@
 //! The kept texts.
 
 use std::collections::HashSet;
+use std::iter;
 use std::ops::Range;
+
+use crate::growth::{growth, push};
 
 /// Texts, their tokens and their sketches, one after the other in a few large blocks: a text of its own would cost two
 /// allocations.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Store {
     text: String,
-    tokens: Vec<u32>,
+    /// Numbers in 7 bits a byte (LEB128): half of all tokens are common words, whose numbers are small.
+    tokens: Vec<u8>,
     records: Vec<Record>,
     removed: HashSet<usize>,
     /// Removed texts whose bytes are still there.
@@ -40,24 +44,23 @@ impl Store {
     }
 
     pub(super) fn push(&mut self, text: &str, tokens: &[u32], sketch: u128) {
-        // Doubling would waste up to half of the memory.
-        if self.text.capacity() - self.text.len() < text.len() {
-            self.text.reserve_exact(text.len() + self.text.len() / 8);
-        }
-        if self.tokens.capacity() - self.tokens.len() < tokens.len() {
-            let more = tokens.len() + self.tokens.len() / 8;
-            self.tokens.reserve_exact(more);
-        }
-        if self.records.capacity() == self.records.len() {
-            self.records.reserve_exact(16 + self.records.len() / 8);
-        }
+        let more = growth(self.text.len(), self.text.capacity(), text.len());
+        self.text.reserve_exact(more);
         self.text.push_str(text);
-        self.tokens.extend_from_slice(tokens);
-        self.records.push(Record {
+        for &token in tokens {
+            let mut rest = token;
+            while rest >= 0x80 {
+                push(&mut self.tokens, rest as u8 | 0x80);
+                rest >>= 7;
+            }
+            push(&mut self.tokens, rest as u8);
+        }
+        let record = Record {
             text_end: self.text.len(),
             tokens_end: self.tokens.len(),
             sketch: [sketch as u64, (sketch >> 64) as u64],
-        });
+        };
+        push(&mut self.records, record);
     }
 
     pub(super) fn get(&self, id: usize) -> Option<&str> {
@@ -69,11 +72,21 @@ impl Store {
     }
 
     /// The tokens of a text; none if there is no such text.
-    pub(super) fn tokens(&self, id: usize) -> &[u32] {
+    pub(super) fn tokens(&self, id: usize) -> impl Iterator<Item = u32> {
         let range = self.range(id, |record| record.tokens_end);
-        range
-            .and_then(|range| self.tokens.get(range))
-            .unwrap_or_default()
+        let bytes = range.and_then(|range| self.tokens.get(range));
+        let mut bytes = bytes.unwrap_or_default().iter();
+        iter::from_fn(move || {
+            let (mut number, mut shift) = (0, 0);
+            loop {
+                let byte = u32::from(*bytes.next()?);
+                number |= (byte & 0x7F) << shift;
+                if byte < 0x80 {
+                    return Some(number);
+                }
+                shift += 7;
+            }
+        })
     }
 
     /// The sketch of a text's elements, see [`sketch`](super::vocabulary).
@@ -120,11 +133,40 @@ impl Store {
         for id in 0..self.records.len() {
             // A removed text leaves an empty record.
             match self.get(id) {
-                Some(text) => compacted.push(text, self.tokens(id), self.sketch(id)),
+                Some(text) => {
+                    let tokens: Vec<u32> = self.tokens(id).collect();
+                    compacted.push(text, &tokens, self.sketch(id));
+                }
                 None => compacted.push("", &[], 0),
             }
         }
         compacted.removed = std::mem::take(&mut self.removed);
         *self = compacted;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_of_every_size_come_back() {
+        let mut store = Store::default();
+        let mut tokens = vec![0, u32::MAX];
+        for bits in 0..32 {
+            tokens.extend([(1 << bits) - 1, 1 << bits]);
+        }
+        store.push("a", &[], 0);
+        store.push("b", &tokens, u128::MAX - 1);
+        store.push("c", &[7], 0);
+        assert_eq!(store.tokens(0).next(), None);
+        assert_eq!(store.tokens(1).collect::<Vec<u32>>(), tokens);
+        assert_eq!(store.tokens(2).collect::<Vec<u32>>(), [7]);
+        assert_eq!(store.tokens(3).next(), None);
+        assert_eq!(store.sketch(1), u128::MAX - 1);
+        assert!(store.remove(0));
+        store.compact();
+        assert_eq!(store.tokens(1).collect::<Vec<u32>>(), tokens);
+        assert_eq!((store.get(0), store.get(1)), (None, Some("b")));
     }
 }

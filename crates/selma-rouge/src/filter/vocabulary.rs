@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::Tokenizer;
+use crate::growth::push;
 use crate::words::Words;
 
 /// Numbers of tokens, and of their repetitions within a text, from one counter.
@@ -95,7 +96,7 @@ impl Vocabulary {
             match new {
                 New::Word(word) => {
                     self.words.number(&word);
-                    self.tokens.push(id);
+                    push(&mut self.tokens, id);
                 }
                 New::Repeat(token, copy) => {
                     self.repeats.insert((token, copy), id);

@@ -2,7 +2,7 @@
 
 mod compare;
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -10,7 +10,7 @@ use clap::ArgGroup;
 use selma::RunEvent;
 use selma::prompts::{Answers, write_skill};
 use selma_llm::{
-    BlockList, ChatModel, Endpoint, OpenAiClient, OpenAiConfig, Price, Prompt, PromptComparison,
+    BlockList, ChatModel, Endpoint, OpenAiClient, OpenAiConfig, Prompt, PromptComparison,
     PromptConfig, PromptGenerator, PromptStatistics, Skill, Strategy, read_prompts,
 };
 use selma_mini::{GrammarModel, Style, skill};
@@ -98,6 +98,18 @@ struct WriteArgs {
     /// Seed of the examples shown and of the model's sampling.
     #[arg(long, value_name = "S", default_value = "0")]
     seed: u64,
+    /// Sampling temperature.
+    #[arg(long, value_name = "T", default_value = "1", value_parser = values::finite)]
+    temperature: f64,
+    /// Mass of nucleus sampling; over 0 and at most 1.
+    #[arg(long, value_name = "P", default_value = "1", value_parser = values::finite)]
+    top_p: f64,
+    /// Most tokens of an answer.
+    #[arg(long, value_name = "N", default_value = "3072")]
+    max_tokens: NonZeroU32,
+    /// Requests in a row without a new prompt after which to give up.
+    #[arg(long, value_name = "N", default_value = "20")]
+    max_stalled_requests: NonZeroU32,
     /// A prompt is left out if its ROUGE-L F with another is greater than this; over 0 and at most 1.
     #[arg(long, value_name = "F", default_value = "0.8", value_parser = values::threshold)]
     threshold: f64,
@@ -137,14 +149,18 @@ fn write(args: &WriteArgs) -> anyhow::Result<()> {
         tokenizer: args.tokenizer,
         block_list: block_list.unwrap_or_default(),
         drop_named_artists: args.drop_named_artists,
+        temperature: args.temperature,
+        top_p: args.top_p,
+        max_tokens: args.max_tokens.get(),
         seed: args.seed,
+        max_stalled_requests: args.max_stalled_requests.get(),
         ..PromptConfig::default()
     };
     let generators = skills
         .into_iter()
         .map(|skill| PromptGenerator::new(skill, config.clone()))
         .collect::<Result<Vec<_>, _>>()?;
-    let (model, price) = model(args)?;
+    let model = model(args)?;
     let answers = if args.replay {
         Answers::Recorded
     } else {
@@ -162,15 +178,13 @@ fn write(args: &WriteArgs) -> anyhow::Result<()> {
             report.kept, report.requests
         ));
         let prompts: Vec<Prompt> = read_prompts(&args.out.join(format!("{skill}.jsonl")))?;
-        let mut set = PromptStatistics::new(skill, &prompts, args.tokenizer)?.with_report(report);
-        set.cost = price.map(|price| price.cost(&report.usage));
-        sets.push(set);
+        sets.push(PromptStatistics::new(skill, &prompts, args.tokenizer)?.with_report(report));
     }
     print(PromptComparison::new(sets))
 }
 
-/// Who writes, and for what price.
-fn model(args: &WriteArgs) -> anyhow::Result<(Box<dyn ChatModel>, Option<Price>)> {
+/// Who writes.
+fn model(args: &WriteArgs) -> anyhow::Result<Box<dyn ChatModel>> {
     let config = match (&args.llm_config, &args.llm, &args.model) {
         (Some(path), _, _) => {
             let name = path.display();
@@ -188,16 +202,15 @@ fn model(args: &WriteArgs) -> anyhow::Result<(Box<dyn ChatModel>, Option<Price>)
             config
         }
         // The command line has made sure that there is an address with a model, or `--mini`.
-        _ => return Ok((Box::new(GrammarModel), None)),
+        _ => return Ok(Box::new(GrammarModel)),
     };
-    let price = config.price;
     let client = if args.replay {
         // Nobody is asked, so no key is needed.
         OpenAiClient::with_key(config, None)?
     } else {
         OpenAiClient::new(config)?
     };
-    Ok((Box::new(client), price))
+    Ok(Box::new(client))
 }
 
 fn skills(args: &WriteArgs) -> anyhow::Result<Vec<Skill>> {

@@ -22,29 +22,20 @@ fn with(strategy: Strategy, target: usize) -> PromptConfig {
     }
 }
 
-/// Answers `["..", ".."]` and the like, then nothing new.
-struct Prepared(Mutex<Vec<ChatResponse>>);
-
-impl Prepared {
-    fn new(answers: &[(&str, FinishReason)]) -> Self {
-        let answers = answers.iter().rev().map(|(text, finish_reason)| {
+/// Gives these answers, which end for these reasons, then empty ones.
+fn prepared(answers: &[(&str, FinishReason)]) -> Scripted {
+    let answers: Vec<ChatResponse> = answers
+        .iter()
+        .map(|(text, finish_reason)| {
             let mut response = ChatResponse::single("prepared", *text);
             response.choices[0].finish_reason = finish_reason.clone();
             response
-        });
-        Self(Mutex::new(answers.collect()))
-    }
-}
-
-impl ChatModel for Prepared {
-    fn name(&self) -> &str {
-        "prepared"
-    }
-
-    fn complete(&self, _: &ChatRequest) -> Result<ChatResponse, LlmError> {
-        let next = self.0.lock().unwrap().pop();
+        })
+        .collect();
+    Scripted::new("prepared", move |call, _| {
+        let next = answers.get(call).cloned();
         Ok(next.unwrap_or_else(|| ChatResponse::single("prepared", "")))
-    }
+    })
 }
 
 /// The loop of `llm/prompt_generation.py`, written down line by line, over the answers that the model gave.
@@ -72,15 +63,14 @@ fn official(seeds: &[String], answers: &[String], target: usize) -> Vec<String> 
 #[test]
 fn the_official_loop_is_followed_to_the_letter() {
     for target in [1, 10, 33] {
-        let model = Babbler::new(1000);
+        let model = babbler(1000);
         let generator = generator(with(Strategy::SelmaOfficial, target));
         let made = generator.run(&model, None, &mut quiet).unwrap();
         adds_up(&made);
-        let asked = model.asked.lock().unwrap().clone();
-        let again = Babbler::new(1000);
+        let asked = model.asked();
         let answers: Vec<String> = asked
             .iter()
-            .map(|request| again.complete(request).unwrap().text().unwrap().to_owned())
+            .map(|request| babble(request).text().unwrap().to_owned())
             .collect();
         let seeds = &generator.skill().seeds;
         let expected = official(seeds, &answers, target);
@@ -112,7 +102,7 @@ fn the_official_loop_is_followed_to_the_letter() {
 fn the_official_loop_has_no_limits_and_keeps_what_was_cut() {
     let long = vec!["word"; 60].join(" ");
     let text = format!("4. {long}\n5. 狗\n6. 狗\n7. A red ki");
-    let model = Prepared::new(&[(&text, FinishReason::Length)]);
+    let model = prepared(&[(&text, FinishReason::Length)]);
     let made = generator(with(Strategy::SelmaOfficial, 1))
         .run(&model, None, &mut quiet)
         .unwrap();
@@ -128,12 +118,12 @@ fn the_official_loop_has_no_limits_and_keeps_what_was_cut() {
 
 #[test]
 fn seeds_shows_seeds_alone() {
-    let model = Babbler::new(1000);
+    let model = babbler(1000);
     let mut skill = Skill::builtin("coco").unwrap();
     skill.seeds.push("A fourth one.".to_owned());
     let generator = PromptGenerator::new(skill, with(Strategy::Seeds, 60)).unwrap();
     generator.run(&model, None, &mut quiet).unwrap();
-    let asked = model.asked.lock().unwrap();
+    let asked = model.asked();
     let mut orders = std::collections::HashSet::new();
     for request in asked.iter() {
         let shown = shown(request);
@@ -166,7 +156,7 @@ fn combinations_and_topics_stand_before_the_examples() {
         ),
     ] {
         let run = |seed| {
-            let model = Babbler::new(1000);
+            let model = babbler(1000);
             let config = PromptConfig {
                 seed,
                 ..with(strategy, 30)
@@ -174,7 +164,7 @@ fn combinations_and_topics_stand_before_the_examples() {
             let made = generator(config).run(&model, None, &mut quiet).unwrap();
             adds_up(&made);
             assert_eq!(made.prompts.len(), 30);
-            let asked = model.asked.lock().unwrap().clone();
+            let asked = model.asked();
             let sentences: Vec<String> = asked
                 .iter()
                 .map(|request| {
@@ -206,7 +196,7 @@ fn a_batch_ends_at_the_exact_count() {
         request_batch_size: Some(4),
         ..count(9)
     };
-    let model = Babbler::new(1000);
+    let model = babbler(1000);
     let made = generator(config).run(&model, None, &mut quiet).unwrap();
     adds_up(&made);
     assert_eq!((made.prompts.len(), made.report.requests % 4), (9, 0));
@@ -233,7 +223,7 @@ fn every_rejection_is_counted() {
         "a".repeat(1_000_000),
         vec!["a"; 31].join(" "),
     );
-    let model = Prepared::new(&[(&text, FinishReason::Stop)]);
+    let model = prepared(&[(&text, FinishReason::Stop)]);
     let made = generator.run(&model, None, &mut quiet).unwrap();
     adds_up(&made);
     let texts: Vec<&str> = made
@@ -256,6 +246,7 @@ fn every_rejection_is_counted() {
 fn why_an_answer_ended_is_looked_at() {
     let json = r#"["A red kite.", "Two cups.", "Three sm"#;
     for (text, reason, expected, cut, filtered) in [
+        ("4. A red ki", FinishReason::Length, 0, 1, 0),
         ("4. A red kite.\n5. Two c", FinishReason::Length, 1, 1, 0),
         (
             "4. A red kite.\n5. Two c",
@@ -285,7 +276,7 @@ fn why_an_answer_ended_is_looked_at() {
     ] {
         // A second answer fills up.
         let rest = "4. Four green apples.\n5. Five dogs bark.\n6. Six hens on a roof.";
-        let model = Prepared::new(&[(text, reason), (rest, FinishReason::Stop)]);
+        let model = prepared(&[(text, reason), (rest, FinishReason::Stop)]);
         let made = generator(count(3)).run(&model, None, &mut quiet).unwrap();
         adds_up(&made);
         let first = made
@@ -298,6 +289,9 @@ fn why_an_answer_ended_is_looked_at() {
             (cut, filtered),
             "{text}"
         );
+        // Where a prompt was cut, one was found.
+        let without_prompts = usize::from(text.is_empty());
+        assert_eq!(made.report.without_prompts, without_prompts, "{text}");
     }
 }
 
@@ -311,7 +305,7 @@ fn every_choice_may_be_json() {
         logprobs: None,
     });
     let made = generator(count(2))
-        .run(&Parrot(response), None, &mut quiet)
+        .run(&Scripted::repeating(response), None, &mut quiet)
         .unwrap();
     assert_eq!(made.prompts[1].text, "Two cups.");
 }
