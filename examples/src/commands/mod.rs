@@ -16,6 +16,7 @@ mod merge;
 mod model;
 mod pretrain;
 mod prompts;
+mod rate;
 mod report;
 mod resize;
 mod run;
@@ -45,6 +46,7 @@ pub enum Command {
     Fuse(fuse::Args),
     Inspect(inspect::Args),
     Eval(eval::Args),
+    Rate(rate::Args),
     Report(report::Args),
 }
 
@@ -69,6 +71,7 @@ impl Command {
             Self::Fuse(args) => fuse::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Eval(args) => eval::run(args),
+            Self::Rate(args) => rate::run(args),
         }
     }
 }

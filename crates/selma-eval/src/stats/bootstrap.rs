@@ -1,17 +1,14 @@
-//! Percentile bootstrap over clusters.
+//! Bootstrap over clusters.
 
 #![allow(
     clippy::indexing_slicing,
     reason = "positions are drawn or computed below the length of a slice that is not empty"
 )]
 
-use rand_chacha::{
-    ChaCha8Rng,
-    rand_core::{Rng, SeedableRng},
-};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use serde::{Deserialize, Serialize};
 
-use super::permutation;
+use super::{bca, draw::below, permutation};
 use crate::EvalError;
 
 /// The values that belong together, summed: the scores of one prompt's questions.
@@ -58,7 +55,38 @@ pub struct Paired {
     pub clusters: usize,
 }
 
-/// Settings of the percentile bootstrap (Efron 1979; Davison & Hinkley 1997, section 5.3).
+/// A confidence interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interval {
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// Which quantiles of the resamples are the ends of an interval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IntervalMethod {
+    /// Those that cut off the same share on both sides.
+    #[default]
+    Percentile,
+    /// Those corrected for bias and skewness (Efron 1987, "Better bootstrap confidence intervals"): closer to the
+    /// promised confidence for few prompts and for scores near 0 or 1.
+    Bca,
+}
+
+/// Intervals of several numbers from the same resamples.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Resampled {
+    /// The interval of each number.
+    pub(crate) intervals: Vec<Interval>,
+    /// Resamples in which the numbers are not defined; they are left out.
+    pub(crate) undefined: u32,
+}
+
+/// Settings of the bootstrap (Efron 1979; Davison & Hinkley 1997, section 5.3).
 ///
 /// Resample `b` draws from its own ChaCha8 stream, the one numbered `b` under `seed`, so that its value depends on
 /// nothing else: not on the other resamples, the order of work, or the number of threads.
@@ -71,6 +99,13 @@ pub struct Bootstrap {
     pub confidence: f64,
     /// Seed of all draws; 0.
     pub seed: u64,
+    /// Which quantiles of the resamples are the ends of an interval; `percentile`, which a file leaves out.
+    #[serde(skip_serializing_if = "is_default")]
+    pub method: IntervalMethod,
+}
+
+fn is_default(method: &IntervalMethod) -> bool {
+    *method == IntervalMethod::default()
 }
 
 impl Default for Bootstrap {
@@ -79,12 +114,13 @@ impl Default for Bootstrap {
             resamples: 2000,
             confidence: 0.95,
             seed: 0,
+            method: IntervalMethod::default(),
         }
     }
 }
 
 impl Bootstrap {
-    /// The mean over all values of all clusters, with the percentile interval over resampled clusters.
+    /// The mean over all values of all clusters, with the interval over resampled clusters.
     ///
     /// With a single cluster there is nothing to resample and the interval has no width: look at
     /// [`Estimate::clusters`] before trusting a narrow interval.
@@ -94,7 +130,7 @@ impl Bootstrap {
     /// [`EvalError::Setting`] for settings that make no sense.
     pub fn estimate(&self, clusters: &[Cluster]) -> Result<Estimate, EvalError> {
         self.check(clusters)?;
-        let (low, high) = self.interval(clusters);
+        let Interval { low, high } = self.interval_of_mean(clusters)?;
         Ok(Estimate {
             mean: mean(clusters.iter()),
             low,
@@ -134,7 +170,7 @@ impl Bootstrap {
                 count: a.count,
             });
         }
-        let (low, high) = self.interval(&differences);
+        let Interval { low, high } = self.interval_of_mean(&differences)?;
         Ok(Paired {
             difference: mean(differences.iter()),
             low,
@@ -145,20 +181,89 @@ impl Bootstrap {
         })
     }
 
-    /// The mean of resample `b`: as many clusters as there are, drawn with replacement.
-    fn resample(&self, clusters: &[Cluster], b: u32) -> f64 {
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        rng.set_stream(u64::from(b));
-        mean((0..clusters.len()).map(|_| &clusters[below(&mut rng, clusters.len())]))
+    /// The interval of any statistic of `units` independent things, such as prompts. The statistic is given the positions
+    /// of the things to compute it of, some of them repeatedly; where it is not defined it says `None`.
+    ///
+    /// Resamples without a value are left out. The interval is `None` if the statistic is not defined for all units
+    /// together, or in no resample.
+    ///
+    /// # Errors
+    /// [`EvalError::Empty`] without units, [`EvalError::Setting`] for settings that make no sense.
+    pub fn interval(
+        &self,
+        units: usize,
+        statistic: impl Fn(&[usize]) -> Option<f64>,
+    ) -> Result<Option<Interval>, EvalError> {
+        let resampled = self.intervals(units, |picked| Some(vec![statistic(picked)?]))?;
+        Ok(resampled.and_then(|resampled| resampled.intervals.first().copied()))
     }
 
-    fn interval(&self, clusters: &[Cluster]) -> (f64, f64) {
-        let mut means: Vec<f64> = (0..self.resamples)
-            .map(|b| self.resample(clusters, b))
+    /// As [`interval`](Self::interval), for a statistic of several numbers.
+    pub(crate) fn intervals(
+        &self,
+        units: usize,
+        statistic: impl Fn(&[usize]) -> Option<Vec<f64>>,
+    ) -> Result<Option<Resampled>, EvalError> {
+        self.validate()?;
+        if units == 0 {
+            return Err(EvalError::Empty { what: "units" });
+        }
+        let all: Vec<usize> = (0..units).collect();
+        let Some(observed) = statistic(&all) else {
+            return Ok(None);
+        };
+        let replicates: Vec<Vec<f64>> = (0..self.resamples)
+            .filter_map(|b| statistic(&self.resample(units, b)))
             .collect();
-        means.sort_by(f64::total_cmp);
+        let Some(defined) = u32::try_from(replicates.len()).ok().filter(|n| *n > 0) else {
+            return Ok(None);
+        };
+        let without_one: Vec<Vec<f64>> = match self.method {
+            IntervalMethod::Percentile => Vec::new(),
+            IntervalMethod::Bca => (0..units)
+                .filter_map(|left| {
+                    let others: Vec<usize> = (0..units).filter(|unit| *unit != left).collect();
+                    statistic(&others)
+                })
+                .collect(),
+        };
+        let column = |rows: &[Vec<f64>], index: usize| -> Vec<f64> {
+            rows.iter()
+                .filter_map(|row| row.get(index).copied())
+                .collect()
+        };
         let tail = (1.0 - self.confidence) / 2.0;
-        (quantile(&means, tail), quantile(&means, 1.0 - tail))
+        let intervals = observed.iter().enumerate().map(|(index, &observed)| {
+            let mut values = column(&replicates, index);
+            values.sort_by(f64::total_cmp);
+            let [low, high] = match self.method {
+                IntervalMethod::Percentile => [tail, 1.0 - tail],
+                IntervalMethod::Bca => {
+                    bca::levels(observed, &values, &column(&without_one, index), tail)
+                }
+            };
+            Interval {
+                low: quantile(&values, low),
+                high: quantile(&values, high),
+            }
+        });
+        Ok(Some(Resampled {
+            intervals: intervals.collect(),
+            undefined: self.resamples - defined,
+        }))
+    }
+
+    /// The positions in resample `b`: as many as there are units, drawn with replacement.
+    fn resample(&self, units: usize, b: u32) -> Vec<usize> {
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(u64::from(b));
+        (0..units).map(|_| below(&mut rng, units)).collect()
+    }
+
+    fn interval_of_mean(&self, clusters: &[Cluster]) -> Result<Interval, EvalError> {
+        let of = |picked: &[usize]| Some(mean(picked.iter().map(|&index| &clusters[index])));
+        self.interval(clusters.len(), of)?
+            .ok_or(EvalError::Empty { what: "clusters" })
     }
 
     /// Whether the settings make sense.
@@ -228,11 +333,6 @@ fn values(clusters: &[Cluster]) -> usize {
     clusters.iter().map(|cluster| cluster.count as usize).sum()
 }
 
-/// A number below `n`, by multiplication (Lemire 2019) without its rejection step: the bias is below n / 2^64.
-fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
-    ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,34 +361,18 @@ mod tests {
     }
 
     #[test]
-    fn draws_are_uniform() {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let mut counts = [0_u32; 7];
-        for _ in 0..70_000 {
-            counts[below(&mut rng, 7)] += 1;
-        }
-        // Six standard deviations of a binomial count.
-        assert!(
-            counts.iter().all(|count| count.abs_diff(10_000) < 560),
-            "{counts:?}"
-        );
-    }
-
-    #[test]
     fn a_resample_depends_on_its_number_and_the_seed_alone() {
-        let data = clusters(&[(1.0, 2), (0.0, 3), (4.0, 4), (2.0, 5)]);
         let bootstrap = Bootstrap::default();
-        let forwards: Vec<f64> = (0..50).map(|b| bootstrap.resample(&data, b)).collect();
-        let backwards: Vec<f64> = (0..50)
+        let forwards: Vec<Vec<usize>> = (0..50).map(|b| bootstrap.resample(4, b)).collect();
+        let backwards: Vec<Vec<usize>> = (0..50)
             .rev()
-            .map(|b| bootstrap.resample(&data, b))
+            .map(|b| bootstrap.resample(4, b))
             .rev()
             .collect();
         assert_eq!(forwards, backwards);
-        let threads: Vec<f64> = std::thread::scope(|scope| {
-            let data = &data;
+        let threads: Vec<Vec<usize>> = std::thread::scope(|scope| {
             let handles: Vec<_> = (0..50)
-                .map(|b| scope.spawn(move || bootstrap.resample(data, b)))
+                .map(|b| scope.spawn(move || bootstrap.resample(4, b)))
                 .collect();
             handles
                 .into_iter()
@@ -303,7 +387,7 @@ mod tests {
         assert_ne!(
             forwards,
             (0..50)
-                .map(|b| other.resample(&data, b))
+                .map(|b| other.resample(4, b))
                 .collect::<Vec<_>>()
         );
     }
@@ -354,13 +438,56 @@ mod tests {
             let bad = Bootstrap {
                 resamples,
                 confidence,
-                seed: 0,
+                ..Bootstrap::default()
             };
             assert!(
                 matches!(bad.estimate(&one), Err(EvalError::Setting { .. })),
                 "{bad:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_statistic_that_is_not_defined_has_no_interval() {
+        let bootstrap = Bootstrap::default();
+        assert_eq!(bootstrap.interval(3, |_| None).unwrap(), None);
+        // Defined for all units alone.
+        let all = |picked: &[usize]| (picked == [0, 1, 2, 3, 4, 5, 6, 7]).then_some(1.0);
+        assert_eq!(bootstrap.interval(8, all).unwrap(), None);
+        let error = bootstrap.interval(0, |_| Some(1.0)).unwrap_err();
+        assert!(matches!(error, EvalError::Empty { .. }), "{error}");
+        // The smallest of three, where it is not the first: undefined in 18 of the 27 resamples.
+        let low = |picked: &[usize]| match picked.iter().min() {
+            Some(0) if picked != [0, 1, 2] => None,
+            low => Some(vec![*low? as f64]),
+        };
+        let resampled = bootstrap.intervals(3, low).unwrap().unwrap();
+        assert_eq!(
+            resampled.intervals,
+            [Interval {
+                low: 0.0,
+                high: 2.0
+            }]
+        );
+        // Six standard deviations of a binomial count.
+        let expected = 2000 * 18 / 27;
+        assert!(
+            resampled.undefined.abs_diff(expected) < 126,
+            "{resampled:?}"
+        );
+    }
+
+    #[test]
+    fn settings_are_read_and_written() {
+        let plain = serde_json::to_string(&Bootstrap::default()).unwrap();
+        assert_eq!(plain, r#"{"resamples":2000,"confidence":0.95,"seed":0}"#);
+        let bca: Bootstrap = serde_json::from_str(r#"{"method":"bca"}"#).unwrap();
+        assert_eq!(bca.method, IntervalMethod::Bca);
+        let again: Bootstrap =
+            serde_json::from_str(&serde_json::to_string(&bca).unwrap()).unwrap();
+        assert_eq!(again, bca);
+        let error = serde_json::from_str::<Bootstrap>(r#"{"method":"bc"}"#).unwrap_err();
+        assert!(error.to_string().contains("`percentile` or `bca`"), "{error}");
     }
 
     #[test]
