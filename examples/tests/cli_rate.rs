@@ -61,7 +61,9 @@ fn answer(selma: &Selma, rater: &str) {
 fn pictures_go_out_and_win_rates_come_in() {
     let selma = Selma::new();
     datasets(&selma);
-    selma.run("rate export base tuned --out rate.html --seed 3").ok();
+    selma
+        .run("rate export base tuned --out rate.html --seed 3")
+        .ok();
     let page = String::from_utf8(selma.read("rate.html")).unwrap();
     assert!(page.contains("picture 5 \\u003c/script") && !page.contains("tuned"));
     answer(&selma, "a");
@@ -77,37 +79,62 @@ fn pictures_go_out_and_win_rates_come_in() {
     ] {
         assert!(ended.text().contains(part), "{part}: {}", ended.text());
     }
-    let ended = selma.run(&format!("{import} --format json --interval bca")).ok();
+    let ended = selma
+        .run(&format!("{import} --format json --interval bca"))
+        .ok();
     let result: RatingResult = serde_json::from_str(ended.text()).unwrap();
     assert_eq!(result.comparisons[0].overall.losses, 10);
 
     // The same again, and some prompts by their list.
     let key = selma.read("rate.key.json");
-    selma.run("rate export base tuned --out rate.html --seed 3").ok();
-    assert_eq!((selma.read("rate.html"), selma.read("rate.key.json")), (page.into_bytes(), key));
-    selma.write("some.jsonl", "{\"id\":\"p1\",\"text\":\"one\"}\n{\"id\":\"p2\",\"text\":\"two\"}\n");
+    selma
+        .run("rate export base tuned --out rate.html --seed 3")
+        .ok();
+    assert_eq!(
+        (selma.read("rate.html"), selma.read("rate.key.json")),
+        (page.into_bytes(), key)
+    );
+    selma.write(
+        "some.jsonl",
+        "{\"id\":\"p1\",\"text\":\"one\"}\n{\"id\":\"p2\",\"text\":\"two\"}\n",
+    );
     selma
         .run("rate export old=base new=tuned --prompts some.jsonl --count 1 --out few.html --key few.json")
         .ok();
     let few = Key::load(&selma.path("few.json")).unwrap();
-    assert_eq!((few.models, few.pairs.len()), (vec!["old".to_owned(), "new".to_owned()], 1));
+    assert_eq!(
+        (few.models, few.pairs.len()),
+        (vec!["old".to_owned(), "new".to_owned()], 1)
+    );
 }
 
 #[test]
 fn wrong_folders_and_files_are_named() {
     let selma = Selma::new();
     datasets(&selma);
-    selma.run("rate export base --out rate.html").misused(&["2 values"]);
-    selma.run("rate export base none --out rate.html").failed(&["none"]);
-    selma.run("rate export base base --out rate.html").failed(&["models", "base twice"]);
+    selma
+        .run("rate export base --out rate.html")
+        .misused(&["2 values"]);
+    selma
+        .run("rate export base none --out rate.html")
+        .failed(&["none"]);
+    selma
+        .run("rate export base base --out rate.html")
+        .failed(&["models", "base twice"]);
     selma
         .run("rate export base tuned --out rate.html --key rate.html")
         .failed(&["two outputs", "rate.html"]);
-    selma.run("rate export base tuned --out no/rate.html").failed(&["no"]);
+    selma
+        .run("rate export base tuned --out no/rate.html")
+        .failed(&["no"]);
     fs::remove_file(selma.path("tuned/p4.png")).unwrap();
-    selma.run("rate export base tuned --out rate.html").failed(&["p4.png"]);
+    selma
+        .run("rate export base tuned --out rate.html")
+        .failed(&["p4.png"]);
     // Nothing is left of what failed.
     assert_eq!(selma.names(), ["base", "tuned"]);
     selma.write("torn.json", "{\"format\":\"selma-rating-key/1\",");
-    selma.run("rate import torn.json").failed(&["torn.json", "EOF"]);
+    selma
+        .run("rate import torn.json")
+        .failed(&["torn.json", "EOF"]);
 }

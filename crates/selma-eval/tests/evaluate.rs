@@ -345,7 +345,11 @@ fn compares_two_models_prompt_by_prompt() {
     assert_eq!(compare_by(&good, &bad, By::Broad).unwrap().len(), 1);
     let questions = compare_questions(&good, &bad).unwrap();
     assert_eq!(
-        (questions.only_first, questions.only_second, questions.p_exact),
+        (
+            questions.only_first,
+            questions.only_second,
+            questions.p_exact
+        ),
         (2, 0, 0.5)
     );
     let itself = compare(&good, &good).unwrap();

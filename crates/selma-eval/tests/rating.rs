@@ -67,9 +67,11 @@ fn answers(
     saved: u64,
     choose: impl Fn(usize, &KeyPair) -> Option<Choice>,
 ) -> AnswerFile {
-    let answers = key.pairs.iter().enumerate().filter_map(|(pair, shown)| {
-        choose(pair, shown).map(|choice| Answer { pair, choice })
-    });
+    let answers = key
+        .pairs
+        .iter()
+        .enumerate()
+        .filter_map(|(pair, shown)| choose(pair, shown).map(|choice| Answer { pair, choice }));
     AnswerFile {
         format: AnswerFormat::V1,
         study: key.study.clone(),
@@ -125,11 +127,19 @@ fn the_seed_decides_order_and_sides() {
     let second = study(2, 40, &options(2));
     assert_ne!(first.key.study, second.key.study);
     let items = |study: &Study| -> Vec<String> {
-        study.key.pairs.iter().map(|pair| pair.item.clone()).collect()
+        study
+            .key
+            .pairs
+            .iter()
+            .map(|pair| pair.item.clone())
+            .collect()
     };
     assert_ne!(items(&first), items(&second));
     let mut sorted = items(&first);
-    assert_ne!(sorted, prompts(40).into_iter().map(|p| p.id).collect::<Vec<_>>());
+    assert_ne!(
+        sorted,
+        prompts(40).into_iter().map(|p| p.id).collect::<Vec<_>>()
+    );
     sorted.sort();
     sorted.dedup();
     assert_eq!(sorted.len(), 40);
@@ -156,9 +166,16 @@ fn pictures_of_a_pair_are_those_of_the_key() {
     let data: serde_json::Value = serde_json::from_str(data).unwrap();
     let red = |picture: &serde_json::Value| {
         use base64::{Engine, engine::general_purpose::STANDARD};
-        let uri = data["pictures"][picture.as_u64().unwrap() as usize]["uri"].as_str().unwrap();
-        let bytes = STANDARD.decode(uri.split_once("base64,").unwrap().1).unwrap();
-        image::load_from_memory(&bytes).unwrap().into_rgb8().get_pixel(0, 0)[0]
+        let uri = data["pictures"][picture.as_u64().unwrap() as usize]["uri"]
+            .as_str()
+            .unwrap();
+        let bytes = STANDARD
+            .decode(uri.split_once("base64,").unwrap().1)
+            .unwrap();
+        image::load_from_memory(&bytes)
+            .unwrap()
+            .into_rgb8()
+            .get_pixel(0, 0)[0]
     };
     let drawn = BTreeMap::from([(50, MODELS[0]), (150, MODELS[1])]);
     for (pair, shown) in key.pairs.iter().zip(data["pairs"].as_array().unwrap()) {
@@ -176,18 +193,50 @@ fn some_prompts_can_be_drawn_at_random() {
     };
     let chosen = study(2, 40, &some);
     assert_eq!(chosen.key.pairs.len(), 5);
-    let last = chosen.key.pairs.iter().filter(|pair| pair.item.as_str() >= "secret-05");
+    let last = chosen
+        .key
+        .pairs
+        .iter()
+        .filter(|pair| pair.item.as_str() >= "secret-05");
     assert!(last.count() > 0);
     let none: &dyn ImageSource = &ImageFolder::new("no-such-folder");
     let two = [("a", none), ("b", none)];
     for (models, prompts, options, expected) in [
-        (&two[..1], prompts(1), options(0), "models: expected at least two, found 1"),
-        (&[two[0], two[0]][..], prompts(1), options(0), "models: expected different names, found a twice"),
+        (
+            &two[..1],
+            prompts(1),
+            options(0),
+            "models: expected at least two, found 1",
+        ),
+        (
+            &[two[0], two[0]][..],
+            prompts(1),
+            options(0),
+            "models: expected different names, found a twice",
+        ),
         (&two[..], vec![], options(0), "no prompts"),
-        (&two[..], [prompts(2), prompts(1)].concat(), options(0), "prompts: expected different ids, found secret-00 twice"),
+        (
+            &two[..],
+            [prompts(2), prompts(1)].concat(),
+            options(0),
+            "prompts: expected different ids, found secret-00 twice",
+        ),
         (&two[..], prompts(4), some.clone(), "found 5 of 4"),
-        (&two[..], prompts(4), StudyOptions { edge: 0, ..options(0) }, "edge: expected at least 1"),
-        (&two[..], prompts(1), options(0), "item secret-00 has no image"),
+        (
+            &two[..],
+            prompts(4),
+            StudyOptions {
+                edge: 0,
+                ..options(0)
+            },
+            "edge: expected at least 1",
+        ),
+        (
+            &two[..],
+            prompts(1),
+            options(0),
+            "item secret-00 has no image",
+        ),
     ] {
         let error = Study::new(models, &prompts, &options).unwrap_err();
         assert!(text(&error).contains(expected), "{error}");
@@ -207,10 +256,15 @@ fn win_rates_follow_the_answers() {
         }
     };
     let careful = answers(&key, "careful", 1, |_, pair| Some(judge(pair)));
-    let hasty = answers(&key, "hasty", 1, |index, pair| (index < 30).then(|| judge(pair)));
+    let hasty = answers(&key, "hasty", 1, |index, pair| {
+        (index < 30).then(|| judge(pair))
+    });
     let result = result(&[&key], &[careful, hasty]);
     assert_eq!((result.answers, result.unanswered), (70, 10));
-    assert_eq!((result.prompts, result.pairs, result.raters.len()), (40, 40, 2));
+    assert_eq!(
+        (result.prompts, result.pairs, result.raters.len()),
+        (40, 40, 2)
+    );
     let [comparison] = result.comparisons.as_slice() else {
         panic!("{:?}", result.comparisons);
     };
@@ -255,7 +309,10 @@ fn only_ties_prefer_nobody() {
     let key = study(2, 4, &options(6)).key;
     let result = result(&[&key], &[answers(&key, "a", 1, |_, _| Some(Choice::Tie))]);
     let overall = result.comparisons[0].overall;
-    assert_eq!((overall.rate.mean, overall.decided, overall.p), (0.5, None, 1.0));
+    assert_eq!(
+        (overall.rate.mean, overall.decided, overall.p),
+        (0.5, None, 1.0)
+    );
     assert!(result.left.is_none());
 }
 
@@ -278,10 +335,17 @@ fn three_models_are_ranked() {
     );
     assert_eq!(result.comparisons.len(), 3);
     let ranking = result.ranking.unwrap();
-    let order: Vec<&str> = ranking.models.iter().map(|row| row.model.as_str()).collect();
+    let order: Vec<&str> = ranking
+        .models
+        .iter()
+        .map(|row| row.model.as_str())
+        .collect();
     assert_eq!(order, [MODELS[2], MODELS[1], MODELS[0]]);
     for row in &ranking.models {
-        assert!(row.low <= row.strength && row.strength <= row.high, "{row:?}");
+        assert!(
+            row.low <= row.strength && row.strength <= row.high,
+            "{row:?}"
+        );
         assert_eq!(row.answers, 60);
     }
     let sum: f64 = ranking.models.iter().map(|row| row.strength).sum();
@@ -354,7 +418,9 @@ fn what_was_saved_last_counts() {
     assert!(matches!(error, EvalError::RatingConflict { .. }), "{error}");
     assert!(
         error.to_string().contains("answers-1.json contradicts")
-            && error.to_string().contains("answers-0.json: answers of rater a"),
+            && error
+                .to_string()
+                .contains("answers-0.json: answers of rater a"),
         "{error}"
     );
 }
@@ -364,21 +430,29 @@ fn wrong_files_are_refused_with_file_and_field() {
     let dir = tempfile::tempdir().unwrap();
     let key = study(2, 8, &options(9)).key;
     let good = answers(&key, "a", 1, |_, _| Some(Choice::Tie));
-    let refused = |keys: &[&Key], files: &[AnswerFile]| {
-        text(&read(dir.path(), keys, files).unwrap_err())
-    };
+    let refused =
+        |keys: &[&Key], files: &[AnswerFile]| text(&read(dir.path(), keys, files).unwrap_err());
     let change = |change: &dyn Fn(&mut AnswerFile)| {
         let mut file = good.clone();
         change(&mut file);
         file
     };
     let unknown = refused(&[&key], &[change(&|file| file.study = "f00".to_owned())]);
-    assert!(unknown.contains("answers-0.json, field study: expected that of a key: "), "{unknown}");
+    assert!(
+        unknown.contains("answers-0.json, field study: expected that of a key: "),
+        "{unknown}"
+    );
     assert!(unknown.contains("found f00"), "{unknown}");
     let outside = refused(&[&key], &[change(&|file| file.answers[7].pair = 8)]);
-    assert!(outside.contains("answers-0.json, field answers[7].pair: expected a pair below 8, found 8"), "{outside}");
+    assert!(
+        outside.contains("answers-0.json, field answers[7].pair: expected a pair below 8, found 8"),
+        "{outside}"
+    );
     let twice = refused(&[&key], &[change(&|file| file.answers[7].pair = 2)]);
-    assert!(twice.contains("answers[7].pair: expected a pair that is not answered above, found 2"), "{twice}");
+    assert!(
+        twice.contains("answers[7].pair: expected a pair that is not answered above, found 2"),
+        "{twice}"
+    );
     assert!(refused(&[], &[good.clone()]).contains("no rating keys"));
     assert!(refused(&[&key], &[]).contains("no answers"));
     let changed = Key {
@@ -386,11 +460,17 @@ fn wrong_files_are_refused_with_file_and_field() {
         ..key.clone()
     };
     let conflict = refused(&[&key, &changed], &[good.clone()]);
-    assert!(conflict.contains("1.key.json contradicts") && conflict.contains("the key of study"), "{conflict}");
+    assert!(
+        conflict.contains("1.key.json contradicts") && conflict.contains("the key of study"),
+        "{conflict}"
+    );
 
     let ratings = read(dir.path(), &[&key], &[change(&|file| file.answers.clear())]).unwrap();
     let error = ratings.result(&Bootstrap::default()).unwrap_err();
-    assert!(matches!(error, EvalError::Empty { what: "answers" }), "{error}");
+    assert!(
+        matches!(error, EvalError::Empty { what: "answers" }),
+        "{error}"
+    );
 
     let path = dir.path().join("other.json");
     for (content, expected) in [
@@ -398,12 +478,18 @@ fn wrong_files_are_refused_with_file_and_field() {
         ("{\"format\":\"selma-rating-key/1\",\"study\":", "EOF"),
         ("{\"answers\":[]}", "missing field `format`"),
         ("{\"format\":\"other\"}", "unknown variant `other`"),
-        ("{\"format\":\"selma-rating-answers/1\"}", "missing field `study`"),
+        (
+            "{\"format\":\"selma-rating-answers/1\"}",
+            "missing field `study`",
+        ),
         ("\u{0}PNG", "expected value"),
     ] {
         fs::write(&path, content).unwrap();
         let error = text(&Ratings::read(&[&path]).unwrap_err());
-        assert!(error.contains("other.json") && error.contains(expected), "{error}");
+        assert!(
+            error.contains("other.json") && error.contains(expected),
+            "{error}"
+        );
     }
     let missing = Ratings::read(&[dir.path().join("none.json")]).unwrap_err();
     assert!(matches!(missing, EvalError::Io { .. }), "{missing}");

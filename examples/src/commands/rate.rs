@@ -49,7 +49,7 @@ Examples:
 struct Export {
     /// Two or more folders of pictures, by default datasets with metadata.jsonl, as `selma images` makes them, that have the same file
     /// names and texts. The name of a model is what stands before "=", or else that of its folder.
-    #[arg(required = true, num_args = 2.., value_name = "[NAME=]DIR")]
+    #[arg(required = true, num_args = 2.., value_name = "DIR|NAME=DIR")]
     models: Vec<String>,
     /// Prompts, for folders with a picture ID.png for each: JSONL with "id", "text" and, if there are any, "category" or "skill", or
     /// DSG's annotations as CSV.
@@ -186,7 +186,8 @@ fn named(model: &str) -> anyhow::Result<(&str, &Path)> {
     }
     let folder = Path::new(model);
     let name = folder.file_name().and_then(|name| name.to_str());
-    let name = name.with_context(|| format!("{model} has no name of its own: write NAME={model}"))?;
+    let name =
+        name.with_context(|| format!("{model} has no name of its own: write NAME={model}"))?;
     Ok((name, folder))
 }
 
@@ -258,7 +259,9 @@ fn text(result: &RatingResult) -> String {
                 agreement.answers
             );
         }
-        None => text += "\nagreement: unknown, it takes two raters of one pair and different answers",
+        None => {
+            text += "\nagreement: unknown, it takes two raters of one pair and different answers"
+        }
     }
     if let Some(left) = &result.left {
         text += &format!(

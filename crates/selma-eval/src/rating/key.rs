@@ -88,7 +88,10 @@ impl Key {
                     return Err(EvalError::RatingField {
                         path: path.to_path_buf(),
                         field: format!("pairs[{index}].{side}"),
-                        expected: format!("one of {} and not that on the other side", key.models.join(", ")),
+                        expected: format!(
+                            "one of {} and not that on the other side",
+                            key.models.join(", ")
+                        ),
                         found: model.clone(),
                     });
                 }
@@ -136,14 +139,23 @@ mod tests {
         for (from, to, expected) in [
             ("\"seed\":", "\"sead\":", "unknown field `sead`"),
             ("key/1", "key/9", "selma-rating-key/1"),
-            ("\"left\":\"tuned\"", "\"left\":\"x\"", "field pairs[1].left: expected one of base, tuned"),
-            ("\"left\":\"tuned\"", "\"left\":\"base\"", "field pairs[1].right"),
+            (
+                "\"left\":\"tuned\"",
+                "\"left\":\"x\"",
+                "field pairs[1].left: expected one of base, tuned",
+            ),
+            (
+                "\"left\":\"tuned\"",
+                "\"left\":\"base\"",
+                "field pairs[1].right",
+            ),
             ("}]}", "}]", "EOF"),
         ] {
             let text = good.replace(from, to);
             assert_ne!(text, good);
             let error = Key::parse(Path::new("a.key.json"), text.as_bytes()).unwrap_err();
-            let cause = std::error::Error::source(&error).map_or(String::new(), ToString::to_string);
+            let cause =
+                std::error::Error::source(&error).map_or(String::new(), ToString::to_string);
             let error = format!("{error}: {cause}");
             assert!(error.starts_with("a.key.json"), "{error}");
             assert!(error.contains(expected), "{error}");

@@ -14,6 +14,7 @@ mod prompt;
 mod ratings;
 mod result;
 mod study;
+mod summary;
 
 pub use answers::{Answer, AnswerFile, AnswerFormat, Choice};
 pub use key::{Key, KeyFormat, KeyPair};

@@ -30,7 +30,12 @@ struct Data<'a> {
 }
 
 /// The page of a study. Its texts are data, which the script sets as text and never as HTML.
-pub(super) fn render(study: &str, title: &str, pictures: &[Picture], pairs: &[PagePair<'_>]) -> String {
+pub(super) fn render(
+    study: &str,
+    title: &str,
+    pictures: &[Picture],
+    pairs: &[PagePair<'_>],
+) -> String {
     // In the order of their appearance: that in which they were drawn would tell one model from the other.
     let mut order: Vec<usize> = Vec::with_capacity(pictures.len());
     let mut numbers = vec![None; pictures.len()];
@@ -54,7 +59,10 @@ pub(super) fn render(study: &str, title: &str, pictures: &[Picture], pairs: &[Pa
     let data = Data {
         study,
         title,
-        pictures: order.iter().filter_map(|&index| pictures.get(index)).collect(),
+        pictures: order
+            .iter()
+            .filter_map(|&index| pictures.get(index))
+            .collect(),
         pairs,
     };
     TEMPLATE.replacen(PLACE, &script_json(&data), 1)
@@ -75,7 +83,9 @@ mod tests {
     use super::*;
 
     fn data(page: &str) -> serde_json::Value {
-        let (_, rest) = page.split_once(r#"<script type="application/json" id="study">"#).unwrap();
+        let (_, rest) = page
+            .split_once(r#"<script type="application/json" id="study">"#)
+            .unwrap();
         let (json, _) = rest.split_once("</script>").unwrap();
         serde_json::from_str(json).unwrap()
     }
@@ -104,7 +114,13 @@ mod tests {
         assert_eq!(data["pairs"][0]["text"], text);
         assert_eq!(data["title"], title);
         // The script itself must not make HTML of texts.
-        for sink in ["innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("] {
+        for sink in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacent",
+            "document.write",
+            "eval(",
+        ] {
             assert!(!TEMPLATE.contains(sink), "{sink}");
         }
     }
@@ -112,7 +128,19 @@ mod tests {
     #[test]
     fn the_page_asks_nothing_of_a_network() {
         assert_eq!(TEMPLATE.matches(PLACE).count(), 1);
-        for request in ["http:", "https:", "//cdn", "src=\"", "@import", "url(", "fetch(", "XMLHttp", "WebSocket", "sendBeacon", "import("] {
+        for request in [
+            "http:",
+            "https:",
+            "//cdn",
+            "src=\"",
+            "@import",
+            "url(",
+            "fetch(",
+            "XMLHttp",
+            "WebSocket",
+            "sendBeacon",
+            "import(",
+        ] {
             assert!(!TEMPLATE.contains(request), "{request}");
         }
         assert!(TEMPLATE.contains("default-src 'none'"));

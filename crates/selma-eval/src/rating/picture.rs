@@ -75,7 +75,10 @@ mod tests {
     fn large_pictures_keep_their_shape() {
         let image = RgbImage::from_fn(600, 300, |x, _| image::Rgb([(x / 3) as u8; 3]));
         let picture = Picture::new(&image, 200).unwrap();
-        assert_eq!((picture.width, picture.height, picture.small), (200, 100, false));
+        assert_eq!(
+            (picture.width, picture.height, picture.small),
+            (200, 100, false)
+        );
         let decoded = decoded(&picture);
         assert_eq!(decoded.dimensions(), (200, 100));
         for x in 2..198 {

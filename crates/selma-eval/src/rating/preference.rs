@@ -3,10 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::outcome::{Outcome, Vote, by_prompt, clusters};
-use crate::{
-    Bootstrap, EvalError, Estimate,
-    stats::permutation::sign_flip,
-};
+use crate::{Bootstrap, Estimate, EvalError, stats::permutation::sign_flip};
 
 /// What the answers say of two models. Intervals are over resampled prompts: the answers of several raters to one prompt are
 /// not independent.

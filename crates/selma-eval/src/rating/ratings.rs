@@ -61,7 +61,9 @@ impl Ratings {
             }
         }
         if keys.is_empty() {
-            return Err(EvalError::Empty { what: "rating keys" });
+            return Err(EvalError::Empty {
+                what: "rating keys",
+            });
         }
         let keys = keys.into_iter().map(|(_, key)| key).collect();
         Self::join(keys, files)
@@ -71,7 +73,10 @@ impl Ratings {
         let mut latest: BTreeMap<(usize, String), (PathBuf, AnswerFile)> = BTreeMap::new();
         let mut superseded = Vec::new();
         for (path, file) in files {
-            let Some((study, key)) = keys.iter().enumerate().find(|(_, key)| key.study == file.study)
+            let Some((study, key)) = keys
+                .iter()
+                .enumerate()
+                .find(|(_, key)| key.study == file.study)
             else {
                 let known: Vec<&str> = keys.iter().map(|key| key.study.as_str()).collect();
                 return Err(EvalError::RatingField {
@@ -134,9 +139,12 @@ impl Ratings {
         let mut votes = Vec::new();
         for (study, file) in &self.files {
             for answer in &file.answers {
-                let pair = self.keys.get(*study).and_then(|key| key.pairs.get(answer.pair));
-                let Some((pair, left, right)) =
-                    pair.and_then(|pair| Some((pair, position(&pair.left)?, position(&pair.right)?)))
+                let pair = self
+                    .keys
+                    .get(*study)
+                    .and_then(|key| key.pairs.get(answer.pair));
+                let Some((pair, left, right)) = pair
+                    .and_then(|pair| Some((pair, position(&pair.left)?, position(&pair.right)?)))
                 else {
                     continue;
                 };

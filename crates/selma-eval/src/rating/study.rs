@@ -100,7 +100,10 @@ impl Study {
             study: String::new(),
             title: options.title.clone(),
             seed: options.seed,
-            models: models.iter().map(|(model, _)| (*model).to_owned()).collect(),
+            models: models
+                .iter()
+                .map(|(model, _)| (*model).to_owned())
+                .collect(),
             pairs: Vec::with_capacity(pairs.len()),
         };
         let mut shown = Vec::with_capacity(pairs.len());

@@ -32,10 +32,7 @@ mod tests {
 
     #[test]
     fn the_smallest_is_multiplied_most() {
-        assert_eq!(
-            holm(&[0.25, 0.0625, 0.125]).unwrap(),
-            [0.25, 0.1875, 0.25]
-        );
+        assert_eq!(holm(&[0.25, 0.0625, 0.125]).unwrap(), [0.25, 0.1875, 0.25]);
         assert_eq!(holm(&[0.5, 0.75]).unwrap(), [1.0, 1.0]);
         assert_eq!(holm(&[0.03]).unwrap(), [0.03]);
         assert_eq!(holm(&[]).unwrap(), [0.0; 0]);

@@ -76,8 +76,7 @@ impl Counts {
     }
 
     fn tau(&self) -> Option<f64> {
-        let scale =
-            (self.all - self.tied_x.pairs).sqrt() * (self.all - self.tied_y.pairs).sqrt();
+        let scale = (self.all - self.tied_x.pairs).sqrt() * (self.all - self.tied_y.pairs).sqrt();
         (scale > 0.0).then(|| (self.concordant_minus_discordant / scale).clamp(-1.0, 1.0))
     }
 
@@ -129,7 +128,8 @@ mod tests {
             let mut difference = 0.0;
             for (i, first) in pairs.iter().enumerate() {
                 for second in &pairs[..i] {
-                    let sign = |a: f64, b: f64| f64::from(u8::from(a > b)) - f64::from(u8::from(a < b));
+                    let sign =
+                        |a: f64, b: f64| f64::from(u8::from(a > b)) - f64::from(u8::from(a < b));
                     difference += sign(first.0, second.0) * sign(first.1, second.1);
                 }
             }

@@ -1,7 +1,10 @@
 //! McNemar's test for two models that are right or wrong on the same things.
 
 use serde::{Deserialize, Serialize};
-use statrs::{distribution::{Binomial, DiscreteCDF}, function::erf::erfc};
+use statrs::{
+    distribution::{Binomial, DiscreteCDF},
+    function::erf::erfc,
+};
 
 use crate::EvalError;
 

@@ -5,6 +5,7 @@
 mod bca;
 mod bootstrap;
 mod bradley_terry;
+mod cluster;
 mod correlation;
 pub(crate) mod draw;
 mod holm;
@@ -12,16 +13,17 @@ mod kendall;
 mod krippendorff;
 mod mcnemar;
 pub(crate) mod permutation;
+mod quantile;
 mod spearman;
 
-pub(crate) use krippendorff::Coincidences;
-pub use bootstrap::{
-    Bootstrap, Cluster, Estimate, Interval, IntervalMethod, Paired, percentile,
-};
+pub use bootstrap::{Bootstrap, Interval, IntervalMethod};
 pub use bradley_terry::bradley_terry;
+pub use cluster::{Cluster, Estimate, Paired};
 pub use correlation::Correlation;
 pub use holm::holm;
 pub use kendall::kendall;
+pub(crate) use krippendorff::Coincidences;
 pub use krippendorff::krippendorff;
 pub use mcnemar::McNemar;
+pub use quantile::percentile;
 pub use spearman::spearman;
