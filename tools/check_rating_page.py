@@ -109,8 +109,7 @@ class Browser:
         self.call("Emulation.setTouchEmulationEnabled", enabled=mobile)
         self.call("Emulation.setEmulatedMedia", features=[
             {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
-            {"name": "prefers-reduced-motion", "value": "reduce"},
-            {"name": "hover", "value": "none" if mobile else "hover"}])
+            {"name": "prefers-reduced-motion", "value": "reduce"}])
         self.js("Promise.all([...document.images].map((image) => image.decode().catch(() => {})))")
 
     def close(self):

@@ -71,7 +71,7 @@ fn pictures_go_out_and_win_rates_come_in() {
     let import = "rate import answers-a.json rate.key.json answers-b.json";
     let ended = selma.run(import).ok();
     for part in [
-        "2 raters, 10 answers to 5 pairs of 5 prompts, 2 left open",
+        "10 answers to 5 pairs of 5 prompts, 2 left open; raters: 2",
         "base over tuned",
         "colour",
         "p (Holm)",

@@ -322,14 +322,12 @@ pub enum EvalError {
     #[error(transparent)]
     Dataset(#[from] DatasetError),
     /// Two datasets that shall be rated against each other have different pictures or texts.
-    #[error("cannot compare {} with {}: {what} of {item}: expected {expected:?}, found {found:?}", first.display(), second.display())]
+    #[error("cannot compare {} with {}: {what}: expected {expected}, found {found}", first.display(), second.display())]
     DatasetsDiffer {
-        /// The first dataset.
+        /// A picture of the first dataset.
         first: PathBuf,
-        /// The other.
+        /// That of the same name in the other.
         second: PathBuf,
-        /// The file name of the picture.
-        item: String,
         /// `text` or `file`.
         what: &'static str,
         /// What the first has.

@@ -203,9 +203,10 @@ fn mcnemar_and_holm_are_those_of_statsmodels() {
     let fixture = fixture();
     for case in fixture.mcnemar {
         let test = McNemar::new(case.first, case.second);
-        assert_close(test.p_exact, case.p_exact, 1e-12);
         assert_close(test.chi_square, case.chi_square, 1e-12);
-        assert_close(test.p_chi_square, case.p_chi_square, 1e-12);
+        // The beta and error functions are good to ten digits.
+        assert_close(test.p_exact, case.p_exact, 1e-10);
+        assert_close(test.p_chi_square, case.p_chi_square, 1e-10);
     }
     for case in fixture.holm {
         for (ours, theirs) in holm(&case.p).unwrap().into_iter().zip(case.holm) {

@@ -134,7 +134,7 @@ impl Export {
         key.finish_with(&to_json(&key_path, &study.key)?)?;
         page.finish_with(study.page.as_bytes())?;
         say(format_args!(
-            "{} pairs, {:.1} MB; the key is {}",
+            "pairs: {}; page: {:.1} MB; key: {}",
             study.key.pairs.len(),
             study.page.len() as f64 / 1e6,
             key_path.display()
@@ -210,12 +210,12 @@ impl Import {
 
 fn text(result: &RatingResult) -> String {
     let mut text = format!(
-        "{} raters, {} answers to {} pairs of {} prompts, {} left open",
-        result.raters.len(),
+        "{} answers to {} pairs of {} prompts, {} left open; raters: {}",
         result.answers,
         result.pairs,
         result.prompts,
-        result.unanswered
+        result.unanswered,
+        result.raters.len()
     );
     if !result.superseded.is_empty() {
         let files = result.superseded.iter();

@@ -96,9 +96,8 @@ pub fn shared_prompts(datasets: &[&Dataset]) -> Result<Vec<StudyPrompt>, EvalErr
 fn check_same(first: &Dataset, second: &Dataset) -> Result<(), EvalError> {
     let differ = |sample: &Sample, what, expected: &str, found: &str| {
         Err(EvalError::DatasetsDiffer {
-            first: first.root().into(),
-            second: second.root().into(),
-            item: sample.file_name.clone(),
+            first: first.root().join(&sample.file_name),
+            second: second.root().join(&sample.file_name),
             what,
             expected: expected.to_owned(),
             found: found.to_owned(),
@@ -112,7 +111,13 @@ fn check_same(first: &Dataset, second: &Dataset) -> Result<(), EvalError> {
         match texts.remove(sample.file_name.as_str()) {
             None => return differ(sample, "file", "a picture", "none"),
             Some(other) if other.text != sample.text => {
-                return differ(sample, "text", &sample.text, &other.text);
+                let (expected, found) = (&sample.text, &other.text);
+                return differ(
+                    sample,
+                    "text",
+                    &format!("{expected:?}"),
+                    &format!("{found:?}"),
+                );
             }
             Some(_) => {}
         }
@@ -208,17 +213,17 @@ mod tests {
             (
                 "less",
                 &[("a.png", "a cat")][..],
-                r#"file of b.png: expected "a picture", found "none""#,
+                "b.png: file: expected a picture, found none",
             ),
             (
                 "more",
                 &[("a.png", "a cat"), ("b.png", "a dog"), ("c.png", "")],
-                r#"file of c.png: expected "no picture", found "one""#,
+                "c.png: file: expected no picture, found one",
             ),
             (
                 "other",
                 &[("a.png", "a cat"), ("b.png", "a cow")],
-                r#"text of b.png: expected "a dog", found "a cow""#,
+                r#"b.png: text: expected "a dog", found "a cow""#,
             ),
         ] {
             let error = shared_prompts(&[&first, &at(name, rows)]).unwrap_err();

@@ -1,9 +1,6 @@
 //! Making a study.
 
-use rand_chacha::{
-    ChaCha8Rng,
-    rand_core::{Rng, SeedableRng},
-};
+use rand_chacha::{ChaCha8Rng, rand_core::SeedableRng};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -48,8 +45,8 @@ pub struct Study {
 }
 
 impl Study {
-    /// Puts the pictures of every two models beside each other, prompt by prompt, in a random order and on random sides. The
-    /// same models, prompts, pictures and options give the same bytes.
+    /// Puts the pictures of every two models beside each other, prompt by prompt, in a random order and on random sides, each
+    /// of two models on the left as often as on the right. The same models, prompts, pictures and options give the same bytes.
     ///
     /// `models` are names with the pictures they drew. Neither the names nor the ids and categories of prompts are in the
     /// page.
@@ -71,28 +68,8 @@ impl Study {
                 images.check(&prompt.id)?;
             }
         }
-        let mut pairs = Vec::new();
-        let mut pictures = Vec::new();
-        for prompt in chosen {
-            let first = pictures.len();
-            for (model, images) in models {
-                let picture = Picture::new(&images.load(&prompt.id)?, options.edge);
-                pictures.push(picture.map_err(|source| EvalError::Encode {
-                    item: prompt.id.clone(),
-                    model: (*model).to_owned(),
-                    source,
-                })?);
-            }
-            for (a, &(model_a, _)) in models.iter().enumerate() {
-                for (b, &(model_b, _)) in models.iter().enumerate().skip(a + 1) {
-                    let mut sides = [(model_a, first + a), (model_b, first + b)];
-                    if rng.next_u32() & 1 == 1 {
-                        sides.reverse();
-                    }
-                    pairs.push((prompt, sides));
-                }
-            }
-        }
+        let pictures = encode(models, &chosen, options.edge)?;
+        let mut pairs = pair_up(&mut rng, models, chosen.len());
         shuffle(&mut rng, &mut pairs);
 
         let mut key = Key {
@@ -104,9 +81,11 @@ impl Study {
                 .iter()
                 .map(|(model, _)| (*model).to_owned())
                 .collect(),
-            pairs: Vec::with_capacity(pairs.len()),
+            pairs: Vec::new(),
         };
-        let mut shown = Vec::with_capacity(pairs.len());
+        let mut shown = Vec::new();
+        let pairs = pairs.into_iter();
+        let pairs = pairs.filter_map(|pair| Some((chosen.get(pair.prompt)?, pair.sides)));
         for (prompt, [(left, left_picture), (right, right_picture)]) in pairs {
             key.pairs.push(KeyPair {
                 item: prompt.id.clone(),
@@ -180,6 +159,59 @@ fn choose<'a>(
     chosen.truncate(count);
     chosen.sort_by_key(|(index, _)| *index);
     chosen.into_iter().map(|(_, prompt)| prompt).collect()
+}
+
+/// The pictures of all models for each prompt, prompt by prompt.
+fn encode(
+    models: &[(&str, &dyn ImageSource)],
+    prompts: &[&StudyPrompt],
+    edge: u32,
+) -> Result<Vec<Picture>, EvalError> {
+    let mut pictures = Vec::with_capacity(prompts.len() * models.len());
+    for prompt in prompts {
+        for (model, images) in models {
+            let picture = Picture::new(&images.load(&prompt.id)?, edge);
+            pictures.push(picture.map_err(|source| EvalError::Encode {
+                item: prompt.id.clone(),
+                model: (*model).to_owned(),
+                source,
+            })?);
+        }
+    }
+    Ok(pictures)
+}
+
+/// Two models' pictures of one prompt.
+struct Pair<'a> {
+    /// Position of the prompt.
+    prompt: usize,
+    /// Model and position of its picture, left and right.
+    sides: [(&'a str, usize); 2],
+}
+
+/// Every two models on every prompt, in order, on random sides.
+fn pair_up<'a>(
+    rng: &mut ChaCha8Rng,
+    models: &[(&'a str, &dyn ImageSource)],
+    prompts: usize,
+) -> Vec<Pair<'a>> {
+    let mut pairs = Vec::new();
+    for (a, &(model_a, _)) in models.iter().enumerate() {
+        for (b, &(model_b, _)) in models.iter().enumerate().skip(a + 1) {
+            // Each on the left of one half of the pairs, so that a rater's favourite side favours neither.
+            let mut reversed: Vec<bool> = (0..prompts).map(|number| number % 2 == 1).collect();
+            shuffle(rng, &mut reversed);
+            for (prompt, reversed) in reversed.into_iter().enumerate() {
+                let first = prompt * models.len();
+                let mut sides = [(model_a, first + a), (model_b, first + b)];
+                if reversed {
+                    sides.reverse();
+                }
+                pairs.push(Pair { prompt, sides });
+            }
+        }
+    }
+    pairs
 }
 
 /// The first 16 digits of a hash of everything in the study.
