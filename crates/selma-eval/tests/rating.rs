@@ -219,7 +219,7 @@ fn some_prompts_can_be_drawn_at_random() {
             options(0),
             "prompts: expected different ids, found secret-00 twice",
         ),
-        (&two[..], prompts(4), some.clone(), "found 5 of 4"),
+        (&two[..], prompts(4), some, "found 5 of 4"),
         (
             &two[..],
             prompts(4),
@@ -324,7 +324,7 @@ fn three_models_are_ranked() {
     // The later in the list the stronger, but four times in ten the other way round.
     let stronger = |pair: &KeyPair| {
         let rank = |model: &str| MODELS.iter().position(|other| *other == model).unwrap();
-        let upset = pair.text.bytes().last().unwrap_or(0) % 3 == 0;
+        let upset = pair.text.bytes().last().unwrap_or(0).is_multiple_of(3);
         if (rank(&pair.left) > rank(&pair.right)) == upset {
             Choice::Right
         } else {
@@ -455,13 +455,13 @@ fn wrong_files_are_refused_with_file_and_field() {
         twice.contains("answers[7].pair: expected a pair that is not answered above, found 2"),
         "{twice}"
     );
-    assert!(refused(&[], &[good.clone()]).contains("no rating keys"));
+    assert!(refused(&[], std::slice::from_ref(&good)).contains("no rating keys"));
     assert!(refused(&[&key], &[]).contains("no answers"));
     let changed = Key {
         seed: 1,
         ..key.clone()
     };
-    let conflict = refused(&[&key, &changed], &[good.clone()]);
+    let conflict = refused(&[&key, &changed], std::slice::from_ref(&good));
     assert!(
         conflict.contains("1.key.json contradicts") && conflict.contains("the key of study"),
         "{conflict}"
