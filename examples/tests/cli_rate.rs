@@ -102,6 +102,19 @@ fn pictures_go_out_and_win_rates_come_in() {
         .run("rate export old=base new=tuned --prompts some.jsonl --count 1 --out few.html --key few.json")
         .ok();
     let few = Key::load(&selma.path("few.json")).unwrap();
+    let columns = "item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,question_natural_language";
+    selma.write(
+        "dsg.csv",
+        format!("{columns}\np4,four,k,1,0,entity,whole,t,Is it?\n"),
+    );
+    selma
+        .run("rate export base tuned --prompts dsg.csv --out dsg.html")
+        .ok();
+    let dsg = Key::load(&selma.path("dsg.key.json")).unwrap();
+    assert_eq!(
+        (dsg.pairs[0].item.as_str(), dsg.pairs[0].text.as_str()),
+        ("p4", "four")
+    );
     assert_eq!(
         (few.models, few.pairs.len()),
         (vec!["old".to_owned(), "new".to_owned()], 1)

@@ -156,10 +156,7 @@ impl Export {
         let datasets: Vec<Dataset> = datasets.collect::<Result<_, _>>()?;
         let prompts = shared_prompts(&datasets.iter().collect::<Vec<_>>())?;
         let images: Vec<DatasetImages<'_>> = datasets.iter().map(DatasetImages::new).collect();
-        let names = folders.iter().map(|(name, _)| *name);
-        let images = images.iter().map(|images| images as &dyn ImageSource);
-        let models: Vec<_> = names.zip(images).collect();
-        Ok(Study::new(&models, &prompts, &self.options())?)
+        self.study(folders, &images, &prompts)
     }
 
     fn of_folders(&self, folders: &[(&str, &Path)], prompts: &Path) -> anyhow::Result<Study> {
@@ -171,11 +168,20 @@ impl Export {
         } else {
             read_study_prompts(prompts)?
         };
-        let images: Vec<ImageFolder> = folders.iter().map(|(_, f)| ImageFolder::new(*f)).collect();
+        let images = folders.iter().map(|(_, folder)| ImageFolder::new(*folder));
+        self.study(folders, &images.collect::<Vec<_>>(), &prompts)
+    }
+
+    fn study(
+        &self,
+        folders: &[(&str, &Path)],
+        images: &[impl ImageSource],
+        prompts: &[StudyPrompt],
+    ) -> anyhow::Result<Study> {
         let names = folders.iter().map(|(name, _)| *name);
         let images = images.iter().map(|images| images as &dyn ImageSource);
         let models: Vec<_> = names.zip(images).collect();
-        Ok(Study::new(&models, &prompts, &self.options())?)
+        Ok(Study::new(&models, prompts, &self.options())?)
     }
 }
 
