@@ -35,7 +35,8 @@ PROMPTS = [
     "in the light of a late afternoon, as a poster of the nineteen-sixties with flat colours and a thin white border",
 ]
 KEYS = {"left": ["ArrowLeft", "a"], "right": ["ArrowRight", "b"], "tie": [" ", "ArrowDown", "t"]}
-SCREENS = {"desktop": (1280, 800, False), "wide": (1920, 1080, False), "phone": (390, 664, True), "small": (320, 568, True)}
+SCREENS = {"desktop": (1280, 800, False), "wide": (1920, 1080, False), "phone": (390, 664, True), "small": (320, 568, True),
+           "landscape": (844, 390, True)}
 
 
 class Browser:
@@ -244,7 +245,7 @@ def check_screens(browser, folder):
         for dark in (False, True):
             browser.screen(name, dark)
             box = fits(browser, name)
-            if name in ("desktop", "wide", "phone"):
+            if name in ("desktop", "wide", "phone", "landscape"):
                 assert box["top"] >= 0 and box["bottom"] <= 0 and box["covered"] <= 0, (name, box)
             picture(browser, folder, f"{name}-{'dark' if dark else 'light'}")
     browser.screen("desktop")
