@@ -2,15 +2,16 @@
 
     cargo build --release --example full_size
     cargo build --release --package selma-benches --example candle_full_size
-    python tools/full_size.py [--families sd15 sd21 sdxl-base] [--parts text_encoder unet vae] [--repeats 1] [--scratch full-size]
+    python tools/full_size.py [--families sd15 sd21 sdxl-base] [--parts text_encoder unet vae] [--rounds 1] [--scratch full-size]
         [--candle target/release/examples/candle_full_size]
 
 Written with torch 2.15, diffusers 0.42.1, transformers 5.24; f32 on the CPU. All run in processes of their own, one after the other, on the same file. The weights are
-torch's initial ones. With `--candle` the same is done with candle-transformers for the UNet and the VAE of SD 1.5. A folder of models takes up to 14 GB in `--scratch` and is removed when its family is done, and the machine needs 24 GB of memory for SDXL.
+torch's initial ones. With `--candle` the same is done with candle-transformers for SD 1.5. A folder of models takes up to 14 GB in `--scratch` and is removed when its family is done, and the machine needs 24 GB of memory for SDXL.
 
-A row has the largest difference of the results from diffusers' relative to the largest value; seconds to load; seconds of a run (the median); the most memory held,
-the mapped file included, at the end of the loading and in all. transformers and diffusers map the file and read it when it is first needed, so that their first run is a part
-of the loading; with one repeat it counts as a run. diffusers' UNet and VAE use `channels_last` (of both layouts the faster one on a CPU).
+A row has the largest difference of the results from diffusers' relative to the largest value; seconds to load; seconds of a run; the most memory held,
+the mapped file included, at the end of the loading and in all. In a round each program loads and runs twice, one program after the other, so that a machine that is slower for
+a while is so for all. The first of the two runs does not count: transformers and diffusers map the file and read it when it is first needed. The medians of the rounds are printed.
+diffusers' UNet and VAE use `channels_last` (of both layouts the faster one on a CPU).
 """
 
 import argparse
@@ -26,6 +27,8 @@ CONFIGS = Path(__file__).parent.parent / "crates/selma-diffusion/tests/fixtures/
 # Side of the latents, and samples of the UNet.
 SIZES = {"sd15": (64, 2), "sd21": (64, 2), "sdxl-base": (128, 1)}
 VOCABULARY = 49408
+# Of a program in a round; the first does not count.
+RUNS = 2
 
 
 def classes(part):
@@ -38,6 +41,7 @@ def classes(part):
 def make(folder, part, config):
     """Writes a network with random weights."""
     import torch
+    from safetensors.torch import save_file
     from transformers import CLIPTextConfig
 
     torch.manual_seed(0)
@@ -45,6 +49,9 @@ def make(folder, part, config):
     model = kind(CLIPTextConfig(**config)) if part.startswith("text") else kind.from_config(config)
     model.save_pretrained(folder / part, max_shard_size="100GB")
     shutil.copyfile(write_json(folder / "published.json", config), folder / part / "config.json")
+    if part == "text_encoder":
+        # candle knows the names from before transformers 5.
+        save_file({f"text_model.{key.removeprefix('text_model.')}": value for key, value in model.state_dict().items()}, folder / part / "old_names.safetensors")
 
 
 def write_json(path, value):
@@ -136,7 +143,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", nargs="+", default=list(SIZES))
     parser.add_argument("--parts", nargs="+", default=["text_encoder", "text_encoder_2", "unet", "vae"])
-    parser.add_argument("--repeats", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--scratch", type=Path, default=Path("full-size"))
     parser.add_argument("--program", default="target/release/examples/full_size")
     parser.add_argument("--candle")
@@ -162,16 +169,24 @@ def main():
             make(folder, part, config)
             make_inputs(inputs, part, config, side, batch)
             programs = {"diffusers": [sys.executable, __file__, "--torch"], "selma": [arguments.program]}
-            # candle's text encoder knows older names than transformers writes.
-            if arguments.candle and family == "sd15" and not part.startswith("text"):
+            if arguments.candle and family == "sd15":
                 programs["candle"] = [arguments.candle]
-            for name, program in programs.items():
-                outputs = expected if name == "diffusers" else found
-                took = child([*program, *map(str, [folder, part, inputs, outputs, arguments.repeats])])
-                difference = "" if name == "diffusers" else f"{compare(found, expected):.1e}"
-                seconds = f"{took['load_seconds']:.1f} | {statistics.median(took['run_seconds']):.2f}"
-                memory = f"{took['loaded_bytes'] / 1e9:.2f} | {took['peak_bytes'] / 1e9:.2f}"
-                print(f"| {family} | {part} | {name} | {difference} | {seconds} | {memory} |", flush=True)
+            differences, took = {}, {name: [] for name in programs}
+            for _ in range(arguments.rounds):
+                for name, program in programs.items():
+                    outputs = expected if name == "diffusers" else found
+                    took[name].append(child([*program, *map(str, [folder, part, inputs, outputs, RUNS])]))
+                    differences[name] = "" if name == "diffusers" else f"{compare(found, expected):.1e}"
+            for name, rounds in took.items():
+
+                def median(value):
+                    return statistics.median(map(value, rounds))
+
+                seconds = f"{median(lambda r: r['load_seconds']):.1f} | {median(lambda r: r['run_seconds'][-1]):.2f}"
+                memory = f"{median(lambda r: r['loaded_bytes']) / 1e9:.2f} | {median(lambda r: r['peak_bytes']) / 1e9:.2f}"
+                print(f"| {family} | {part} | {name} | {differences[name]} | {seconds} | {memory} |", flush=True)
+            relative = [ours["run_seconds"][-1] / theirs["run_seconds"][-1] for ours, theirs in zip(took["selma"], took["diffusers"], strict=True)]
+            print(f"selma / diffusers by round: {', '.join(f'{value:.2f}' for value in relative)}", file=sys.stderr)
             shutil.rmtree(folder / part)
         shutil.rmtree(folder)
 

@@ -15,6 +15,7 @@ Each holds `parity/*.safetensors`, the inputs and outputs of its parts as diffus
 """
 
 import argparse
+import itertools
 import contextlib
 import json
 import math
@@ -519,8 +520,49 @@ def make_options(folder, seed):
     write_json(folder / "parity" / "options.json", cases)
 
 
-def train_lora(folder, batches, initial, accumulation, dtype=torch.float32):
-    """The loop of diffusers' train_text_to_image_lora.py; returns the loss of each micro-batch and the final factors."""
+def denoising_loss(unet, scheduler, batch, gamma=None, input_noise=None):
+    """As diffusers' train_text_to_image_lora.py and train_text_to_image.py (`--snr_gamma`, `--input_perturbation`) compute it."""
+    from diffusers.training_utils import compute_snr
+
+    latents, noise, t = batch["latents"], batch["noise"], batch["timesteps"]
+    noisy = scheduler.add_noise(latents, noise if input_noise is None else input_noise, t)
+    velocity = scheduler.config.prediction_type == "v_prediction"
+    target = scheduler.get_velocity(latents, noise, t) if velocity else noise
+    prediction = unet(noisy, t, batch["encoder_hidden_states"], added_cond_kwargs=batch["added"]).sample
+    if gamma is None:
+        return torch.nn.functional.mse_loss(prediction, target)
+    snr = compute_snr(scheduler, t).to(latents.dtype)
+    weights = snr.clamp(max=gamma) / (snr + 1 if velocity else snr)
+    losses = torch.nn.functional.mse_loss(prediction, target, reduction="none")
+    return (losses.mean(dim=[1, 2, 3]) * weights).mean()
+
+
+def dpo_loss(unet, scheduler, batch, rejected, beta):
+    """As diffusers' research project train_diffusion_dpo.py computes it; the loss, and the share of pairs in the right order."""
+    twice = {k: torch.cat([batch[k], batch[k]]) for k in ["noise", "timesteps", "encoder_hidden_states"]}
+    added = batch["added"] and {k: torch.cat([v, v]) for k, v in batch["added"].items()}
+    latents, t = torch.cat([batch["latents"], rejected]), twice["timesteps"]
+    noisy = scheduler.add_noise(latents, twice["noise"], t)
+    velocity = scheduler.config.prediction_type == "v_prediction"
+    target = scheduler.get_velocity(latents, twice["noise"], t) if velocity else twice["noise"]
+
+    def difference():
+        prediction = unet(noisy, t, twice["encoder_hidden_states"], added_cond_kwargs=added).sample
+        losses = torch.nn.functional.mse_loss(prediction, target, reduction="none").mean(dim=[1, 2, 3])
+        better, worse = losses.chunk(2)
+        return better - worse
+
+    model = difference()
+    unet.disable_adapters()
+    with torch.no_grad():
+        reference = difference()
+    unet.enable_adapters()
+    inside = -0.5 * beta * (model - reference)
+    return -torch.nn.functional.logsigmoid(inside).mean(), (inside > 0).float().mean()
+
+
+def train_lora(folder, batches, initial, accumulation, dtype=torch.float32, steps=None, loss_of=denoising_loss):
+    """The loop of diffusers' train_text_to_image_lora.py; returns the loss of each micro-batch and the final factors. The batches come again where `steps` are more."""
     from diffusers import DDPMScheduler, UNet2DConditionModel
     from peft import LoraConfig
 
@@ -538,16 +580,12 @@ def train_lora(folder, batches, initial, accumulation, dtype=torch.float32):
             p.data = p.data.to(dtype)
     optimizer = torch.optim.AdamW(factors.values(), lr=3e-3, betas=(0.9, 0.999), weight_decay=1e-2, eps=1e-8)
     losses = []
-    for i in range(len(batches["timesteps"])):
-        latents, noise, context = (batches[k][i].to(dtype) for k in ["latents", "noise", "encoder_hidden_states"])
-        t = batches["timesteps"][i]
-        noisy = scheduler.add_noise(latents, noise, t)
-        if scheduler.config.prediction_type == "v_prediction":
-            target = scheduler.get_velocity(latents, noise, t)
-        else:
-            target = noise
-        added = {k: batches[k][i].to(dtype) for k in ["text_embeds", "time_ids"] if k in batches} or None
-        loss = torch.nn.functional.mse_loss(unet(noisy, t, context, added_cond_kwargs=added).sample, target)
+    count = len(batches["timesteps"])
+    for i in range(steps or count):
+        batch = {k: batches[k][i % count].to(dtype) for k in ["latents", "noise", "encoder_hidden_states"]}
+        batch["timesteps"] = batches["timesteps"][i % count]
+        batch["added"] = {k: batches[k][i % count].to(dtype) for k in ["text_embeds", "time_ids"] if k in batches} or None
+        loss = loss_of(unet, scheduler, batch)
         losses.append(loss.detach())
         (loss / accumulation).backward()
         if (i + 1) % accumulation == 0:
@@ -585,11 +623,58 @@ def make_training(folder, seed, size, accumulations, steps=20):
     save(folder / "parity" / "training.safetensors", tensors)
 
 
+def make_objectives(folder, steps=50):
+    """Trajectories over the inputs of `training.safetensors`, again and again: `<case>.losses`, and `denoising.<factor>` after the last step.
+
+    In `perturbation` the noise in the latents is `noise` and a tenth of the noise of the batch before. In `dpo` the latents of the batch before are the rejected
+    ones, and beta is 10: with more, the loss multiplies rounding.
+    """
+    from safetensors.torch import load_file
+
+    batches = load_file(folder / "parity" / "training.safetensors")
+    initial = {k.removeprefix("init."): v for k, v in batches.items() if k.startswith("init.")}
+    initial |= {k.removeprefix("accum1."): torch.zeros_like(v) for k, v in batches.items() if k.startswith("accum1.") and ".lora_B." in k}
+    number, count = itertools.count(), len(batches["timesteps"])
+
+    def before(name, dtype):
+        return batches[name][(next(number) - 1) % count].to(dtype)
+
+    def perturbed(unet, scheduler, batch):
+        noise = batch["noise"]
+        return denoising_loss(unet, scheduler, batch, input_noise=noise + 0.1 * before("noise", noise.dtype))
+
+    def min_snr(unet, scheduler, batch):
+        return denoising_loss(unet, scheduler, batch, gamma=5.0)
+
+    accuracies = []
+
+    def dpo(unet, scheduler, batch):
+        loss, accuracy = dpo_loss(unet, scheduler, batch, before("latents", batch["latents"].dtype), 10.0)
+        accuracies.append(accuracy)
+        return loss
+
+    tensors = {}
+    for name, loss_of in {"denoising": denoising_loss, "min_snr": min_snr, "perturbation": perturbed, "dpo": dpo}.items():
+        number = itertools.count()
+        exact, exact_final = train_lora(folder, batches, initial, 1, torch.float64, steps, loss_of)
+        number = itertools.count()
+        accuracies.clear()
+        losses, final = train_lora(folder, batches, initial, 1, torch.float32, steps, loss_of)
+        drift = ((losses - exact) / exact).abs().max()
+        rounding = max((final[n] - exact_final[n]).norm() / exact_final[n].norm() for n in final)
+        print(f"{folder.name} {name}: f32 against f64: losses {drift:.1e}, factors {rounding:.1e}; loss {losses[0]:.3f} -> {losses[-1]:.3f}")
+        tensors[f"{name}.losses"] = losses
+        if name == "denoising":
+            tensors |= {f"{name}.{n}": p for n, p in final.items()}
+    tensors["dpo.accuracies"] = torch.stack(accuracies)
+    save(folder / "parity" / "objectives.safetensors", tensors)
+
+
 def main():
     root = Path(__file__).resolve().parent.parent
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=root / "crates/selma-diffusion/tests/fixtures")
-    parser.add_argument("--only", default="models,options,schedulers,tokenizer,training")
+    parser.add_argument("--only", default="models,options,schedulers,tokenizer,training,objectives")
     parser.add_argument("--folders", default="tiny-sd,tiny-sd-v,tiny-sdxl", help="pipelines to make")
     args = parser.parse_args()
     only, folders = set(args.only.split(",")), args.folders.split(",")
@@ -621,6 +706,9 @@ def main():
             make_training(sd2, 43, 4, [1])
         if sdxl.name in folders:
             make_training(sdxl, 61, 8, [1], steps=10)
+    if "objectives" in only:
+        for name in folders:
+            make_objectives(args.out / name)
 
 
 if __name__ == "__main__":

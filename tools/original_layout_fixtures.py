@@ -132,13 +132,9 @@ def short_names(state):
     return {k.removeprefix("text_model."): v for k, v in state.items() if not k.endswith("position_ids")}
 
 
-def pipeline(folder):
-    from diffusers.loaders import single_file_utils as oracle
-
-    components = [path.parent.name for path in folder.glob("*/config.json")]
-    config = {name: json.loads((folder / name / "config.json").read_text()) for name in components}
-    states = {name: load_file(next((folder / name).glob("*.safetensors"))) for name in components}
-    xl, open_clip = "text_encoder_2" in components, config["text_encoder"]["hidden_act"] == "gelu"
+def original_layout(config, states):
+    """Which tensors of the components make the single file, a row each."""
+    xl, open_clip = "text_encoder_2" in states, config["text_encoder"]["hidden_act"] == "gelu"
     rows = [["model.diffusion_model." + unet_key(key, config["unet"]), "same", "unet", [key]] for key in sorted(states["unet"])]
     for key in sorted(states["vae"]):
         original, conv = vae_key(key, config["vae"])
@@ -152,7 +148,16 @@ def pipeline(folder):
         rows += open_clip_rows(text, "cond_stage_model.model.", "text_encoder")
     else:
         rows += [["cond_stage_model.transformer." + key, "same", "text_encoder", [key]] for key in text]
+    return rows
 
+
+def pipeline(folder):
+    from diffusers.loaders import single_file_utils as oracle
+
+    components = [path.parent.name for path in folder.glob("*/config.json")]
+    config = {name: json.loads((folder / name / "config.json").read_text()) for name in components}
+    states = {name: load_file(next((folder / name).glob("*.safetensors"))) for name in components}
+    rows = original_layout(config, states)
     made = build(rows, states)
     assert len(made) == len(rows)
     converted = oracle.convert_ldm_unet_checkpoint(dict(made), config["unet"])
@@ -169,6 +174,7 @@ def pipeline(folder):
         def __init__(self, config):
             self.config = type("Config", (), config)
 
+    xl, open_clip = "text_encoder_2" in components, config["text_encoder"]["hidden_act"] == "gelu"
     if xl or not open_clip:
         check(short_names(oracle.convert_ldm_clip_checkpoint(dict(made))), short_names(states["text_encoder"]), "text_encoder")
     if xl or open_clip:

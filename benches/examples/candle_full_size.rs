@@ -1,4 +1,4 @@
-//! What `full_size` of selma-diffusion does, by candle: loads the UNet or the VAE of Stable Diffusion 1.5, runs it on stored inputs, and says what that took.
+//! What `full_size` of selma-diffusion does, by candle: loads a network of Stable Diffusion 1.5, runs it on stored inputs, and says what that took.
 //!
 //! ```sh
 //! cargo run --release --package selma-benches --example candle_full_size -- FOLDER PART INPUTS.safetensors OUTPUTS.safetensors [REPEATS]
@@ -13,12 +13,16 @@ use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
-use candle_core::{DType, Device, IndexOp, Tensor, safetensors};
-use candle_transformers::models::stable_diffusion::StableDiffusionConfig;
+use candle_core::{DType, Device, IndexOp, Module, Tensor, safetensors};
+use candle_transformers::models::stable_diffusion::clip::ClipTextTransformer;
 use candle_transformers::models::stable_diffusion::unet_2d::UNet2DConditionModel;
 use candle_transformers::models::stable_diffusion::vae::AutoEncoderKL;
+use candle_transformers::models::stable_diffusion::{
+    StableDiffusionConfig, build_clip_transformer,
+};
 
 enum Network {
+    TextEncoder(Box<ClipTextTransformer>),
     UNet(Box<UNet2DConditionModel>),
     Vae(Box<AutoEncoderKL>),
 }
@@ -56,6 +60,12 @@ fn load(folder: &Path, part: &str) -> Result<Network, Box<dyn Error>> {
     let weights = folder.join("diffusion_pytorch_model.safetensors");
     let (device, dtype) = (Device::Cpu, DType::F32);
     Ok(match part {
+        "text_encoder" => {
+            // With the names that transformers wrote before version 5.
+            let weights = folder.join("old_names.safetensors");
+            let model = build_clip_transformer(&config.clip, weights, &device, dtype)?;
+            Network::TextEncoder(Box::new(model))
+        }
         "unet" => {
             let unet = config.build_unet(weights, &device, 4, false, dtype)?;
             Network::UNet(Box::new(unet))
@@ -72,6 +82,13 @@ impl Network {
     ) -> Result<HashMap<String, Tensor>, Box<dyn Error>> {
         let input = |name: &str| inputs.get(name).ok_or(format!("the inputs have no {name}"));
         let (name, output) = match self {
+            Self::TextEncoder(model) => {
+                let ids = input("input_ids")?.to_dtype(DType::U32)?;
+                // candle's mask is for one text.
+                let texts = (0..ids.dim(0)?).map(|text| model.forward(&ids.narrow(0, text, 1)?));
+                let texts = texts.collect::<Result<Vec<_>, _>>()?;
+                ("last_hidden_state", Tensor::cat(&texts, 0)?)
+            }
             Self::UNet(model) => {
                 // candle takes one timestep for all samples.
                 let timestep = f64::from(input("timesteps")?.i(0)?.to_scalar::<f32>()?);

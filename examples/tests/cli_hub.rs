@@ -131,6 +131,9 @@ fn a_model_is_downloaded_once_and_then_used_offline() {
             .unwrap()
             .ends_with(&format!("models--tiny--sd/snapshots/{COMMIT}"))
     );
+    assert_eq!(shown["prediction_type"], "epsilon");
+    assert_eq!(shown["scheduler"], "PNDMScheduler");
+    assert_eq!(shown["components"].as_array().unwrap().len(), 3);
 }
 
 #[test]

@@ -9,15 +9,25 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 
+use common::models::{files, single_file, weights};
 use common::{Selma, expert, fixture, tiny_sd, tiny_sdxl};
 use image::RgbImage;
 use selma_dataset::{DatasetWriter, Provenance};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-fn json(selma: &Selma, path: &str) -> Value {
-    let ended = selma.run_with("inspect --json", &[path]).ok();
+fn pipeline(name: &str) -> String {
+    fixture(&format!("selma-diffusion/tests/fixtures/{name}"))
+}
+
+fn shown(selma: &Selma, path: &str) -> Value {
+    shown_with(selma, &[path])
+}
+
+fn shown_with(selma: &Selma, args: &[&str]) -> Value {
+    let ended = selma.run_with("inspect --json", args).ok();
     serde_json::from_slice(&ended.stdout).unwrap()
 }
 
@@ -36,7 +46,7 @@ fn an_adapter_is_described() {
     ] {
         assert!(ended.text().contains(part), "{part}: {}", ended.text());
     }
-    let found = json(&selma, &expert('a'));
+    let found = shown(&selma, &expert('a'));
     let modules = found["modules"].as_array().unwrap();
     assert!(!modules.is_empty());
     let parameters: u64 = modules
@@ -56,7 +66,7 @@ fn an_adapter_is_described() {
         assert!(ended.text().contains(part), "{part}: {}", ended.text());
     }
     assert_eq!(
-        json(&selma, &kinds)["modules"].as_array().unwrap().len(),
+        shown(&selma, &kinds)["modules"].as_array().unwrap().len(),
         12
     );
 }
@@ -76,14 +86,92 @@ fn a_model_is_described() {
     ] {
         assert!(ended.text().contains(part), "{part}: {}", ended.text());
     }
-    let found = json(&selma, &tiny_sd());
+    let found = shown(&selma, &tiny_sd());
     assert_eq!(found["prediction_type"], "epsilon");
     assert_eq!(found["components"].as_array().unwrap().len(), 3);
     assert!(found["parameters"].as_u64().unwrap() > 10_000);
-    let sdxl = json(&selma, &tiny_sdxl());
+    let sdxl = shown(&selma, &tiny_sdxl());
     let second = &sdxl["components"][1];
     assert_eq!(second["name"], "text_encoder_2");
     assert_eq!(second["class"], "CLIPTextModelWithProjection");
+    assert_eq!(found["components"][1]["dtypes"], json!(["f32"]));
+    let half = shown(&selma, &pipeline("tiny-sd-v"));
+    assert_eq!(half["prediction_type"], "v_prediction");
+    assert_eq!(half["components"][1]["dtypes"], json!(["f16"]));
+}
+
+#[test]
+fn a_single_file_is_described_by_its_family() {
+    let selma = Selma::new();
+    for (name, family) in [
+        ("tiny-sd", "Stable Diffusion 1"),
+        ("tiny-sd-v", "Stable Diffusion 2"),
+        ("tiny-sdxl", "Stable Diffusion XL"),
+    ] {
+        single_file(name, &selma.path("single.safetensors"));
+        let config = pipeline(name);
+        let found = shown_with(&selma, &["single.safetensors", "--config", &config]);
+        let folder = shown(&selma, &config);
+        assert_eq!(found["family"], family);
+        assert_eq!(found["assumed"], false);
+        assert_eq!(found["parameters"], folder["parameters"]);
+        for list in ["missing", "unused", "misfit"] {
+            for component in found["components"].as_array().unwrap() {
+                assert_eq!(component[list], json!([]), "{name}: {component}");
+            }
+        }
+    }
+    let mut tensors = files::original("tiny-sd");
+    let key = "model.diffusion_model.out.2.bias";
+    let bias = tensors.remove(key).unwrap();
+    tensors.insert("model.diffusion_model.more".to_owned(), bias);
+    files::write(&selma.path("odd.safetensors"), &tensors);
+    let ended = selma
+        .run_with("inspect odd.safetensors --config", &[&tiny_sd()])
+        .ok();
+    for part in [
+        "family",
+        "Stable Diffusion 1",
+        "unet: 1 missing: conv_out.bias",
+        "unet: 1 unused: model.diffusion_model.more",
+    ] {
+        assert!(ended.text().contains(part), "{part}: {}", ended.text());
+    }
+}
+
+#[test]
+fn what_does_not_fit_a_model_is_listed() {
+    let selma = Selma::new();
+    files::copy_folder(Path::new(&tiny_sd()), &selma.path("sd"));
+    let unet = weights(&selma.path("sd"), "unet");
+    let mut tensors = files::tensors(&unet);
+    tensors.remove("conv_in.bias").unwrap();
+    let (dtype, _, bytes) = tensors.remove("conv_out.bias").unwrap();
+    tensors.insert(
+        "conv_out.bias".to_owned(),
+        (dtype, vec![1, bytes.len() / 4], bytes),
+    );
+    let extra = tensors.values().next().unwrap().clone();
+    tensors.insert("conv_more.weight".to_owned(), extra);
+    fs::remove_file(&unet).unwrap();
+    files::write(&unet, &tensors);
+    let found = shown(&selma, "sd");
+    let component = &found["components"][1];
+    assert_eq!(component["name"], "unet");
+    assert_eq!(component["missing"], json!(["conv_in.bias"]));
+    assert_eq!(component["unused"], json!(["conv_more.weight"]));
+    let misfit = component["misfit"][0].as_str().unwrap();
+    assert!(
+        misfit.starts_with("conv_out.bias") && misfit.contains("[4]") && misfit.contains("[1, 4]"),
+        "{misfit}"
+    );
+    let text = selma.run("inspect sd").ok();
+    assert!(
+        text.text()
+            .contains("unet: 1 of another shape or type: conv_out.bias"),
+        "{}",
+        text.text()
+    );
 }
 
 #[test]
@@ -106,7 +194,7 @@ fn a_dataset_is_described() {
     for part in ["8x4 (3)", "coco (3)", "2 distinct, 2 to 4 words"] {
         assert!(ended.text().contains(part), "{part}: {}", ended.text());
     }
-    assert_eq!(json(&selma, "data")["samples"], 3);
+    assert_eq!(shown(&selma, "data")["samples"], 3);
     let rows = fs::read_to_string(selma.path("data/metadata.jsonl")).unwrap();
     fs::write(
         selma.path("data/metadata.jsonl"),
@@ -141,8 +229,8 @@ fn every_sub_command_explains_itself_with_an_example() {
     let selma = Selma::new();
     let all = selma.run("--help").ok();
     for command in [
-        "prompts", "filter", "generate", "merge", "resize", "extract", "convert", "diff", "fuse",
-        "inspect", "eval dsg",
+        "prompts", "filter", "generate", "pairs", "merge", "resize", "extract", "convert", "diff",
+        "fuse", "inspect", "eval dsg",
     ] {
         let name = command.split(' ').next().unwrap();
         assert!(all.text().contains(&format!("  {name}")), "{name}");

@@ -3,10 +3,12 @@
 mod common;
 
 use std::fs;
+use std::sync::Arc;
 
 use common::{Selma, expert};
-use selma_lora::merge::{Majority, ModuleWeight};
-use selma_lora::{Adapter, Dtype, Format, Merge, Method, Weighted};
+use ndarray::Array2;
+use selma_lora::merge::{Calibration, Majority, ModuleWeight, Statistics};
+use selma_lora::{Adapter, Dtype, Format, LoraModule, Merge, Method, Weighted};
 use serde_json::Value;
 
 #[test]
@@ -118,6 +120,75 @@ fn options_of_a_method_are_those_of_the_library() {
     ] {
         selma
             .run_with(&format!("merge --out n --method {options}"), &[&a, &b])
+            .failed(&[cause]);
+    }
+    assert_eq!(selma.names(), before);
+}
+
+#[test]
+fn statistics_come_from_a_file() {
+    let selma = Selma::new();
+    let (a, b) = (expert('a'), expert('b'));
+    let loaded = [&a, &b].map(|path| Adapter::load(path).unwrap());
+    let paths = loaded.iter().flat_map(|adapter| adapter.modules.keys());
+    let statistics = paths.map(|path| {
+        let modules = loaded
+            .iter()
+            .filter_map(|adapter| adapter.modules.get(path));
+        let ranks: Vec<usize> = modules.map(LoraModule::rank).collect();
+        let mut statistics = Statistics::new(&ranks);
+        for adapter in 0..ranks.len() {
+            let z = Array2::from_shape_fn((40, ranks.iter().sum()), |(i, j)| {
+                (i * 7 + j * j * 3 + adapter) as f32 % 5.0 - 2.0
+            });
+            statistics.add(adapter, &z.view()).unwrap();
+        }
+        (path.clone(), statistics)
+    });
+    let hashes = loaded.iter().map(|adapter| adapter.source.as_ref());
+    let calibration = Calibration {
+        modules: statistics.collect(),
+        adapters: hashes
+            .map(|source| source.unwrap().sha256.clone())
+            .collect(),
+    };
+    calibration.save(selma.path("statistics")).unwrap();
+    let command = "merge --method ssr --ridge 0.01 --calibration statistics --out m.safetensors";
+    selma.run_with(command, &[&a, &b]).ok();
+    let merge = Merge {
+        ridge: Some(0.01),
+        calibration: Some(Arc::new(calibration)),
+        ..Merge::new(Method::Ssr)
+    };
+    let (expected, _) = merge
+        .run(&[Weighted::from(&loaded[0]), Weighted::from(&loaded[1])])
+        .unwrap();
+    assert_eq!(
+        selma.read("m.safetensors"),
+        expected.to_bytes(Format::Kohya, Dtype::F32).unwrap()
+    );
+
+    let whole = selma.read("statistics");
+    selma.write("torn", &whole[..whole.len() - 8]);
+    let before = selma.names();
+    for (options, inputs, cause) in [
+        ("ssr", [&a, &b], "calibration"),
+        ("ssr --calibration no", [&a, &b], "cannot read no"),
+        ("ssr --calibration torn", [&a, &b], "torn"),
+        ("ssr --calibration statistics", [&b, &a], "SHA-256"),
+        (
+            "mean --calibration statistics",
+            [&a, &b],
+            "does not know it",
+        ),
+        ("mean --dense-limit 5", [&a, &b], "does not know it"),
+        ("mk_ties --dense-limit 5", [&a, &b], "at most 5 are allowed"),
+    ] {
+        selma
+            .run_with(
+                &format!("merge --out n --method {options}"),
+                &inputs.map(String::as_str),
+            )
             .failed(&[cause]);
     }
     assert_eq!(selma.names(), before);
@@ -242,6 +313,11 @@ fn places_that_cannot_be_written_are_named() {
     selma
         .run("merge --method mean --out a.safetensors a.safetensors")
         .failed(&["a.safetensors", "is an input"]);
+    selma.write("w", "[]");
+    selma
+        .run("merge --method mean --out w --weights-by-module w a.safetensors")
+        .failed(&["w", "is an input"]);
+    fs::remove_file(selma.path("w")).unwrap();
     selma
         .run("merge --method mean --out m --report ./m a.safetensors")
         .failed(&["two outputs cannot both go to ./m"]);

@@ -1,15 +1,17 @@
 //! Reading a dataset, strictly.
 
 use std::fs;
-use std::io::{self, Cursor};
+use std::io;
 use std::path::{Path, PathBuf};
 
-use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
+use image::RgbImage;
 use selma_durable::DurableError;
-use sha2::{Digest, Sha256};
 
-use crate::row::parse_rows;
-use crate::{DatasetError, JOURNAL_FILE, METADATA_FILE, Sample};
+use crate::picture::{check_file, sha256};
+use crate::row::{NumberedSample, TEXT, csv_rows, jsonl_rows};
+use crate::skips::Skips;
+use crate::source::Pictures;
+use crate::{DatasetError, JOURNAL_FILE, METADATA_CSV, METADATA_FILE, Problem, Sample};
 
 /// A folder of images and texts, in the order of its `metadata.jsonl`.
 #[derive(Debug, Clone)]
@@ -20,7 +22,7 @@ pub struct Dataset {
 
 impl Dataset {
     /// Opens the dataset in the folder `root`. Any ImageFolder with a `metadata.jsonl` that has the columns `file_name`
-    /// and `text` will do.
+    /// and `text` will do. [`open_any`](crate::open_any) opens other layouts and captions in other columns, and looks closer.
     ///
     /// # Errors
     /// - [`DatasetError::Durable`] if `metadata.jsonl` cannot be read, [`DatasetError::Unfinished`] if there is a writer's
@@ -31,20 +33,45 @@ impl Dataset {
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, DatasetError> {
         let root = root.into();
         let path = root.join(METADATA_FILE);
-        let bytes = match fs::read(&path) {
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound && root.join(JOURNAL_FILE).exists() =>
-            {
-                return Err(DatasetError::Unfinished { path: root });
-            }
-            other => other.map_err(DurableError::io("read", &path))?,
+        let bytes = read_metadata(&root, &path)?;
+        let samples = jsonl_rows(&path, &bytes, TEXT)
+            .map(|row| Ok(is_there(&root, &path, row?)?.1))
+            .collect::<Result<_, DatasetError>>()?;
+        Ok(Self { root, samples })
+    }
+
+    /// Opens a dataset with the metadata `file`, in which captions are in the column `caption`, and sees that each picture
+    /// looks like one and has a caption.
+    pub(crate) fn open_checked(
+        root: PathBuf,
+        file: &str,
+        caption: Option<&str>,
+        skips: &mut Skips,
+    ) -> Result<Self, DatasetError> {
+        let path = root.join(file);
+        let bytes = read_metadata(&root, &path)?;
+        let caption = caption.unwrap_or(TEXT);
+        let rows: Box<dyn Iterator<Item = _>> = if file == METADATA_CSV {
+            Box::new(csv_rows(&path, &bytes, caption)?)
+        } else {
+            Box::new(jsonl_rows(&path, &bytes, caption))
         };
-        let samples = parse_rows(&path, &bytes)?;
-        for (line, sample) in (1..).zip(&samples) {
-            let image = root.join(&sample.file_name);
-            if !image.is_file() {
-                return Err(DatasetError::MissingImage { path, line, image });
-            }
+        let mut samples = Vec::new();
+        for row in rows {
+            let usable = row.and_then(|row| {
+                let (line, sample) = is_there(&root, &path, row)?;
+                if sample.text.trim().is_empty() {
+                    return Err(DatasetError::Entry {
+                        path: root.join(&sample.file_name),
+                        problem: Problem::EmptyCaption,
+                        expected: format!("a text as `{caption}` in line {line} of {file}"),
+                        found: format!("{:?}", sample.text),
+                    });
+                }
+                check_file(&root.join(&sample.file_name))?;
+                Ok(sample)
+            });
+            samples.extend(skips.take(usable)?);
         }
         Ok(Self { root, samples })
     }
@@ -78,9 +105,17 @@ impl Dataset {
     /// Transparency is dropped, as PIL's `convert("RGB")` does.
     ///
     /// # Errors
-    /// [`DatasetError::Index`], [`DatasetError::Durable`], [`DatasetError::Image`]; [`DatasetError::ImageHash`] if the row has
-    /// a hash and the file another.
+    /// Those of [`bytes`](Self::bytes), and [`DatasetError::Image`].
     pub fn image(&self, index: usize) -> Result<RgbImage, DatasetError> {
+        Pictures::image(self, index)
+    }
+
+    /// The file of the image of sample `index`, as it is.
+    ///
+    /// # Errors
+    /// [`DatasetError::Index`], [`DatasetError::Durable`]; [`DatasetError::ImageHash`] if the row has a hash and the file
+    /// another.
+    pub fn bytes(&self, index: usize) -> Result<Vec<u8>, DatasetError> {
         let Some(sample) = self.get(index) else {
             return Err(DatasetError::Index {
                 path: self.root.clone(),
@@ -100,11 +135,7 @@ impl Dataset {
                 });
             }
         }
-        decode(&bytes).map_err(|source| DatasetError::Image {
-            action: "decode",
-            path,
-            source,
-        })
+        Ok(bytes)
     }
 }
 
@@ -117,17 +148,30 @@ impl<'a> IntoIterator for &'a Dataset {
     }
 }
 
-fn decode(bytes: &[u8]) -> image::ImageResult<RgbImage> {
-    let mut decoder = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()?
-        .into_decoder()?;
-    let orientation = decoder.orientation()?;
-    let mut image = DynamicImage::from_decoder(decoder)?;
-    image.apply_orientation(orientation);
-    Ok(image.into_rgb8())
+fn read_metadata(root: &Path, path: &Path) -> Result<Vec<u8>, DatasetError> {
+    match fs::read(path) {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound && root.join(JOURNAL_FILE).exists() =>
+        {
+            Err(DatasetError::Unfinished { path: root.into() })
+        }
+        other => Ok(other.map_err(DurableError::io("read", path))?),
+    }
 }
 
-/// SHA-256 in lower-case hexadecimal.
-pub(crate) fn sha256(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
+/// Refuses a row whose image is not there.
+fn is_there(
+    root: &Path,
+    path: &Path,
+    (line, sample): NumberedSample,
+) -> Result<NumberedSample, DatasetError> {
+    let image = root.join(&sample.file_name);
+    if image.is_file() {
+        return Ok((line, sample));
+    }
+    Err(DatasetError::MissingImage {
+        path: path.into(),
+        line,
+        image,
+    })
 }

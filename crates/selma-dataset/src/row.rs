@@ -1,4 +1,4 @@
-//! Reading the rows of `metadata.jsonl`, with errors that say where.
+//! Reading the rows of `metadata.jsonl` and `metadata.csv`, with errors that say where.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -6,34 +6,111 @@ use std::path::Path;
 use selma_durable::parse_jsonl;
 use serde_json::{Map, Value};
 
+use crate::words::{kind, list};
 use crate::{DatasetError, Sample};
 
 const PLAIN_PATH: &str = "a plain relative path inside the dataset, with `/` between its parts";
 
+/// The column of the captions, where nothing else is asked for.
+pub(crate) const TEXT: &str = "text";
+
+/// A sample with its line, counted from 1.
+pub(crate) type NumberedSample = (usize, Sample);
+
 /// Parses metadata. Nothing is checked on the disk.
 pub(crate) fn parse_rows(path: &Path, bytes: &[u8]) -> Result<Vec<Sample>, DatasetError> {
-    let mut samples: Vec<Sample> = Vec::new();
+    jsonl_rows(path, bytes, TEXT)
+        .map(|row| row.map(|(_, sample)| sample))
+        .collect()
+}
+
+/// The rows of `metadata.jsonl`, whose captions are in the column `caption`.
+pub(crate) fn jsonl_rows<'a>(
+    path: &'a Path,
+    bytes: &'a [u8],
+    caption: &'a str,
+) -> impl Iterator<Item = Result<NumberedSample, DatasetError>> + 'a {
     let mut lines = HashMap::new();
-    for (line, row) in (1..).zip(parse_jsonl(path, bytes)) {
-        let sample = Row { path, line }.parse(row?)?;
-        if let Some(first) = lines.insert(sample.file_name.clone(), line) {
-            let file_name = sample.file_name;
-            return Err(DatasetError::DuplicateRow {
-                path: path.into(),
+    (1..)
+        .zip(parse_jsonl(path, bytes))
+        .map(move |(line, columns)| {
+            let row = Row {
+                path,
                 line,
-                first,
-                file_name,
+                caption,
+            };
+            row.first_of_its_name(row.parse(columns?)?, &mut lines)
+        })
+}
+
+/// The rows of `metadata.csv`, whose captions are in the column `caption`. An empty cell is a missing value, but for the
+/// caption's.
+pub(crate) fn csv_rows<'a>(
+    path: &'a Path,
+    bytes: &'a [u8],
+    caption: &'a str,
+) -> Result<impl Iterator<Item = Result<NumberedSample, DatasetError>> + 'a, DatasetError> {
+    let error = move |source| DatasetError::Csv {
+        path: path.into(),
+        source,
+    };
+    // Rows of another length are for us to refuse, with their lines.
+    let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(bytes);
+    let names = reader.headers().map_err(error)?.clone();
+    for (number, name) in names.iter().enumerate() {
+        if names.iter().take(number).any(|other| other == name) {
+            return Err(DatasetError::Field {
+                path: path.into(),
+                line: 1,
+                field: name.to_owned(),
+                expected: "one column of this name",
+                found: "two".to_owned(),
             });
         }
-        samples.push(sample);
     }
-    Ok(samples)
+    let mut lines = HashMap::new();
+    Ok(reader.into_records().map(move |record| {
+        let record = record.map_err(error)?;
+        let line = record
+            .position()
+            .map_or(0, |position| line_of(position, bytes));
+        if record.len() != names.len() {
+            return Err(DatasetError::Field {
+                path: path.into(),
+                line,
+                field: "file_name".to_owned(),
+                expected: "a row with a value for each column",
+                found: format!("{} for {}", record.len(), names.len()),
+            });
+        }
+        let cell = |(name, value): (&str, &str)| {
+            let missing = value.is_empty() && name != caption;
+            let value = if missing { Value::Null } else { value.into() };
+            (name.to_owned(), value)
+        };
+        let row = Row {
+            path,
+            line,
+            caption,
+        };
+        let columns = names.iter().zip(&record).map(cell).collect();
+        row.first_of_its_name(row.parse(columns)?, &mut lines)
+    }))
+}
+
+/// The line in which a record begins. Its position is where the one before ended, before the rest of the line end and empty
+/// lines.
+fn line_of(position: &csv::Position, bytes: &[u8]) -> usize {
+    let rest = bytes.iter().skip(position.byte() as usize);
+    let ends = rest.take_while(|byte| matches!(byte, b'\r' | b'\n'));
+    position.line() as usize + ends.filter(|&&byte| byte == b'\n').count()
 }
 
 /// Where a row stands.
 struct Row<'a> {
     path: &'a Path,
     line: usize,
+    caption: &'a str,
 }
 
 impl Row<'_> {
@@ -42,7 +119,9 @@ impl Row<'_> {
         if !is_plain_path(&file_name) {
             return Err(self.field("file_name", PLAIN_PATH, format!("`{file_name}`")));
         }
-        let text = self.string(&mut columns, "text")?;
+        let text = self.string(&mut columns, self.caption)?;
+        // A sample has one text. Where it is that of another column, this one must not be written in its place.
+        columns.shift_remove(TEXT);
         let image_sha256 = match columns.shift_remove("image_sha256") {
             None | Some(Value::Null) => None,
             Some(Value::String(hash)) => Some(hash),
@@ -73,34 +152,51 @@ impl Row<'_> {
     fn string(
         &self,
         columns: &mut Map<String, Value>,
-        field: &'static str,
+        field: &str,
     ) -> Result<String, DatasetError> {
         match columns.shift_remove(field) {
             Some(Value::String(value)) => Ok(value),
             Some(other) => Err(self.field(field, "a string", kind(&other))),
-            None => Err(self.field(field, "a string", "no such field".to_owned())),
+            None => Err(self.field(field, "a string", no_such_field(columns))),
         }
     }
 
-    fn field(&self, field: &'static str, expected: &'static str, found: String) -> DatasetError {
+    /// Refuses a sample whose name one in `lines` has.
+    fn first_of_its_name(
+        &self,
+        sample: Sample,
+        lines: &mut HashMap<String, usize>,
+    ) -> Result<NumberedSample, DatasetError> {
+        if let Some(&first) = lines.get(&sample.file_name) {
+            return Err(DatasetError::DuplicateRow {
+                path: self.path.into(),
+                line: self.line,
+                first,
+                file_name: sample.file_name,
+            });
+        }
+        lines.insert(sample.file_name.clone(), self.line);
+        Ok((self.line, sample))
+    }
+
+    fn field(&self, field: &str, expected: &'static str, found: String) -> DatasetError {
         DatasetError::Field {
             path: self.path.into(),
             line: self.line,
-            field,
+            field: field.to_owned(),
             expected,
             found,
         }
     }
 }
 
-fn kind(value: &Value) -> String {
-    match value {
-        Value::Null => "null".to_owned(),
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
-        Value::String(_) => "a string".to_owned(),
-        Value::Array(_) => "an array".to_owned(),
-        Value::Object(_) => "an object".to_owned(),
+/// Says which fields there are in place of one that is missing.
+fn no_such_field(columns: &Map<String, Value>) -> String {
+    let names: Vec<&String> = columns.keys().collect();
+    if names.is_empty() {
+        return "no such field".to_owned();
     }
+    format!("no such field among {}", list(&names, "and"))
 }
 
 /// Whether a name stays inside its folder on every system: no absolute path, drive, URL, `.` or `..`.
@@ -208,5 +304,55 @@ mod tests {
         let parse = |text: String| parse_rows(Path::new("m"), text.as_bytes()).unwrap();
         assert_eq!(parse(row.to_owned()), parse(format!("{row}\r\n")));
         assert_eq!(parse(String::new()), []);
+    }
+
+    fn csv(text: &str, caption: &str) -> Result<Vec<NumberedSample>, DatasetError> {
+        csv_rows(Path::new("d/metadata.csv"), text.as_bytes(), caption)?.collect()
+    }
+
+    #[test]
+    fn csv_is_read_with_its_lines() {
+        let text =
+            "\u{feff}file_name,caption,text,score\r\na.png,\"one,\ntwo\",old,\r\n\r\nb.png,,,3\r\n";
+        let rows = csv(text, "caption").unwrap();
+        let texts: Vec<_> = rows
+            .iter()
+            .map(|(line, row)| (*line, row.file_name.as_str(), row.text.as_str()))
+            .collect();
+        assert_eq!(texts, [(2, "a.png", "one,\ntwo"), (5, "b.png", "")]);
+        let extra: Vec<_> = rows.iter().map(|(_, row)| row.extra.clone()).collect();
+        assert_eq!(
+            serde_json::to_string(&extra).unwrap(),
+            r#"[{"score":null},{"score":"3"}]"#
+        );
+    }
+
+    #[test]
+    fn bad_csv_is_named() {
+        for (text, expected) in [
+            (
+                "file_name,text\na.png\n",
+                "d/metadata.csv, line 2: field `file_name`: expected a row with a value for each column, found 1 for 2",
+            ),
+            (
+                "text,text\n",
+                "d/metadata.csv, line 1: field `text`: expected one column of this name, found two",
+            ),
+            (
+                "file_name,caption\na.png,x\n",
+                "d/metadata.csv, line 2: field `text`: expected a string, found no such field among `caption`",
+            ),
+            (
+                "file_name,text\n,x\n",
+                "d/metadata.csv, line 2: field `file_name`: expected a string, found null",
+            ),
+            (
+                "file_name,text\na.png,x\na.png,y\n",
+                "d/metadata.csv, line 3: `a.png` is already named in line 2",
+            ),
+        ] {
+            let error = csv(text, TEXT).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{error}");
+        }
     }
 }

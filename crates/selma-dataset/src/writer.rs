@@ -13,7 +13,7 @@ use selma_durable::{
 };
 use serde_json::Map;
 
-use crate::reader::sha256;
+use crate::picture::sha256;
 use crate::row::{is_plain_path, parse_rows};
 use crate::{DatasetError, JOURNAL_FILE, METADATA_FILE, Provenance, Sample};
 
@@ -59,7 +59,7 @@ impl DatasetWriter {
                 return Err(DatasetError::Field {
                     path: journal.path().into(),
                     line,
-                    field: "file_name",
+                    field: "file_name".to_owned(),
                     expected: PNG_PATH,
                     found: format!("`{}`", sample.file_name),
                 });

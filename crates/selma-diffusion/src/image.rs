@@ -1,13 +1,11 @@
 //! Images between files, pixels and tensors.
 
-mod resize;
-
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use image::{DynamicImage, ImageDecoder, ImageReader, RgbImage};
 
-pub use resize::resize;
+pub use selma_image::{Filter, resize};
 
 use crate::DiffusionError;
 

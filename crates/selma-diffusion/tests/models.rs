@@ -282,3 +282,29 @@ fn the_vae_gives_what_diffusers_gives() {
         assert_close(vae.decode(tensor(&fixture, "latent")), &fixture, "decoded");
     }
 }
+
+#[test]
+fn each_block_of_the_vae_gives_what_diffusers_gives() {
+    for folder in folders() {
+        let fixture = parity(&folder, "vae.safetensors");
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let vae = checkpoint.vae(&device()).unwrap().model;
+        let check = |name: &str, forward: &dyn Fn(Tensor<4>) -> Tensor<4>| {
+            let output = forward(tensor(&fixture, &format!("{name}.input")));
+            assert_close(output, &fixture, &format!("{name}.output"));
+        };
+        let (encoder, decoder) = (&vae.encoder, &vae.decoder);
+        check("encoder.down_blocks.0", &|input| {
+            encoder.down_blocks[0].forward(input)
+        });
+        check("encoder.mid_block", &|input| {
+            encoder.mid_block.forward(input)
+        });
+        check("decoder.mid_block", &|input| {
+            decoder.mid_block.forward(input)
+        });
+        check("decoder.up_blocks.0", &|input| {
+            decoder.up_blocks[0].forward(input)
+        });
+    }
+}

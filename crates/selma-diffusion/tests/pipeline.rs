@@ -315,10 +315,11 @@ fn a_vae_from_elsewhere_takes_the_place_of_the_own_one() {
         (at("none"), "config.json"),
         (
             at("strange.safetensors"),
-            "1 tensors are no part of Stable Diffusion 1: first_stage_model.encoder.more",
+            "1 unused (first_stage_model.encoder.more)",
         ),
     ] {
         let options = CheckpointOptions {
+            config: Some(ConfigSource::Folder(fixture("tiny-sd"))),
             vae: Some(vae),
             ..CheckpointOptions::default()
         };

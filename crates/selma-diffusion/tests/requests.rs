@@ -9,6 +9,7 @@ use burn::tensor::{Tensor, TensorData};
 use common::{device, draw, parity, relative_error, tiny};
 use image::RgbImage;
 use safetensors::SafeTensors;
+use selma_diffusion::image::Filter;
 use selma_diffusion::models::VaeTiling;
 use selma_diffusion::pipeline::{MicroConditioning, Pictures};
 use selma_diffusion::schedulers::SchedulerKind;
@@ -114,7 +115,8 @@ fn pictures_are_resized_as_pillow_does_it() {
         let original = picture(&expected, "picture");
         for key in ["resized", "enlarged"] {
             let wanted = picture(&expected, key);
-            let found = pictures::resize(&original, wanted.width(), wanted.height());
+            let found =
+                pictures::resize(&original, wanted.width(), wanted.height(), Filter::Lanczos);
             assert!(found == wanted, "{key}");
         }
     }

@@ -1,4 +1,5 @@
-//! Tables and steps of the schedulers against diffusers, with the closed-form model of `tools/scheduler_fixtures.py`.
+//! Tables and steps of the schedulers against diffusers, with the closed-form model of `tools/scheduler_fixtures.py`. PNDM and Euler ancestral have no
+//! `sample` prediction there; they are held to what they do with the noise that the sample means.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,

@@ -166,11 +166,31 @@ fn what_is_no_part_of_a_model_is_ignored_and_what_stands_in_its_place_refused() 
     );
     tensors.insert(endless.clone(), number(1.0));
     let (_folder, path) = file(&tensors);
-    let error = open(&path, "tiny-sd").unwrap_err();
-    for part in ["3 tensors", odd[0], odd[1], &endless] {
-        assert!(error.contains(part), "{part:?} is not in: {error}");
+    let single = open(&path, "tiny-sd").unwrap();
+    let unet = single.unet(&Device::flex()).map(drop);
+    let vae = single.vae(&Device::flex()).map(drop);
+    for (result, parts) in [
+        (unet, ["0 missing, 1 unused", odd[0]]),
+        (vae, ["0 missing, 2 unused", odd[1]]),
+    ] {
+        let error = result.unwrap_err().to_string();
+        for part in parts {
+            assert!(error.contains(part), "{part:?} is not in: {error}");
+        }
+        assert!(!error.contains("surprise"), "{error}");
     }
-    assert!(!error.contains("surprise"), "{error}");
+    let fits = single.fits(&Device::flex()).unwrap();
+    let unused = |component| {
+        fits.iter()
+            .find(|fit| fit.0 == component)
+            .unwrap()
+            .1
+            .unused
+            .clone()
+    };
+    assert_eq!(unused("unet"), [odd[0]]);
+    assert_eq!(unused("vae"), [endless.as_str(), odd[1]]);
+    assert!(unused("text_encoder").is_empty());
 }
 
 #[test]

@@ -75,8 +75,14 @@ impl AtomicFile {
     /// Begins a file, under a temporary name in the same folder. A file that is there stays until [`commit`](Self::commit).
     ///
     /// # Errors
-    /// If the folder does not exist or cannot be written.
+    /// If the folder does not exist or cannot be written, or the path is a folder, a device or a pipe, which a file must not take the place of.
     pub fn create(path: &Path) -> io::Result<Self> {
+        if std::fs::metadata(path).is_ok_and(|found| !found.is_file()) {
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "something that is not a file has that name",
+            ));
+        }
         let mut builder = tempfile::Builder::new();
         builder.prefix(TEMPORARY_PREFIX).suffix(TEMPORARY_SUFFIX);
         #[cfg(unix)]
@@ -137,6 +143,24 @@ mod tests {
     use std::fs;
 
     use super::*;
+
+    #[test]
+    fn folders_and_devices_are_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("folder");
+        fs::create_dir(&folder).unwrap();
+        let mut paths = vec![folder.clone()];
+        if cfg!(unix) {
+            let device = dir.path().join("null");
+            std::os::unix::fs::symlink("/dev/null", &device).unwrap();
+            paths.push(device);
+        }
+        for path in paths {
+            let error = atomic_write(&path, b"x").unwrap_err().to_string();
+            assert!(error.contains("not a file has that name"), "{error}");
+        }
+        assert!(folder.is_dir());
+    }
 
     #[test]
     fn replaces_and_leaves_nothing_else() {

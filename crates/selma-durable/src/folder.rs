@@ -27,11 +27,17 @@ pub fn remove_temporaries(folder: &Path) -> Result<(), DurableError> {
         let path = entry.path();
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if entry.file_type().map_err(read_error())?.is_dir() {
-            remove_temporaries(&path)?;
-        } else if name.starts_with(TEMPORARY_PREFIX) && name.ends_with(TEMPORARY_SUFFIX) {
-            fs::remove_file(&path).map_err(DurableError::io("remove", &path))?;
+        let temporary = name.starts_with(TEMPORARY_PREFIX) && name.ends_with(TEMPORARY_SUFFIX);
+        match (entry.file_type().map_err(read_error())?.is_dir(), temporary) {
+            (true, true) => fs::remove_dir_all(&path),
+            (false, true) => fs::remove_file(&path),
+            (true, false) => {
+                remove_temporaries(&path)?;
+                Ok(())
+            }
+            (false, false) => Ok(()),
         }
+        .map_err(DurableError::io("remove", &path))?;
     }
     Ok(())
 }

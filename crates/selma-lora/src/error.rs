@@ -374,6 +374,31 @@ pub enum LoraError {
         /// What there is.
         found: String,
     },
+    /// A file of calibration statistics holds something else.
+    #[error("calibration statistics, {key}: expected {expected}, found {found}")]
+    CalibrationFile {
+        /// The tensor's name in the file, a module's path, or an entry of the metadata.
+        key: String,
+        /// What was expected.
+        expected: String,
+        /// What there is.
+        found: String,
+    },
+    /// The dense updates of a module take more memory than they may.
+    #[error(
+        "the dense updates that merge method {method} works on take {bytes} bytes for a weight of the shape \
+        {weight:?}, at most {limit} are allowed; merge by a method in factor space (svd, knots_*, core_*), or raise dense_limit"
+    )]
+    DenseTooLarge {
+        /// The method's name.
+        method: crate::Method,
+        /// Shape of the weight.
+        weight: Vec<usize>,
+        /// What all that is held at once takes.
+        bytes: u128,
+        /// See [`Merge::dense_limit`](crate::Merge::dense_limit).
+        limit: u64,
+    },
     /// Two adapters are for weights of different shapes.
     #[error(
         "adapters were made for different weights: expected [out, in, kernel..] {expected:?}, found {found:?}"

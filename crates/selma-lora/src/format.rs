@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use header::{open, read_header};
 pub(crate) use keys::COMPONENTS;
-pub(crate) use lazy::{LazyFile, open as open_lazy};
+pub(crate) use lazy::{LazyFile, open as open_lazy, read_at};
 pub(crate) use load::{Content, Kinds, from_bytes, load};
 pub use names::ModuleNames;
 pub(crate) use peft::save;

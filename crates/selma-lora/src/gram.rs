@@ -161,7 +161,7 @@ fn trace(matrix: MatRef<'_, f64>) -> f64 {
 }
 
 /// A symmetric matrix of which the lower half is given.
-fn mirrored(mut lower: Mat<f64>) -> Mat<f64> {
+pub(crate) fn mirrored(mut lower: Mat<f64>) -> Mat<f64> {
     for j in 1..lower.ncols() {
         let (left, right) = lower.as_mut().split_at_col_mut(j);
         let row = left.row(j).transpose();

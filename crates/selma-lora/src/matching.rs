@@ -77,16 +77,32 @@ impl Adapter {
         &self,
         model: impl IntoIterator<Item = &'a (String, Vec<usize>)>,
     ) -> Result<LoadReport, LoraError> {
+        report(model, self.candidates())
+    }
+
+    /// Like [`match_modules`](Self::match_modules), of the adapter's modules in one component of a pipeline, such as `unet`.
+    ///
+    /// # Errors
+    /// [`LoraError::NothingMatched`] when no module of the component fits.
+    pub fn match_component<'a>(
+        &self,
+        component: &str,
+        model: impl IntoIterator<Item = &'a (String, Vec<usize>)>,
+    ) -> Result<LoadReport, LoraError> {
         report(
             model,
-            self.modules.iter().map(|(path, module)| Candidate {
-                path,
-                shape: module.weight_shape(),
-                flat: false,
-                zero: module.is_zero(),
-                finite: module.is_finite(),
-            }),
+            self.candidates().filter(|module| module.is_in(component)),
         )
+    }
+
+    fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
+        self.modules.iter().map(|(path, module)| Candidate {
+            path,
+            shape: module.weight_shape(),
+            flat: false,
+            zero: module.is_zero(),
+            finite: module.is_finite(),
+        })
     }
 }
 
@@ -100,16 +116,32 @@ impl AdapterFile {
         &self,
         model: impl IntoIterator<Item = &'a (String, Vec<usize>)>,
     ) -> Result<LoadReport, LoraError> {
+        report(model, self.candidates())
+    }
+
+    /// Compares the updates of one component like [`Adapter::match_component`].
+    ///
+    /// # Errors
+    /// [`LoraError::NothingMatched`] when no update of the component fits.
+    pub fn match_component<'a>(
+        &self,
+        component: &str,
+        model: impl IntoIterator<Item = &'a (String, Vec<usize>)>,
+    ) -> Result<LoadReport, LoraError> {
         report(
             model,
-            self.updates.iter().map(|(path, update)| Candidate {
-                path,
-                shape: update.weight_shape(),
-                flat: update.may_be_flat(),
-                zero: update.is_zero(),
-                finite: update.is_finite(),
-            }),
+            self.candidates().filter(|update| update.is_in(component)),
         )
+    }
+
+    fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
+        self.updates.iter().map(|(path, update)| Candidate {
+            path,
+            shape: update.weight_shape(),
+            flat: update.may_be_flat(),
+            zero: update.is_zero(),
+            finite: update.is_finite(),
+        })
     }
 }
 
@@ -120,6 +152,13 @@ struct Candidate<'a> {
     flat: bool,
     zero: bool,
     finite: bool,
+}
+
+impl Candidate<'_> {
+    fn is_in(&self, component: &str) -> bool {
+        let rest = self.path.strip_prefix(component);
+        rest.is_some_and(|rest| rest.starts_with('.'))
+    }
 }
 
 fn report<'a, 'b>(

@@ -30,6 +30,7 @@
 //! plain slices are public as well.
 
 pub mod agreement;
+mod calibration;
 mod check;
 mod combination;
 mod combine;
@@ -55,6 +56,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 
 use rayon::prelude::*;
 
+pub use calibration::{Calibration, Statistics};
 pub use combine::Term;
 pub use consensus::Majority;
 pub use files::WeightedFile;
@@ -62,7 +64,6 @@ pub use masks::Masks;
 pub use method::Method;
 pub use recipe::{AdapterOptions, Merge, ModuleWeight};
 pub use report::{MergeInput, MergeReport, ModuleReport};
-pub use ssr::{Calibration, Statistics};
 
 use crate::{Adapter, AdapterReader, LoraError, LoraModule};
 use check::Probes;
@@ -98,12 +99,16 @@ impl Merge {
     /// [`LoraError::AdapterCount`], [`LoraError::MergeOption`]; around the module concerned
     /// ([`LoraError::InModule`]): [`LoraError::WeightShapes`] when adapters were made for different
     /// models, [`LoraError::NonFinite`] for NaN in a factor, [`LoraError::Ranks`] for methods on factors of unequal rank, [`LoraError::Mask`],
+    /// [`LoraError::DenseTooLarge`] for a layer whose dense updates would fill the memory,
     /// [`LoraError::Calibration`], [`LoraError::NoConvergence`], and [`LoraError::SelfCheck`] when
     /// the result is not what the formula says, for example because it does not fit `f32`.
     pub fn run(&self, inputs: &[Weighted<'_>]) -> Result<(Adapter, MergeReport), LoraError> {
-        let (mut adapter, reports) = self.plan(sources(inputs))?.all()?;
+        let plan = self.plan(sources(inputs))?;
+        let described: Vec<MergeInput> = inputs.iter().map(MergeInput::from).collect();
+        self.check_calibration(described.iter().map(|input| input.sha256.clone()))?;
+        let (mut adapter, reports) = plan.all()?;
         adapter.metadata = report::common_notes(inputs.iter().map(|input| &input.adapter.metadata));
-        let inputs = inputs.iter().map(MergeInput::from).collect();
+        let inputs = described;
         let report = MergeReport::new(self.clone(), inputs, reports);
         let recipe = report::recipe(self, &report.inputs);
         adapter.metadata.insert("selma_merge".to_owned(), recipe);
@@ -121,6 +126,7 @@ impl Merge {
     ) -> Result<impl Iterator<Item = Result<(LoraModule, ModuleReport), LoraError>> + 'a, LoraError>
     {
         let plan = self.plan(sources(inputs))?;
+        self.check_calibration(inputs.iter().map(|input| input.adapter.origin_sha256()))?;
         let paths = plan.paths.clone();
         Ok(paths.into_iter().map(move |path| plan.module(path)))
     }
@@ -165,6 +171,17 @@ impl Merge {
         })
     }
 
+    /// Refuses statistics of other adapters than these, of which the SHA-256 are asked for only if need be.
+    fn check_calibration(
+        &self,
+        adapters: impl ExactSizeIterator<Item = String>,
+    ) -> Result<(), LoraError> {
+        match &self.calibration {
+            Some(calibration) => calibration.check_adapters(adapters),
+            None => Ok(()),
+        }
+    }
+
     fn merge_module(
         &self,
         path: &str,
@@ -182,6 +199,16 @@ impl Merge {
             total_weight,
         };
         let pipeline = Pipeline::of(self.method, terms.len());
+        let bytes = pipeline.dense_bytes(&weight_shape, terms.iter().flatten().count());
+        let limit = self.dense_limit_or_default();
+        if bytes > u128::from(limit) {
+            return Err(LoraError::DenseTooLarge {
+                method: self.method,
+                weight: weight_shape,
+                bytes,
+                limit,
+            });
+        }
         let report = |module: &LoraModule| ModuleReport {
             module: path.to_owned(),
             weight: weight_shape.clone(),

@@ -8,7 +8,7 @@
 
 mod common;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use common::fixture;
 use ndarray::{ArrayD, IxDyn};
@@ -17,7 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use selma_lora::{
     Adapter, AdapterFile, AdapterReader, LoraError, LoraModule, Merge, Method, RankRule, Update,
     Weighted, init,
-    merge::{Masks, Term},
+    merge::{Calibration, Masks, Statistics, Term},
 };
 
 const FILES: [&str; 9] = [
@@ -200,6 +200,46 @@ fn no_change_of_masks_or_recipes_is_a_panic() {
     }
     assert!(0 < masks_read && masks_read < 2000, "{masks_read}");
     assert!(0 < recipes_run && recipes_run < 2000, "{recipes_run}");
+}
+
+#[test]
+fn changed_statistics_are_an_error_or_sound() {
+    let mut random = ChaCha8Rng::seed_from_u64(5);
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let mut statistics = Statistics::new(&[2, 2]);
+    let path = "unet.conv_in";
+    for adapter in 0..2 {
+        let z = init::gaussian_a(path, 9, 4, adapter);
+        statistics.add(adapter as usize, &z.view()).unwrap();
+    }
+    let whole: Calibration = [(path.to_owned(), statistics)].into_iter().collect();
+    whole.save(file.path()).unwrap();
+    let bytes = std::fs::read(file.path()).unwrap();
+    let module = init::gaussian(path, &[4, 3, 3, 3], 2, 2.0, 0).unwrap();
+    let term = Some(Term {
+        module: &module,
+        weight: 1.0,
+    });
+    let (mut read, mut merged) = (0, 0);
+    for _ in 0..2000 {
+        std::fs::write(file.path(), changed(&bytes, &mut random)).unwrap();
+        let Ok(calibration) = Calibration::load(file.path()) else {
+            continue;
+        };
+        read += 1;
+        let merge = Merge {
+            calibration: Some(Arc::new(calibration)),
+            ..Merge::new(Method::Ssr)
+        };
+        if let Ok((module, _)) = merge.module(path, &[term, term]) {
+            assert!(module.is_finite());
+            merged += 1;
+        }
+    }
+    assert!(
+        0 < merged && merged <= read && read < 2000,
+        "{read} {merged}"
+    );
 }
 
 #[test]

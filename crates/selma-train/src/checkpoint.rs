@@ -1,124 +1,221 @@
 //! Everything that a training needs to go on as if it had not been interrupted.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 
+use burn::tensor::Device;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::{Dtype as Stored, SafeTensors};
 use selma_diffusion::models::UNet2DConditionModel;
 use selma_diffusion::schedulers::SchedulerConfig;
 use selma_diffusion::weights::Weights;
-use selma_durable::atomic_write;
-use selma_lora::{Adapter, LoraModule};
+use selma_durable::{AtomicFolder, atomic_write, create_folder, write_json};
+use selma_lora::{Adapter, Dtype, Format, LoraModule};
+use serde::{Deserialize, Serialize};
 
 use crate::factors::{Factors, host};
-use crate::{Objective, TrainError, Trainer, ValidTrainConfig};
+use crate::{Objective, TrainConfig, TrainError, Trainer, ValidTrainConfig};
 
-/// Key of the metadata that holds the settings.
-const CONFIG: &str = "selma.train_config";
+/// The factors, in diffusers' format.
+const ADAPTER: &str = "adapter.safetensors";
+/// The optimizer's moments.
+const OPTIMIZER: &str = "optimizer.safetensors";
+/// [`State`].
+const STATE: &str = "state.json";
+const PREFIX: &str = "step-";
 /// Key of the metadata that holds the number of steps done.
 pub(crate) const STEP: &str = "selma.step";
 
-impl<O: Objective> Trainer<O> {
-    /// Writes factors, optimizer state, step and settings to one safetensors file, all in `F32`, so that a resumed
-    /// training makes the same bytes as an uninterrupted one. The file appears whole or not at all.
+/// Where a training keeps checkpoints, a folder for each: `step-000100` with the adapter in diffusers' format, the optimizer's moments, and `state.json`. A folder appears whole
+/// or not at all.
+#[derive(Debug, Clone, Copy)]
+pub struct TrainCheckpoints<'a> {
+    /// The folder that they lie in.
+    pub folder: &'a Path,
+    /// Steps between two of them.
+    pub every: usize,
+    /// How many are kept: the newest.
+    pub keep: usize,
+}
+
+/// What is neither factors nor moments. All that is random, and the place in the data, follow from the seed and the step.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct State {
+    step: usize,
+    config: TrainConfig,
+}
+
+impl TrainCheckpoints<'_> {
+    /// The checkpoints in a folder, by their steps; none if the folder is not there.
     ///
     /// # Errors
     ///
-    /// If the file cannot be written.
-    pub fn save_checkpoint(&mut self, path: &Path) -> Result<(), TrainError> {
-        let adapter = self.adapter()?;
-        let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
-        for (name, module) in &adapter.modules {
-            for (letter, factor) in [("a", &module.a), ("b", &module.b)] {
-                let values: Vec<f32> = factor.iter().copied().collect();
-                tensors.push((
-                    format!("{name}.{letter}"),
-                    factor.shape().to_vec(),
-                    bytes(&values),
-                ));
+    /// If the folder cannot be read.
+    pub fn all(folder: &Path) -> Result<Vec<(usize, PathBuf)>, TrainError> {
+        let unreadable = |source| TrainError::Io {
+            action: "read",
+            path: folder.to_owned(),
+            source,
+        };
+        if !folder.exists() {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder).map_err(unreadable)? {
+            let path = entry.map_err(unreadable)?.path();
+            let name = path.file_name().and_then(|name| name.to_str());
+            let step = name.and_then(|name| name.strip_prefix(PREFIX));
+            if let Some(step) = step.and_then(|step| step.parse().ok()) {
+                found.push((step, path));
             }
         }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// The last checkpoint in a folder.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be read.
+    pub fn latest(folder: &Path) -> Result<Option<PathBuf>, TrainError> {
+        Ok(Self::all(folder)?.pop().map(|(_, path)| path))
+    }
+
+    /// Whether there is one after so many steps.
+    #[must_use]
+    pub fn is_due(&self, step: usize) -> bool {
+        step.is_multiple_of(self.every.max(1))
+    }
+
+    /// Writes a checkpoint, then removes those that are too many.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be written.
+    pub fn save<O: Objective>(&self, trainer: &Trainer<O>) -> Result<(), TrainError> {
+        let path = self.folder.join(format!("{PREFIX}{:06}", trainer.step));
+        if !path.exists() {
+            create_folder(self.folder)?;
+            trainer.save_checkpoint(&path)?;
+        }
+        let all = Self::all(self.folder)?;
+        let too_many = all.len().saturating_sub(self.keep.max(1));
+        for (_, path) in all.into_iter().take(too_many) {
+            fs::remove_dir_all(&path).map_err(|source| TrainError::Io {
+                action: "remove",
+                path,
+                source,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl<O: Objective> Trainer<O> {
+    /// Writes factors, optimizer state, step and settings to a new folder, all numbers in `F32`, so that a resumed training makes the
+    /// same bytes as an uninterrupted one.
+    ///
+    /// # Errors
+    ///
+    /// If the folder exists or cannot be written. Nothing is left of it then.
+    pub fn save_checkpoint(&self, path: &Path) -> Result<(), TrainError> {
+        let unwritable = |source| TrainError::Io {
+            action: "write",
+            path: path.to_owned(),
+            source,
+        };
+        let folder = AtomicFolder::create(path).map_err(unwritable)?;
+        let file = |name: &str| folder.path().join(name);
+        self.adapter()?
+            .save(file(ADAPTER), Format::Diffusers, Dtype::F32)?;
+        atomic_write(&file(OPTIMIZER), &self.moments(path)?)?;
+        let state = State {
+            step: self.step,
+            config: (*self.config).clone(),
+        };
+        write_json(&file(STATE), &state)?;
+        folder.commit().map_err(unwritable)
+    }
+
+    /// The optimizer's moments as a safetensors file: none before the first step.
+    fn moments(&self, path: &Path) -> Result<Vec<u8>, TrainError> {
+        let mut tensors: Vec<(String, usize, Vec<u8>)> = Vec::new();
         for factor in &self.factors.all {
-            if let Some(state) = &factor.state {
-                for (moment, tensor) in
-                    [(1, &state.momentum.moment_1), (2, &state.momentum.moment_2)]
-                {
-                    let values = host(tensor.clone())?;
-                    let key = format!("{}.moment_{moment}", factor.name);
-                    tensors.push((key, vec![values.len()], bytes(&values)));
-                }
+            let Some(state) = &factor.state else {
+                continue;
+            };
+            let moments = [&state.momentum.moment_1, &state.momentum.moment_2];
+            for (number, tensor) in (1..).zip(moments) {
+                let values = host(tensor.clone())?;
+                let bytes = values.iter().flat_map(|value| value.to_le_bytes());
+                let key = format!("{}.moment_{number}", factor.name);
+                tensors.push((key, values.len(), bytes.collect()));
             }
         }
         let failed = |error: safetensors::SafeTensorError| damaged(path, error.to_string());
         let mut views = Vec::with_capacity(tensors.len());
-        for (name, shape, bytes) in &tensors {
-            views.push((
-                name,
-                TensorView::new(Dtype::F32, shape.clone(), bytes).map_err(failed)?,
-            ));
+        for (name, count, bytes) in &tensors {
+            let view = TensorView::new(Stored::F32, vec![*count], bytes);
+            views.push((name, view.map_err(failed)?));
         }
-        let metadata: HashMap<String, String> = [
-            (CONFIG.to_owned(), settings(&self.config)),
-            (STEP.to_owned(), self.step.to_string()),
-        ]
-        .into();
-        let file = safetensors::serialize(views, Some(metadata)).map_err(failed)?;
-        Ok(atomic_write(path, &file)?)
+        safetensors::serialize(views, None).map_err(failed)
     }
 
-    /// Goes on from a file of [`save_checkpoint`](Self::save_checkpoint).
+    /// Goes on from a folder of [`save_checkpoint`](Self::save_checkpoint).
     ///
     /// # Errors
     ///
-    /// [`TrainError::Checkpoint`] if the file is damaged, or was written by a training with other settings.
+    /// [`TrainError::Checkpoint`] if it is damaged, or was written by a training with other settings.
     pub fn resume(
         unet: UNet2DConditionModel,
         scheduler: &SchedulerConfig,
         objective: O,
         config: ValidTrainConfig,
         path: &Path,
-        device: &burn::tensor::Device,
+        device: &Device,
     ) -> Result<Self, TrainError> {
-        let wrong = |reason| damaged(path, reason);
-        let (_, metadata) = read(path)?;
-        if metadata.get(CONFIG) != Some(&settings(&config)) {
+        let wrong = |reason: String| damaged(path, reason);
+        let text = read_file(&path.join(STATE))?;
+        let state: State = serde_json::from_slice(&text)
+            .map_err(|error| damaged(&path.join(STATE), error.to_string()))?;
+        if state.config != *config {
             return Err(wrong(
                 "it belongs to a training with other settings".to_owned(),
             ));
         }
-        let step = step(&metadata, path)?;
-        let weights = Weights::open(path)?;
-        let names: Vec<&str> = weights.names().collect();
         let mut modules = Vec::new();
-        for name in names.iter().filter_map(|name| name.strip_suffix(".a")) {
-            let factor = |letter: &str| -> Result<ndarray::ArrayD<f32>, TrainError> {
-                let (values, shape) = weights.require(&format!("{name}.{letter}"))?;
-                ndarray::ArrayD::from_shape_vec(shape, values)
-                    .map_err(|error| wrong(error.to_string()))
-            };
-            let module = LoraModule::new(factor("a")?, factor("b")?, config.alpha)?;
-            modules.push((name.to_owned(), module));
+        for (name, module) in Adapter::load(path.join(ADAPTER))?.modules {
+            modules.push((name, LoraModule::new(module.a, module.b, config.alpha)?));
         }
         let adapter = Adapter::new(modules);
         let mut trainer = Self::from_adapter(unet, scheduler, objective, config, &adapter, device)?;
+        let moments = Weights::open(path.join(OPTIMIZER))?;
         for factor in &mut trainer.factors.all {
-            let moment = |number| weights.require(&format!("{}.moment_{number}", factor.name));
-            let ((first, _), (second, _)) = (moment(1)?, moment(2)?);
-            Factors::restore(factor, step, first, second, device);
+            let moment = |number| moments.require(&format!("{}.moment_{number}", factor.name));
+            if state.step > 0 {
+                let ((first, _), (second, _)) = (moment(1)?, moment(2)?);
+                Factors::restore(factor, state.step, first, second, device);
+            }
         }
-        trainer.step = step;
+        trainer.step = state.step;
         Ok(trainer)
     }
 }
 
-/// The bytes of a checkpoint and its metadata.
-pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, HashMap<String, String>), TrainError> {
-    let bytes = std::fs::read(path).map_err(|source| TrainError::Io {
+fn read_file(path: &Path) -> Result<Vec<u8>, TrainError> {
+    fs::read(path).map_err(|source| TrainError::Io {
         action: "read",
         path: path.to_owned(),
         source,
-    })?;
+    })
+}
+
+/// The bytes of a checkpoint of one file and its metadata.
+pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, HashMap<String, String>), TrainError> {
+    let bytes = read_file(path)?;
     let (_, header) =
         SafeTensors::read_metadata(&bytes).map_err(|error| damaged(path, error.to_string()))?;
     let metadata = header.metadata().clone().unwrap_or_default();
@@ -139,16 +236,4 @@ pub(crate) fn damaged(path: &Path, reason: String) -> TrainError {
         path: path.to_owned(),
         reason,
     }
-}
-
-fn settings(config: &ValidTrainConfig) -> String {
-    // Field by field, so that the text is the same on every run.
-    format!("{:?}", **config)
-}
-
-fn bytes(values: &[f32]) -> Vec<u8> {
-    values
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect()
 }

@@ -17,6 +17,9 @@ pub struct TrainConfig {
     /// Parts into which a forward pass is cut, computed side by side on threads of their own. Two pay on a CPU, where a
     /// small model keeps one core busy; on a GPU leave it at 1. Results differ in rounding only.
     pub shards: usize,
+    /// Whether what is inside the UNet's layers is computed again for the gradient, instead of being kept: much less memory for a quarter to a third more
+    /// time. Results differ in rounding only.
+    pub recompute: bool,
     /// Learning rate; its peak, where it changes.
     pub learning_rate: f64,
     /// How the learning rate changes. The paper's is constant.
@@ -39,6 +42,14 @@ pub struct TrainConfig {
     pub epsilon: f64,
     /// Gradients are scaled down to this norm, taken over all of them together; 0 for never.
     pub max_grad_norm: f64,
+    /// Weighs timesteps by their signal-to-noise ratio, cut off at this number (min-SNR, arXiv 2303.09556); none for the paper, 5 is usual elsewhere.
+    pub snr_gamma: Option<f64>,
+    /// Strength of a random number that is added to the noise of a whole channel; 0 for the paper, 0.05 to 0.1 is usual elsewhere.
+    pub noise_offset: f64,
+    /// Strength of the noise that is in the latents, but is not to be predicted (input perturbation, arXiv 2301.11706); 0 for the paper, 0.1 is usual elsewhere.
+    pub input_perturbation: f64,
+    /// How strongly the model is held to its reference, where it is trained on pairs ([`DiffusionDpo`](crate::DiffusionDpo)).
+    pub dpo_beta: f64,
     /// Share of captions replaced by the empty one. The paper has none.
     pub caption_dropout: f64,
     /// Whether an image's latents are drawn anew from the VAE's distribution each time, as diffusers' script does, or are
@@ -57,6 +68,7 @@ impl Default for TrainConfig {
             batch_size: 16,
             gradient_accumulation: 4,
             shards: 1,
+            recompute: false,
             learning_rate: 3e-4,
             lr_scheduler: LrScheduler::Constant,
             lr_warmup_steps: 0,
@@ -68,6 +80,10 @@ impl Default for TrainConfig {
             weight_decay: 1e-2,
             epsilon: 1e-8,
             max_grad_norm: 1.0,
+            snr_gamma: None,
+            noise_offset: 0.0,
+            input_perturbation: 0.0,
+            dpo_beta: 5000.0,
             caption_dropout: 0.0,
             sample_latents: true,
             seed: 42,
@@ -115,6 +131,8 @@ impl TrainConfig {
             ("learning_rate", self.learning_rate),
             ("epsilon", self.epsilon),
             ("alpha", self.alpha),
+            ("dpo_beta", self.dpo_beta),
+            ("snr_gamma", self.snr_gamma.unwrap_or(1.0)),
         ] {
             if !(value.is_finite() && value > 0.0) {
                 return Err(wrong(field, "a positive number", value.to_string()));
@@ -123,6 +141,8 @@ impl TrainConfig {
         for (field, value) in [
             ("weight_decay", self.weight_decay),
             ("max_grad_norm", self.max_grad_norm),
+            ("noise_offset", self.noise_offset),
+            ("input_perturbation", self.input_perturbation),
         ] {
             if !(value.is_finite() && value >= 0.0) {
                 return Err(wrong(field, "a number not below 0", value.to_string()));
@@ -172,13 +192,15 @@ mod tests {
 
     #[test]
     fn a_setting_that_cannot_be_used_is_named() {
-        let cases: [(&str, Spoil); 8] = [
+        let cases: [(&str, Spoil); 10] = [
             ("steps", |config| config.steps = 0),
             ("shards", |config| config.shards = 17),
             ("rank", |config| config.rank = 0),
             ("learning_rate", |config| config.learning_rate = f64::NAN),
             ("weight_decay", |config| config.weight_decay = -1.0),
             ("beta2", |config| config.beta2 = 1.0),
+            ("snr_gamma", |config| config.snr_gamma = Some(0.0)),
+            ("noise_offset", |config| config.noise_offset = f64::INFINITY),
             ("caption_dropout", |config| config.caption_dropout = 1.5),
             ("targets", |config| config.targets.clear()),
         ];

@@ -54,14 +54,16 @@ pub enum TrainError {
     /// There is nothing to train on.
     #[error("the training set is empty")]
     NoData,
-    /// The loss is not a number any more.
-    #[error("the loss is {loss} at step {step}; the samples were {samples:?}")]
+    /// The loss or its gradient is not a number any more. Nothing was changed by that step.
+    #[error("the {what} is {value} at step {step}; the samples were {samples:?}")]
     NonFinite {
         /// The step, from 1.
         step: usize,
-        /// The loss.
-        loss: f32,
-        /// Indices of the step's samples in the training set.
+        /// Which of the two.
+        what: &'static str,
+        /// Its value.
+        value: f32,
+        /// Numbers in the training set of those samples that alone have this effect, or of all of the step if none has.
         samples: Vec<usize>,
     },
     /// The observer asked to stop.

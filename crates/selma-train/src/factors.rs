@@ -84,20 +84,6 @@ impl Factors {
         }
     }
 
-    /// The gradients of a backward pass, flat and in the order of the factors.
-    pub(crate) fn gradients(
-        unet: &mut UNet2DConditionModel,
-        gradients: &Gradients,
-    ) -> Vec<Tensor<1>> {
-        let mut all = Vec::new();
-        for_each_branch(unet, |_, branch| {
-            for (tensor, _) in branch.tensors() {
-                all.push(tensor.gradient(gradients));
-            }
-        });
-        all
-    }
-
     /// Adds gradients to the sums.
     pub(crate) fn accumulate(sums: &mut Vec<Tensor<1>>, gradients: Vec<Tensor<1>>) {
         *sums = if sums.is_empty() {
@@ -110,21 +96,26 @@ impl Factors {
         };
     }
 
-    /// One AdamW step at a learning rate; the norm of all gradients before clipping is returned.
-    pub(crate) fn step(
-        &mut self,
-        unet: &mut UNet2DConditionModel,
-        gradients: Vec<Tensor<1>>,
-        learning_rate: f64,
-    ) -> Result<f32, TrainError> {
+    /// The norm of all gradients together.
+    pub(crate) fn norm(gradients: &[Tensor<1>]) -> Result<f32, TrainError> {
         let squares = gradients
             .iter()
             .map(|gradient| gradient.clone().square().sum());
         let total = squares.reduce(|sum, square| sum + square);
-        let norm = match total {
+        Ok(match total {
             Some(total) => scalar(&total)?.sqrt(),
             None => 0.0,
-        };
+        })
+    }
+
+    /// One AdamW step at a learning rate, with gradients of this norm, which are clipped.
+    pub(crate) fn step(
+        &mut self,
+        unet: &mut UNet2DConditionModel,
+        gradients: Vec<Tensor<1>>,
+        norm: f32,
+        learning_rate: f64,
+    ) {
         // torch.nn.utils.clip_grad_norm_ adds 1e-6 to the norm.
         let ratio = self.max_grad_norm / (f64::from(norm) + 1e-6);
         let scale = (self.max_grad_norm > 0.0 && ratio < 1.0).then_some(ratio);
@@ -147,7 +138,6 @@ impl Factors {
                 });
             }
         });
-        Ok(norm)
     }
 
     /// Sets the optimizer's state of a factor from flat host values.
@@ -167,6 +157,46 @@ impl Factors {
     }
 }
 
+/// Gradients of all factors, flat and in their order, gathered from one pass back or several.
+#[derive(Default)]
+pub(crate) struct Gathered(Vec<Option<Tensor<1>>>);
+
+impl Gathered {
+    /// Adds what a pass back has found for the factors of a model.
+    pub(crate) fn add(&mut self, unet: &mut UNet2DConditionModel, gradients: &Gradients) {
+        let mut index = 0;
+        for_each_branch(unet, |_, branch| {
+            for (tensor, _) in branch.tensors() {
+                if self.0.len() == index {
+                    self.0.push(None);
+                }
+                if let (Some(sum), Some(found)) =
+                    (self.0.get_mut(index), tensor.gradient(gradients))
+                {
+                    *sum = Some(match sum.take() {
+                        Some(before) => before + found,
+                        None => found,
+                    });
+                }
+                index += 1;
+            }
+        });
+    }
+
+    /// The gradients; zero where the loss does not depend on a factor.
+    pub(crate) fn finish(self, unet: &mut UNet2DConditionModel) -> Vec<Tensor<1>> {
+        let mut found = self.0.into_iter();
+        let mut all = Vec::new();
+        for_each_branch(unet, |_, branch| {
+            for (tensor, _) in branch.tensors() {
+                let gradient = found.next().flatten();
+                all.push(gradient.unwrap_or_else(|| tensor.zeros()));
+            }
+        });
+        all
+    }
+}
+
 /// Takes the gradients' graph off the branches.
 pub(crate) fn untrack(unet: &mut UNet2DConditionModel) {
     for_each_branch(unet, |_, branch| {
@@ -174,6 +204,16 @@ pub(crate) fn untrack(unet: &mut UNet2DConditionModel) {
             tensor.untrack();
         }
     });
+}
+
+/// Takes the trained branches out of a model.
+pub(crate) fn without_branches(unet: &mut UNet2DConditionModel) {
+    for (_, layer) in unet.lora_layers(COMPONENT) {
+        match layer {
+            LoraLayerMut::Linear(layer) => layer.branches.retain(|branch| branch.name != BRANCH),
+            LoraLayerMut::Conv2d(layer) => layer.branches.retain(|branch| branch.name != BRANCH),
+        }
+    }
 }
 
 /// Gives the branches leaves of their own: the same values at the root of another graph.
@@ -246,18 +286,27 @@ impl FactorMut<'_> {
         }
     }
 
-    /// The gradient, flat; zero where the loss does not depend on the factor.
-    fn gradient(self, gradients: &Gradients) -> Tensor<1> {
-        fn flat<const D: usize>(tensor: &Tensor<D>, gradients: &Gradients) -> Tensor<1> {
+    /// The gradient, flat, if the pass back has met the factor.
+    fn gradient(self, gradients: &Gradients) -> Option<Tensor<1>> {
+        fn flat<const D: usize>(tensor: &Tensor<D>, gradients: &Gradients) -> Option<Tensor<1>> {
             let count = tensor.shape().num_elements();
-            match tensor.grad(gradients) {
-                Some(gradient) => gradient.reshape([count]),
-                None => Tensor::zeros([count], &tensor.device().without_autodiff()),
-            }
+            Some(tensor.grad(gradients)?.reshape([count]))
         }
         match self {
             Self::Matrix(tensor) => flat(tensor, gradients),
             Self::Kernel(tensor) => flat(tensor, gradients),
+        }
+    }
+
+    /// A gradient of zero, flat.
+    fn zeros(self) -> Tensor<1> {
+        fn flat<const D: usize>(tensor: &Tensor<D>) -> Tensor<1> {
+            let count = tensor.shape().num_elements();
+            Tensor::zeros([count], &tensor.device().without_autodiff())
+        }
+        match self {
+            Self::Matrix(tensor) => flat(tensor),
+            Self::Kernel(tensor) => flat(tensor),
         }
     }
 

@@ -11,6 +11,8 @@ pub struct Progress {
     pub steps: usize,
     /// Loss of the step: the mean over its samples.
     pub loss: f32,
+    /// Share of the samples that the model gets right, where the objective knows right and wrong.
+    pub accuracy: Option<f32>,
     /// Learning rate of the step.
     pub learning_rate: f64,
     /// Norm of all gradients together before clipping, where it is measured.

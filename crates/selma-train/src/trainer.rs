@@ -1,7 +1,5 @@
 //! The training loop.
 
-use std::path::Path;
-
 use burn::tensor::{Device, Tensor};
 use selma_diffusion::models::UNet2DConditionModel;
 use selma_diffusion::schedulers::SchedulerConfig;
@@ -10,7 +8,17 @@ use selma_lora::nn::{attach, extract};
 
 use crate::factors::{BRANCH, COMPONENT, Factors, initial, renew, scalar, untrack};
 use crate::shards::{for_each_shard, part};
-use crate::{Batch, Objective, Observer, Progress, TrainError, TrainingSet, ValidTrainConfig};
+use crate::{
+    Denoiser, Draw, Drawn, Feed, Objective, Observer, Progress, Samples, TrainCheckpoints,
+    TrainError, ValidTrainConfig,
+};
+
+/// What a part of a batch adds to a step.
+struct Part {
+    loss: f32,
+    accuracy: Option<f32>,
+    gradients: Vec<Tensor<1>>,
+}
 
 /// Trains one adapter on a frozen UNet.
 pub struct Trainer<O> {
@@ -81,43 +89,25 @@ impl<O: Objective> Trainer<O> {
         self.step
     }
 
-    /// Trains until all steps are done, saving a checkpoint every `checkpoint_every` steps if a file is given.
+    /// Trains until all steps are done, with checkpoints if a folder for them is given: also of the step at which the observer stops.
     ///
     /// # Errors
     ///
-    /// [`TrainError::NonFinite`] if the loss is not a number any more, [`TrainError::Cancelled`] if the observer stops,
-    /// and errors of writing checkpoints.
+    /// Those of [`step`](Self::step), [`TrainError::Cancelled`] if the observer stops, and errors of writing checkpoints.
     pub fn run(
         &mut self,
-        set: &TrainingSet,
-        checkpoint: Option<(&Path, usize)>,
+        feed: &impl Feed<O::Batch>,
+        checkpoints: Option<TrainCheckpoints<'_>>,
         observer: &mut Observer<'_>,
     ) -> Result<(), TrainError> {
-        while self.step < self.config.steps {
-            let per_step = self.config.batch_size * self.config.gradient_accumulation;
-            let start = self.step * per_step;
-            let mut batches = Vec::with_capacity(self.config.gradient_accumulation);
-            let mut samples = Vec::new();
-            for position in (start..start + per_step).step_by(self.config.batch_size) {
-                let (batch, drawn) =
-                    set.batch(&self.config, position, self.timesteps, &self.device);
-                batches.push(batch);
-                samples.extend(drawn);
-            }
-            let progress = self.optimize(&batches).map_err(|error| match error {
-                TrainError::NonFinite { step, loss, .. } => TrainError::NonFinite {
-                    step,
-                    loss,
-                    samples,
-                },
-                other => other,
-            })?;
+        while !self.is_finished() {
+            let progress = self.step(feed)?;
             // The observer first: what it records is then never behind the checkpoint.
             let flow = observer(progress);
-            if let Some((path, every)) = checkpoint
-                && self.step.is_multiple_of(every.max(1))
+            if let Some(checkpoints) = checkpoints
+                && (flow.is_break() || checkpoints.is_due(self.step))
             {
-                self.save_checkpoint(path)?;
+                checkpoints.save(self)?;
             }
             if flow.is_break() {
                 return Err(TrainError::Cancelled { step: self.step });
@@ -126,46 +116,78 @@ impl<O: Objective> Trainer<O> {
         Ok(())
     }
 
+    /// Whether all steps are done.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.step >= self.config.steps
+    }
+
+    /// One optimizer step over the next batches.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::NonFinite`] if the loss or its gradient is not a number any more, and errors of the data.
+    pub fn step(&mut self, feed: &impl Feed<O::Batch>) -> Result<Progress, TrainError> {
+        let passes = self.config.gradient_accumulation;
+        let drawn = (0..passes).map(|pass| {
+            feed.draw(&Draw {
+                config: &self.config,
+                pass: self.step * passes + pass,
+                timesteps: self.timesteps,
+                device: &self.device,
+                unet: &self.unet,
+            })
+        });
+        let drawn: Vec<Drawn<O::Batch>> = drawn.collect::<Result<_, _>>()?;
+        self.optimize(&drawn)
+    }
+
     /// One optimizer step over given batches: the gradient is the mean of theirs.
     ///
     /// # Errors
     ///
-    /// [`TrainError::NonFinite`] if the loss is not a number; the factors are then as before.
-    pub fn optimize(&mut self, batches: &[Batch]) -> Result<Progress, TrainError> {
+    /// [`TrainError::NonFinite`] if the loss or the gradient is not a number; the factors are then as before.
+    pub fn optimize(&mut self, drawn: &[Drawn<O::Batch>]) -> Result<Progress, TrainError> {
         let mut sums: Vec<Tensor<1>> = Vec::new();
-        let mut total = 0.0;
-        for batch in batches {
-            for (loss, gradients) in self.backward(batch, batches.len())? {
-                total += loss;
-                Factors::accumulate(&mut sums, gradients);
+        let mut loss = 0.0;
+        let mut accuracy: Option<f32> = None;
+        for Drawn { batch, .. } in drawn {
+            for part in self.backward(batch, drawn.len())? {
+                loss += part.loss;
+                accuracy = part
+                    .accuracy
+                    .map(|share| accuracy.unwrap_or_default() + share);
+                Factors::accumulate(&mut sums, part.gradients);
             }
         }
-        if !total.is_finite() {
-            return Err(TrainError::NonFinite {
-                step: self.step + 1,
-                loss: total,
-                samples: Vec::new(),
-            });
+        let grad_norm = Factors::norm(&sums)?;
+        for (what, value) in [("loss", loss), ("norm of the gradient", grad_norm)] {
+            if !value.is_finite() {
+                return Err(TrainError::NonFinite {
+                    step: self.step + 1,
+                    what,
+                    value,
+                    samples: self.culprits(drawn)?,
+                });
+            }
         }
         let learning_rate = self.config.learning_rate_at(self.step);
-        let grad_norm = self.factors.step(&mut self.unet, sums, learning_rate)?;
+        self.factors
+            .step(&mut self.unet, sums, grad_norm, learning_rate);
         self.step += 1;
         Ok(Progress {
             step: self.step,
             steps: self.config.steps,
-            loss: total,
+            loss,
+            accuracy,
             learning_rate,
             grad_norm: Some(grad_norm),
         })
     }
 
     /// Losses and gradients of the shards of one of `batches` batches; their sums over all of these are the means.
-    fn backward(
-        &self,
-        batch: &Batch,
-        batches: usize,
-    ) -> Result<Vec<(f32, Vec<Tensor<1>>)>, TrainError> {
-        let (count, shards) = (batch.timesteps.len(), self.config.shards);
+    fn backward(&self, batch: &O::Batch, batches: usize) -> Result<Vec<Part>, TrainError> {
+        let (count, shards) = (batch.count(), self.config.shards);
         for_each_shard(shards, |shard| {
             let range = part(count, shards, shard);
             let share = range.len() as f64 / (count * batches) as f64;
@@ -174,11 +196,46 @@ impl<O: Objective> Trainer<O> {
                 // Leaves of its own: a graph whose leaves are shared can be walked back once only.
                 renew(&mut unet);
             }
-            let loss = self.objective.loss(&unet, &batch.slice(range))?;
-            let loss = loss.mul_scalar(share);
-            let value = scalar(&loss)?;
-            Ok((value, Factors::gradients(&mut unet, &loss.backward())))
+            self.part(&unet, &batch.slice(range), share)
         })
+    }
+
+    /// Loss and gradient of a batch that is a share of a step.
+    fn part(
+        &self,
+        unet: &UNet2DConditionModel,
+        batch: &O::Batch,
+        share: f64,
+    ) -> Result<Part, TrainError> {
+        let model = match self.config.recompute {
+            true => Denoiser::recomputing(unet),
+            false => Denoiser::new(unet),
+        };
+        let loss = self.objective.loss(&model, batch)?;
+        let accuracy = loss.accuracy.map(|value| scalar(&value.mul_scalar(share)));
+        let value = loss.value.mul_scalar(share);
+        Ok(Part {
+            loss: scalar(&value)?,
+            accuracy: accuracy.transpose()?,
+            gradients: model.gradients(&value)?,
+        })
+    }
+
+    /// The samples that alone give a loss or a gradient that is not finite; all if none does.
+    fn culprits(&self, drawn: &[Drawn<O::Batch>]) -> Result<Vec<usize>, TrainError> {
+        let mut found = Vec::new();
+        for Drawn { batch, samples } in drawn {
+            for (index, &sample) in samples.iter().enumerate() {
+                let part = self.part(&self.unet, &batch.slice(index..index + 1), 1.0)?;
+                if !(part.loss.is_finite() && Factors::norm(&part.gradients)?.is_finite()) {
+                    found.push(sample);
+                }
+            }
+        }
+        if found.is_empty() {
+            found.extend(drawn.iter().flat_map(|drawn| &drawn.samples));
+        }
+        Ok(found)
     }
 
     /// The adapter as it stands.
@@ -186,9 +243,15 @@ impl<O: Objective> Trainer<O> {
     /// # Errors
     ///
     /// If the factors cannot be read from the device.
-    pub fn adapter(&mut self) -> Result<Adapter, TrainError> {
+    pub fn adapter(&self) -> Result<Adapter, TrainError> {
+        Ok(extract(&mut self.model(), COMPONENT, BRANCH)?)
+    }
+
+    /// The model with the adapter as it stands, to draw with.
+    #[must_use]
+    pub fn model(&self) -> UNet2DConditionModel {
         let mut plain = self.unet.clone();
         untrack(&mut plain);
-        Ok(extract(&mut plain, COMPONENT, BRANCH)?)
+        plain
     }
 }

@@ -13,18 +13,18 @@ use selma_diffusion::pipeline::TextEmbeddings;
 use sha2::{Digest, Sha256};
 
 use crate::factors::host;
-use crate::{Batch, TrainError, ValidTrainConfig};
+use crate::{Batch, Draw, Drawn, Feed, TrainError, ValidTrainConfig};
 
 /// Encoded images and captions, in host memory.
 ///
 /// The VAE's moments are kept, not one draw, so that the latents of an image differ from epoch to epoch as they do when
 /// nothing is cached.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct TrainingSet {
     /// Means, then standard deviations of an image's scaled latents, image after image.
     moments: Vec<f32>,
     /// `[channels, height, width]` of the latents.
-    shape: [usize; 3],
+    pub(crate) shape: [usize; 3],
     /// Embeddings, text after text; what stands for no text is the last.
     contexts: Vec<f32>,
     /// `[text length, width]` of an embedding.
@@ -33,7 +33,7 @@ pub struct TrainingSet {
     added: Option<Added>,
     len: usize,
     /// Of the images and captions.
-    hash: Sha256,
+    pub(crate) hash: Sha256,
 }
 
 /// The added conditions of all samples.
@@ -61,15 +61,7 @@ impl TrainingSet {
         samples: impl IntoIterator<Item = Result<(RgbImage, String), E>>,
     ) -> Result<Self, E> {
         const BATCH: usize = 16;
-        let mut set = Self {
-            moments: Vec::new(),
-            shape: [0; 3],
-            contexts: Vec::new(),
-            context_shape: [0; 2],
-            added: None,
-            len: 0,
-            hash: Sha256::new(),
-        };
+        let mut set = Self::default();
         let mut samples = samples.into_iter().peekable();
         while samples.peek().is_some() {
             let batch: Vec<_> = samples.by_ref().take(BATCH).collect::<Result<_, _>>()?;
@@ -91,7 +83,7 @@ impl TrainingSet {
         Ok(set)
     }
 
-    fn push_images(
+    pub(crate) fn push_images(
         &mut self,
         pipeline: &StableDiffusion,
         images: &[RgbImage],
@@ -130,7 +122,7 @@ impl TrainingSet {
         Ok(())
     }
 
-    fn push_texts(
+    pub(crate) fn push_texts(
         &mut self,
         pipeline: &StableDiffusion,
         embeddings: TextEmbeddings,
@@ -157,7 +149,7 @@ impl TrainingSet {
         hex::encode(self.hash.clone().finalize())
     }
 
-    fn elements(&self) -> usize {
+    pub(crate) fn elements(&self) -> usize {
         self.shape.iter().product()
     }
 
@@ -173,54 +165,43 @@ impl TrainingSet {
         self.len == 0
     }
 
-    /// The samples of a forward pass: `position` counts samples since the start of the training.
-    ///
-    /// Every sample's place in the order, draw of latents, noise, timestep and dropped caption depend on the seed and
-    /// its position alone, so that a resumed training sees what an uninterrupted one would have seen.
-    pub(crate) fn batch(
+    /// Appends the latents of a sample: drawn from the VAE's distribution by a seed, or its mean.
+    pub(crate) fn push_latents(
         &self,
+        latents: &mut Vec<f32>,
+        sample: usize,
+        seed: u64,
         config: &ValidTrainConfig,
-        position: usize,
-        timesteps: usize,
-        device: &Device,
-    ) -> (Batch, Vec<usize>) {
+    ) {
         let elements = self.elements();
-        let count = config.batch_size;
-        let mut samples = Vec::with_capacity(count);
-        let mut latents: Vec<f32> = Vec::with_capacity(count * elements);
-        let mut noise: Vec<f32> = Vec::with_capacity(count * elements);
-        let mut texts = Vec::with_capacity(count);
-        let mut times = Vec::with_capacity(count);
-        let mut order = Order::default();
-        for position in position..position + count {
-            let sample = order.sample(config.seed, position, self.len);
-            let seed = |label| derive_seed(config.seed, label, &[position as u64]);
-            let draw = normal(seed("latents"), elements);
-            let moments = self.moments.iter().skip(2 * sample * elements);
-            let (means, deviations) = (moments.clone().take(elements), moments.skip(elements));
-            let drawn = means.zip(deviations).zip(draw);
-            let spread = if config.sample_latents { 1.0 } else { 0.0 };
-            latents.extend(drawn.map(|((mean, deviation), draw)| mean + spread * deviation * draw));
-            noise.extend(normal(seed("noise"), elements));
-            let mut rng = ChaCha8Rng::seed_from_u64(seed("timestep"));
-            times.push(rng.random_range(0..timesteps));
-            let dropped = rng.random_bool(config.caption_dropout);
-            texts.push(if dropped { self.len } else { sample });
-            samples.push(sample);
+        let draw = normal(seed, elements);
+        let moments = self.moments.iter().skip(2 * sample * elements);
+        let (means, deviations) = (moments.clone().take(elements), moments.skip(elements));
+        let drawn = means.zip(deviations).zip(draw);
+        let spread = if config.sample_latents { 1.0 } else { 0.0 };
+        latents.extend(drawn.map(|((mean, deviation), draw)| mean + spread * deviation * draw));
+    }
+
+    /// The number of the text that a sample gets.
+    pub(crate) fn text(&self, place: &Place) -> usize {
+        if place.dropped {
+            self.len
+        } else {
+            place.sample
         }
-        let [channels, height, side] = self.shape;
-        let shape = [count, channels, height, side];
-        let batch = Batch {
-            latents: Tensor::from_data(TensorData::new(latents, shape), device),
-            noise: Tensor::from_data(TensorData::new(noise, shape), device),
-            timesteps: times,
-            conditioning: self.conditioning(&texts, device),
-        };
-        (batch, samples)
+    }
+
+    /// Values of `count` samples as latents.
+    pub(crate) fn tensor(&self, values: Vec<f32>, count: usize, device: &Device) -> Tensor<4> {
+        let [channels, height, width] = self.shape;
+        Tensor::from_data(
+            TensorData::new(values, [count, channels, height, width]),
+            device,
+        )
     }
 
     /// What texts, by their numbers, and the images of the set condition on.
-    fn conditioning(&self, texts: &[usize], device: &Device) -> Conditioning {
+    pub(crate) fn conditioning(&self, texts: &[usize], device: &Device) -> Conditioning {
         let [length, width] = self.context_shape;
         let count = texts.len();
         let context = rows(&self.contexts, length * width, texts);
@@ -238,6 +219,92 @@ impl TrainingSet {
             context: Tensor::from_data(TensorData::new(context, [count, length, width]), device),
             added,
         }
+    }
+}
+
+impl Feed<Batch> for TrainingSet {
+    fn draw(&self, draw: &Draw<'_>) -> Result<Drawn<Batch>, TrainError> {
+        let (config, elements) = (draw.config, self.elements());
+        let count = config.batch_size;
+        let mut latents: Vec<f32> = Vec::with_capacity(count * elements);
+        let mut noise: Vec<f32> = Vec::with_capacity(count * elements);
+        let mut input_noise: Vec<f32> = Vec::new();
+        let places = Place::of_pass(draw, self.len);
+        for place in &places {
+            self.push_latents(&mut latents, place.sample, place.seed("latents"), config);
+            let first = noise.len();
+            noise.extend(place.noise(self.shape));
+            if config.input_perturbation > 0.0 {
+                let more = normal(place.seed("input perturbation"), elements);
+                let more = more
+                    .into_iter()
+                    .map(|x| config.input_perturbation as f32 * x);
+                input_noise.extend(noise.iter().skip(first).zip(more).map(|(x, y)| x + y));
+            }
+        }
+        let perturbed = !input_noise.is_empty();
+        let texts: Vec<usize> = places.iter().map(|place| self.text(place)).collect();
+        let batch = Batch {
+            latents: self.tensor(latents, count, draw.device),
+            noise: self.tensor(noise, count, draw.device),
+            input_noise: perturbed.then(|| self.tensor(input_noise, count, draw.device)),
+            timesteps: places.iter().map(|place| place.timestep).collect(),
+            conditioning: self.conditioning(&texts, draw.device),
+        };
+        let samples = places.iter().map(|place| place.sample).collect();
+        Ok(Drawn { batch, samples })
+    }
+}
+
+/// What is drawn for one of the samples since the start of the training: its place in the order, timestep and dropped caption.
+///
+/// Each depends on the seed and the position alone, so that a resumed training sees what an uninterrupted one would have
+/// seen.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    config: &'a ValidTrainConfig,
+    position: usize,
+    pub(crate) sample: usize,
+    pub(crate) timestep: usize,
+    pub(crate) dropped: bool,
+}
+
+impl<'a> Place<'a> {
+    /// Those of a forward pass over a set of `len` samples.
+    pub(crate) fn of_pass(draw: &Draw<'a>, len: usize) -> Vec<Self> {
+        let (config, first) = (draw.config, draw.position());
+        let mut order = Order::default();
+        let place = |position| {
+            let seed = derive_seed(config.seed, "timestep", &[position as u64]);
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            Self {
+                config,
+                position,
+                sample: order.sample(config.seed, position, len),
+                timestep: rng.random_range(0..draw.timesteps),
+                dropped: rng.random_bool(config.caption_dropout),
+            }
+        };
+        (first..first + config.batch_size).map(place).collect()
+    }
+
+    /// A seed for something else that is drawn for the sample.
+    pub(crate) fn seed(&self, label: &str) -> u64 {
+        derive_seed(self.config.seed, label, &[self.position as u64])
+    }
+
+    /// Noise of unit variance for latents of `[channels, height, width]`, and the offset of each channel.
+    pub(crate) fn noise(&self, [channels, height, width]: [usize; 3]) -> Vec<f32> {
+        let mut noise = normal(self.seed("noise"), channels * height * width);
+        if self.config.noise_offset > 0.0 {
+            let offsets = normal(self.seed("noise offset"), channels);
+            for (channel, offset) in noise.chunks_mut(height * width).zip(offsets) {
+                for value in channel {
+                    *value += self.config.noise_offset as f32 * offset;
+                }
+            }
+        }
+        noise
     }
 }
 
@@ -309,8 +376,10 @@ mod tests {
                 ..crate::TrainConfig::default()
             };
             let config = config.validate().unwrap();
-            let (batch, _) = set.batch(&config, position, 1000, &Device::flex());
-            host(batch.latents).unwrap()
+            let mut latents = Vec::new();
+            let seed = derive_seed(config.seed, "latents", &[position]);
+            set.push_latents(&mut latents, 0, seed, &config);
+            latents
         };
         assert_eq!(latents(false, 0), [1.0, -2.0]);
         assert_eq!(latents(false, 1), [1.0, -2.0]);

@@ -2,13 +2,15 @@
 #![allow(clippy::unwrap_used, reason = "the helpers of tests fail by panicking")]
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::Device;
 use image::{Rgb, RgbImage};
 use selma_diffusion::StableDiffusion;
 use selma_lora::{Dtype, Format};
-use selma_train::{Denoising, TrainConfig, TrainError, Trainer, TrainingSet, ValidTrainConfig};
+use selma_train::{
+    Denoising, TrainCheckpoints, TrainConfig, TrainError, Trainer, TrainingSet, ValidTrainConfig,
+};
 
 fn tiny() -> StableDiffusion {
     load("tiny-sd")
@@ -74,8 +76,12 @@ fn bytes(trainer: &mut Trainer<Denoising>) -> Vec<u8> {
         .unwrap()
 }
 
-fn file(dir: &tempfile::TempDir) -> PathBuf {
-    dir.path().join("checkpoint.safetensors")
+fn checkpoints(dir: &tempfile::TempDir) -> TrainCheckpoints<'_> {
+    TrainCheckpoints {
+        folder: dir.path(),
+        every: 2,
+        keep: 1,
+    }
 }
 
 #[test]
@@ -141,9 +147,9 @@ fn makes_the_same_bytes(pipeline: &StableDiffusion) {
     let expected = bytes(&mut whole);
     for stop in 1..7 {
         let dir = tempfile::tempdir().unwrap();
-        let path = file(&dir);
+        let kept = checkpoints(&dir);
         let mut first = trainer(pipeline, config().validate().unwrap());
-        let result = first.run(&set, Some((&path, 2)), &mut |progress| {
+        let result = first.run(&set, Some(kept), &mut |progress| {
             if progress.step == stop {
                 ControlFlow::Break(())
             } else {
@@ -151,51 +157,85 @@ fn makes_the_same_bytes(pipeline: &StableDiffusion) {
             }
         });
         assert!(matches!(result, Err(TrainError::Cancelled { step }) if step == stop));
-        // What was done after the last checkpoint is done again.
-        let mut second = if path.is_file() {
-            resume(pipeline, config().validate().unwrap(), &path).unwrap()
-        } else {
-            trainer(pipeline, config().validate().unwrap())
-        };
-        assert_eq!(second.step_count(), stop / 2 * 2);
+        // Only the newest is kept, of the step of the stop.
+        let all = TrainCheckpoints::all(kept.folder).unwrap();
+        assert_eq!(
+            all.iter().map(|(step, _)| *step).collect::<Vec<_>>(),
+            [stop]
+        );
+        let last = TrainCheckpoints::latest(kept.folder).unwrap().unwrap();
+        let mut second = resume(pipeline, config().validate().unwrap(), &last).unwrap();
+        assert_eq!(second.step_count(), stop);
         second
-            .run(&set, Some((&path, 2)), &mut |_| ControlFlow::Continue(()))
+            .run(&set, Some(kept), &mut |_| ControlFlow::Continue(()))
             .unwrap();
         assert_eq!(bytes(&mut second), expected, "stopped at {stop}");
     }
 }
 
 #[test]
+fn a_checkpoint_is_an_adapter_and_several_can_be_kept() {
+    let pipeline = tiny();
+    let dir = tempfile::tempdir().unwrap();
+    let kept = TrainCheckpoints {
+        keep: 2,
+        ..checkpoints(&dir)
+    };
+    let mut trainer = trainer(&pipeline, config().validate().unwrap());
+    trainer
+        .run(&set(&pipeline), Some(kept), &mut |_| {
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    let all = TrainCheckpoints::all(dir.path()).unwrap();
+    assert_eq!(
+        all.iter().map(|(step, _)| *step).collect::<Vec<_>>(),
+        [4, 6]
+    );
+    for (_, path) in all {
+        let adapter = selma_lora::Adapter::load(path.join("adapter.safetensors")).unwrap();
+        assert!(adapter.modules.values().all(|module| !module.is_zero()));
+    }
+    assert!(
+        TrainCheckpoints::latest(&dir.path().join("none"))
+            .unwrap()
+            .is_none()
+    );
+}
+
+#[test]
 fn a_checkpoint_of_another_training_or_a_torn_one_is_refused() {
     let pipeline = tiny();
     let dir = tempfile::tempdir().unwrap();
-    let path = file(&dir);
-    trainer(&pipeline, config().validate().unwrap())
-        .save_checkpoint(&path)
-        .unwrap();
-    let other = TrainConfig {
+    let path = dir.path().join("step-000000");
+    let mut begun = trainer(&pipeline, config().validate().unwrap());
+    begun.save_checkpoint(&path).unwrap();
+    assert!(begun.save_checkpoint(&path).is_err(), "it is there");
+    let resumed = resume(&pipeline, config().validate().unwrap(), &path);
+    assert_eq!(resumed.unwrap().step_count(), 0);
+    let refused = |config: TrainConfig| {
+        let resumed = resume(&pipeline, config.validate().unwrap(), &path);
+        resumed.unwrap_err().to_string()
+    };
+    let error = refused(TrainConfig {
         learning_rate: 2e-2,
         ..config()
-    };
-    let error = resume(&pipeline, other.validate().unwrap(), &path)
-        .unwrap_err()
-        .to_string();
+    });
     assert!(
-        error.contains("other settings") && error.contains("checkpoint.safetensors"),
+        error.contains("other settings") && error.contains("step-000000"),
         "{error}"
     );
-    let bytes = std::fs::read(&path).unwrap();
-    std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-    let error = resume(&pipeline, config().validate().unwrap(), &path)
-        .unwrap_err()
-        .to_string();
-    assert!(error.contains("checkpoint.safetensors"), "{error}");
-    let missing = resume(
-        &pipeline,
-        config().validate().unwrap(),
-        &dir.path().join("none"),
-    );
-    assert!(matches!(missing, Err(TrainError::Io { .. })));
+    for name in ["adapter.safetensors", "optimizer.safetensors", "state.json"] {
+        let file = path.join(name);
+        let bytes = std::fs::read(&file).unwrap();
+        std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+        let error = refused(config());
+        assert!(error.contains(name), "{error}");
+        std::fs::remove_file(&file).unwrap();
+        let error = refused(config());
+        assert!(error.contains(name), "{error}");
+        std::fs::write(&file, &bytes).unwrap();
+    }
 }
 
 #[test]
@@ -243,4 +283,58 @@ fn data_that_cannot_be_trained_on_is_refused() {
     let two =
         [RgbImage::new(16, 16), RgbImage::new(32, 32)].map(|image| Ok((image, String::new())));
     assert!(TrainingSet::encode::<TrainError>(&pipeline, two).is_err());
+}
+
+#[test]
+fn computing_again_changes_nothing_but_rounding() {
+    for name in ["tiny-sd", "tiny-sd-v", "tiny-sdxl"] {
+        let pipeline = load(name);
+        let set = set(&pipeline);
+        for targets in [
+            &["to_q", "to_k", "to_v", "to_out.0"][..],
+            // Convolutions, the embedding of the timesteps, and the ends.
+            &[
+                "conv1",
+                "conv_shortcut",
+                "linear_1",
+                "conv_in",
+                "conv_out",
+                "conv",
+                "proj_in",
+            ],
+            // Nothing before the last block has a gradient.
+            &["up_blocks.1.resnets.0.conv2"],
+        ] {
+            let runs = [(false, 1), (true, 1), (true, 2)].map(|(recompute, shards)| {
+                let config = TrainConfig {
+                    recompute,
+                    shards,
+                    steps: 4,
+                    targets: targets.iter().map(|&target| target.to_owned()).collect(),
+                    ..config()
+                };
+                let mut trainer = trainer(&pipeline, config.validate().unwrap());
+                let mut seen = Vec::new();
+                trainer
+                    .run(&set, None, &mut |progress| {
+                        seen.push((progress.loss, progress.grad_norm.unwrap()));
+                        ControlFlow::Continue(())
+                    })
+                    .unwrap();
+                seen
+            });
+            for run in &runs[1..] {
+                for (step, (found, expected)) in run.iter().zip(&runs[0]).enumerate() {
+                    // Adam makes rounding larger with every step.
+                    let tolerance = if step == 0 { 1e-5 } else { 2e-3 };
+                    for (found, expected) in [(found.0, expected.0), (found.1, expected.1)] {
+                        assert!(
+                            (found / expected - 1.0).abs() < tolerance,
+                            "{name} {targets:?}, step {step}: {found}, expected {expected}"
+                        );
+                    }
+                }
+            }
+        }
+    }
 }

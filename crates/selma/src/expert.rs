@@ -1,16 +1,18 @@
 //! Training one adapter into a folder, to be continued where it was interrupted.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use selma_diffusion::StableDiffusion;
-use selma_durable::{Journal, create_folder, write_json};
+use selma_durable::{Journal, create_folder, remove_temporaries, write_json};
 use selma_lora::{Dtype, Format};
-use selma_train::{Denoising, TrainConfig, TrainError, Trainer, TrainingSet, ValidTrainConfig};
+use selma_train::{
+    Denoising, DiffusionDpo, Feed, Objective, PairSet, TrainCheckpoints, TrainConfig, Trainer,
+    TrainingSet, ValidTrainConfig,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::files::{read_json, remove};
-use crate::{RunEvent, RunObserver, SelmaError};
+use crate::files::{read_json, remove_folder};
+use crate::{Previews, RunEvent, RunObserver, SelmaError, TensorBoardLog};
 
 /// An adapter to train.
 ///
@@ -27,6 +29,30 @@ pub struct Expert<'a> {
     pub model_hash: &'a str,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
+    /// How many checkpoints are kept, the newest. One is for continuing, and is removed when the adapter is finished; several stay.
+    pub keep_checkpoints: usize,
+    /// Pictures that are drawn now and then.
+    pub previews: Option<&'a Previews>,
+    /// Whether the numbers of `metrics.jsonl` are also written for `TensorBoard`, to the folder `tensorboard`.
+    pub tensorboard: bool,
+}
+
+/// What an adapter is trained on, which decides the objective.
+#[derive(Debug, Clone, Copy)]
+pub enum TrainingData<'a> {
+    /// Pictures with captions, by [`Denoising`].
+    Pictures(&'a TrainingSet),
+    /// Pairs of pictures, by [`DiffusionDpo`].
+    Pairs(&'a PairSet),
+}
+
+impl TrainingData<'_> {
+    fn sha256(self) -> String {
+        match self {
+            Self::Pictures(set) => set.sha256(),
+            Self::Pairs(set) => set.sha256(),
+        }
+    }
 }
 
 /// What decides an adapter: `training.json`.
@@ -49,31 +75,34 @@ pub struct Metrics {
     pub loss: f32,
     /// Norm of all gradients before clipping.
     pub grad_norm: Option<f32>,
+    /// Share of the pairs that the model gets right, where it is trained on pairs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f32>,
 }
 
 impl Expert<'_> {
     /// Name of the finished adapter in its folder.
     pub const ADAPTER: &'static str = "adapter.safetensors";
 
-    /// Name of the file from which a training continues.
-    const CHECKPOINT: &'static str = "checkpoint.safetensors";
+    /// Name of the folder with the checkpoints from which a training continues.
+    pub const CHECKPOINTS: &'static str = "checkpoints";
 
-    /// Whether a folder has a finished adapter. If it has, what a kill after the last step left is removed.
+    /// Whether a folder has a finished adapter. If it has, a checkpoint that was for continuing alone is removed.
     ///
     /// # Errors
     ///
     /// If the remains cannot be removed.
     pub fn is_finished(folder: &Path) -> Result<bool, SelmaError> {
         let finished = folder.join(Self::ADAPTER).is_file();
-        if finished {
-            remove(&folder.join(Self::CHECKPOINT))?;
+        if finished && TrainCheckpoints::all(&folder.join(Self::CHECKPOINTS))?.len() < 2 {
+            remove_folder(&folder.join(Self::CHECKPOINTS))?;
         }
         Ok(finished)
     }
 
     /// Trains until all steps are done and leaves `adapter.safetensors` and `metrics.jsonl`.
     ///
-    /// While it goes on the folder has `checkpoint.safetensors`, from which the same call continues; the adapter is the
+    /// While it goes on the folder has `checkpoints`, from the last of which the same call continues; the adapter is the
     /// same bytes then. Where the adapter is finished, nothing is done.
     ///
     /// # Errors
@@ -83,47 +112,80 @@ impl Expert<'_> {
     pub fn train(
         &self,
         pipeline: &StableDiffusion,
-        set: &TrainingSet,
+        data: TrainingData<'_>,
         folder: &Path,
         observer: &mut RunObserver<'_>,
     ) -> Result<(), SelmaError> {
         create_folder(folder)?;
-        let training = self.begin(set, folder)?;
+        let training = self.begin(data, folder)?;
         if Self::is_finished(folder)? {
             return Ok(());
         }
-        let checkpoint = folder.join(Self::CHECKPOINT);
-        let mut trainer = self.trainer(pipeline, &checkpoint)?;
+        let scheduler = &pipeline.scheduler_config;
+        match data {
+            TrainingData::Pictures(set) => {
+                let objective = Denoising::new(scheduler)?.with_snr_gamma(self.config.snr_gamma);
+                self.train_by(objective, pipeline, set, training, folder, observer)
+            }
+            TrainingData::Pairs(set) => {
+                let objective = DiffusionDpo::new(scheduler, self.config.dpo_beta)?;
+                self.train_by(objective, pipeline, set, training, folder, observer)
+            }
+        }
+    }
+
+    fn train_by<O: Objective>(
+        &self,
+        objective: O,
+        pipeline: &StableDiffusion,
+        feed: &impl Feed<O::Batch>,
+        training: Training,
+        folder: &Path,
+        observer: &mut RunObserver<'_>,
+    ) -> Result<(), SelmaError> {
+        let checkpoints = folder.join(Self::CHECKPOINTS);
+        let mut trainer = self.trainer(objective, pipeline, &checkpoints)?;
         let mut metrics = MetricsLog::open(folder.join("metrics.jsonl"), trainer.step_count())?;
-        let mut failure = None;
-        let every = self.checkpoint_every.max(1);
-        let result = trainer.run(set, Some((&checkpoint, every)), &mut |progress| {
+        if self.tensorboard {
+            metrics.tensorboard = Some(TensorBoardLog::create(&folder.join("tensorboard"))?);
+        }
+        let kept = TrainCheckpoints {
+            folder: &checkpoints,
+            every: self.checkpoint_every,
+            keep: self.keep_checkpoints,
+        };
+        while !trainer.is_finished() {
+            let progress = trainer.step(feed)?;
             metrics.push(Metrics {
                 step: progress.step,
                 loss: progress.loss,
                 grad_norm: progress.grad_norm,
+                accuracy: progress.accuracy,
             });
-            if (progress.step.is_multiple_of(every) || progress.step == progress.steps)
-                && let Err(error) = metrics.write()
-            {
-                failure = Some(error);
-                return ControlFlow::Break(());
-            }
-            observer(RunEvent::Progress {
+            let flow = observer(RunEvent::Progress {
                 task: self.name,
                 done: progress.step,
                 total: progress.steps,
                 unit: "steps",
                 note: Some(("loss", f64::from(progress.loss))),
-            })
-        });
-        if let Some(error) = failure {
-            return Err(error);
+            });
+            let due = flow.is_break() || kept.is_due(progress.step);
+            // What is recorded is never behind the checkpoint.
+            if due || trainer.is_finished() {
+                metrics.write()?;
+            }
+            if due {
+                kept.save(&trainer)?;
+            }
+            if let Some(previews) = self.previews
+                && (previews.is_due(progress.step) || trainer.is_finished())
+            {
+                previews.draw(pipeline, trainer.model(), folder, progress.step)?;
+            }
+            if flow.is_break() {
+                return Err(SelmaError::Cancelled);
+            }
         }
-        result.map_err(|error| match error {
-            TrainError::Cancelled { .. } => SelmaError::Cancelled,
-            other => other.into(),
-        })?;
         let mut adapter = trainer.adapter()?;
         let notes = [
             ("selma.skills", self.skills.join(",")),
@@ -136,16 +198,16 @@ impl Expert<'_> {
             adapter.metadata.insert(key.to_owned(), value);
         }
         adapter.save(folder.join(Self::ADAPTER), Format::Diffusers, Dtype::F32)?;
-        remove(&checkpoint)
+        Self::is_finished(folder).map(drop)
     }
 
     /// Writes what is trained here, or sees that it is what was begun here before.
-    fn begin(&self, set: &TrainingSet, folder: &Path) -> Result<Training, SelmaError> {
+    fn begin(&self, data: TrainingData<'_>, folder: &Path) -> Result<Training, SelmaError> {
         let training = Training {
             skills: self.skills.to_vec(),
             config: (*self.config).clone(),
             model_sha256: self.model_hash.to_owned(),
-            data_sha256: set.sha256(),
+            data_sha256: data.sha256(),
         };
         let path = folder.join("training.json");
         if path.is_file() {
@@ -165,19 +227,21 @@ impl Expert<'_> {
         Ok(training)
     }
 
-    fn trainer(
+    fn trainer<O: Objective>(
         &self,
+        objective: O,
         pipeline: &StableDiffusion,
-        checkpoint: &Path,
-    ) -> Result<Trainer<Denoising>, SelmaError> {
+        checkpoints: &Path,
+    ) -> Result<Trainer<O>, SelmaError> {
         let scheduler = &pipeline.scheduler_config;
-        let objective = Denoising::new(scheduler)?;
         let (unet, config) = (pipeline.unet.clone(), self.config.clone());
         let device = pipeline.device();
-        Ok(if checkpoint.is_file() {
-            Trainer::resume(unet, scheduler, objective, config, checkpoint, device)?
-        } else {
-            Trainer::new(unet, scheduler, objective, config, device)?
+        if checkpoints.is_dir() {
+            remove_temporaries(checkpoints)?;
+        }
+        Ok(match TrainCheckpoints::latest(checkpoints)? {
+            Some(last) => Trainer::resume(unet, scheduler, objective, config, &last, device)?,
+            None => Trainer::new(unet, scheduler, objective, config, device)?,
         })
     }
 }
@@ -187,6 +251,7 @@ struct MetricsLog {
     journal: Journal<Metrics>,
     written: usize,
     pending: Vec<Metrics>,
+    tensorboard: Option<TensorBoardLog>,
 }
 
 impl MetricsLog {
@@ -197,6 +262,7 @@ impl MetricsLog {
             journal,
             written: last.max(step),
             pending: Vec::new(),
+            tensorboard: None,
         })
     }
 
@@ -208,6 +274,14 @@ impl MetricsLog {
 
     fn write(&mut self) -> Result<(), SelmaError> {
         self.journal.append_all(&self.pending)?;
+        if let Some(log) = &mut self.tensorboard {
+            for metrics in &self.pending {
+                let mut values = vec![("loss", metrics.loss)];
+                values.extend(metrics.grad_norm.map(|norm| ("grad_norm", norm)));
+                values.extend(metrics.accuracy.map(|share| ("accuracy", share)));
+                log.push(metrics.step, &values)?;
+            }
+        }
         if let Some(last) = self.pending.last() {
             self.written = last.step;
         }

@@ -80,7 +80,20 @@ pub(crate) fn begin_folder<T: PartialEq + Serialize + DeserializeOwned>(
 ///
 /// If it cannot be removed.
 pub(crate) fn remove(path: &Path) -> Result<(), SelmaError> {
-    match std::fs::remove_file(path) {
+    gone(path, std::fs::remove_file(path))
+}
+
+/// Removes a folder and all that is in it, if it is there.
+///
+/// # Errors
+///
+/// If it cannot be removed.
+pub(crate) fn remove_folder(path: &Path) -> Result<(), SelmaError> {
+    gone(path, std::fs::remove_dir_all(path))
+}
+
+fn gone(path: &Path, removed: std::io::Result<()>) -> Result<(), SelmaError> {
+    match removed {
         Err(source) if source.kind() != std::io::ErrorKind::NotFound => Err(SelmaError::Io {
             action: "remove",
             path: path.to_owned(),

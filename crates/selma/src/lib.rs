@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+pub mod calibrate;
 pub mod draw;
 mod encode;
 mod error;
@@ -9,23 +10,27 @@ mod files;
 mod layout;
 mod merge_method;
 pub mod pretrain;
+mod preview;
 pub mod prompts;
 mod recipe;
 pub mod report;
 mod run;
 mod stages;
+mod tensorboard;
 
-pub use encode::encode_datasets;
+pub use encode::{encode_datasets, encode_pairs};
 pub use error::SelmaError;
 pub use events::{RunEvent, RunObserver};
-pub use expert::{Expert, Metrics};
+pub use expert::{Expert, Metrics, TrainingData};
 pub use layout::Layout;
 pub use merge_method::MergeMethod;
+pub use preview::Previews;
 pub use recipe::{
     EvalStage, ImageStage, MergeStage, ModelOptions, PromptStage, Recipe, TrainStage, Writer,
 };
 pub use run::{Model, Run, Stage};
 pub use stages::seeds::compare_seeds;
+pub use tensorboard::TensorBoardLog;
 
 pub use {
     selma_dataset as dataset, selma_diffusion as diffusion, selma_durable as durable,

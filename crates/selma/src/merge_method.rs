@@ -1,6 +1,10 @@
 //! The methods of a recipe's `[merge]`.
 
-use selma_lora::merge::{Merge, Method};
+use std::borrow::Cow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use selma_lora::merge::{Calibration, Merge, Method};
 use serde::de::{DeserializeOwned, Error};
 use serde::ser::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -14,8 +18,11 @@ use crate::SelmaError;
 pub struct MergeMethod {
     /// What files, models and the report call it; the method's name if nothing else is said.
     pub name: String,
-    /// The method and its options. Masks and statistics from outside have no place in a recipe.
+    /// The method and its options. Masks from outside have no place in a recipe; statistics are in a file of their own.
     pub merge: Merge,
+    /// A file with the statistics of the experts ([`Calibration`]), for `ssr`. It is read when the experts are merged, as it cannot be
+    /// there before they are.
+    pub calibration: Option<PathBuf>,
     /// The weight of each expert, in the order of the skills; 1 for all if there are none.
     pub weights: Vec<f64>,
 }
@@ -45,12 +52,34 @@ impl MergeMethod {
             });
         }
         let weights = self.weights(experts);
-        self.merge
+        // The file stands for the statistics in it.
+        let merge = self.with(self.calibration.as_ref().map(|_| Calibration::default()));
+        merge
             .validate(weights.into_iter())
             .map_err(|source| SelmaError::MergeMethod {
                 name: self.name.clone(),
                 source,
             })
+    }
+
+    /// The merge with its statistics, which are read here.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read or holds something else.
+    pub(crate) fn loaded(&self) -> Result<Cow<'_, Merge>, SelmaError> {
+        let calibration = self.calibration.as_ref().map(Calibration::load);
+        Ok(self.with(calibration.transpose()?))
+    }
+
+    fn with(&self, calibration: Option<Calibration>) -> Cow<'_, Merge> {
+        match calibration {
+            None => Cow::Borrowed(&self.merge),
+            Some(calibration) => Cow::Owned(Merge {
+                calibration: Some(Arc::new(calibration)),
+                ..self.merge.clone()
+            }),
+        }
     }
 }
 
@@ -59,6 +88,7 @@ impl From<Method> for MergeMethod {
         Self {
             name: method.name().to_owned(),
             merge: Merge::new(method),
+            calibration: None,
             weights: Vec::new(),
         }
     }
@@ -79,6 +109,10 @@ impl Serialize for MergeMethod {
         if !self.weights.is_empty() {
             table.insert("weights".to_owned(), Value::from(self.weights.clone()));
         }
+        if let Some(path) = &self.calibration {
+            let path = serde_json::to_value(path).map_err(S::Error::custom)?;
+            table.insert("calibration".to_owned(), path);
+        }
         table.insert("name".to_owned(), Value::from(self.name.clone()));
         table.serialize(serializer)
     }
@@ -95,6 +129,8 @@ impl<'de> Deserialize<'de> for MergeMethod {
         };
         let name: Option<String> = taken(&mut table, "name").map_err(D::Error::custom)?;
         let weights: Option<Vec<f64>> = taken(&mut table, "weights").map_err(D::Error::custom)?;
+        let calibration: Option<PathBuf> =
+            taken(&mut table, "calibration").map_err(D::Error::custom)?;
         if !table.contains_key("method") {
             return Err(D::Error::missing_field("method"));
         }
@@ -108,6 +144,7 @@ impl<'de> Deserialize<'de> for MergeMethod {
         Ok(Self {
             name: name.unwrap_or_else(|| merge.method.name().to_owned()),
             merge,
+            calibration,
             weights: weights.unwrap_or_default(),
         })
     }
@@ -126,6 +163,8 @@ fn taken<T: DeserializeOwned>(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -153,6 +192,7 @@ mod tests {
         let methods = read(
             r#"{ method = "peft_ties", density = 0.3, name = "ties-0.3" },
             { method = "svd", rank = 8, weights = [1.0, 0.5] },
+            { method = "ssr", ridge = 0.001, calibration = "statistics.safetensors" },
             { method = "mk_della", density = 0.4, epsilon = 0.1, lambda = 0.8, normalize = false, majority = "frequency",
               seed = 3, weights_by_module = [{ module = "up_blocks", adapter = 1, weight = 0.5 }] }"#,
         )
@@ -163,7 +203,10 @@ mod tests {
             (methods[1].name.as_str(), methods[1].merge.rank),
             ("svd", Some(8))
         );
-        assert_eq!(methods[2].merge.weights_by_module.len(), 1);
+        let file = methods[2].calibration.as_deref();
+        assert_eq!(file, Some(Path::new("statistics.safetensors")));
+        assert_eq!(methods[2].merge.ridge, Some(0.001));
+        assert_eq!(methods[3].merge.weights_by_module.len(), 1);
         for method in &methods {
             method.validate(2).unwrap();
         }
@@ -172,6 +215,26 @@ mod tests {
         assert_eq!(serde_json::from_str::<Stage>(&json).unwrap(), stage);
         let text = toml::to_string(&stage).unwrap();
         assert_eq!(toml::from_str::<Stage>(&text).unwrap(), stage);
+    }
+
+    #[test]
+    fn statistics_are_read_with_the_experts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("statistics.safetensors");
+        let method = MergeMethod {
+            calibration: Some(path.clone()),
+            ..MergeMethod::from(Method::Ssr)
+        };
+        method.validate(2).unwrap();
+        let error = method.loaded().unwrap_err().to_string();
+        assert!(error.contains("statistics.safetensors"), "{error}");
+        let statistics = Calibration {
+            adapters: vec!["of the first".to_owned(), "of the second".to_owned()],
+            ..Calibration::default()
+        };
+        statistics.save(&path).unwrap();
+        let merge = method.loaded().unwrap();
+        assert_eq!(merge.calibration.as_deref(), Some(&statistics));
     }
 
     #[test]
@@ -184,6 +247,7 @@ mod tests {
             (r#"{ method = "peft_ties", density = "much" }"#, "much"),
             (r#"{ method = "mean", name = 1 }"#, "name"),
             (r#"{ method = "mean", weights = 1.0 }"#, "weights"),
+            (r#"{ method = "ssr", calibration = 1 }"#, "calibration"),
             (r#"{ method = "mean", lambda = nan }"#, "lambda"),
         ] {
             let error = read(text).unwrap_err();
@@ -205,6 +269,10 @@ mod tests {
                 "one for each skill",
             ),
             (r#"{ method = "ssr", name = "t" }"#, "calibration"),
+            (
+                r#"{ method = "mean", name = "t", calibration = "x" }"#,
+                "does not know it",
+            ),
             (
                 r#"{ method = "mean", name = "t", weights_by_module = [{ module = "(", weight = 1.0 }] }"#,
                 "(",

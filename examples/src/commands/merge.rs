@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, ensure};
 use indicatif::HumanCount;
 use selma_durable::to_json;
-use selma_lora::merge::{AdapterOptions, Majority, Masks, ModuleWeight};
+use selma_lora::merge::{AdapterOptions, Calibration, Majority, Masks, ModuleWeight};
 use selma_lora::{AdapterReader, Dtype, Format, Merge, MergeReport, Method};
 
 use super::adapter_out::{AdapterOutput, DTYPES, FORMATS, written};
@@ -62,6 +62,15 @@ pub struct Args {
     /// Masks to be used instead of random ones: a safetensors file.
     #[arg(long, value_name = "FILE")]
     masks: Option<PathBuf>,
+    /// SSR: statistics of what the model gives to the adapters, which it needs: a safetensors file (docs/merging.md says of what).
+    #[arg(long, value_name = "FILE")]
+    calibration: Option<PathBuf>,
+    /// SSR: what is added to the diagonal before solving, 1e-4 without it.
+    #[arg(long, value_name = "X")]
+    ridge: Option<f64>,
+    /// Methods on dense updates: how many bytes those of one layer may take, 4294967296 without it; each thread has a layer at a time.
+    #[arg(long, value_name = "BYTES")]
+    dense_limit: Option<u64>,
     /// Factors on the weights in parts of the model, as JSON: [{"module": REGEX, "adapter": NUMBER or left out, "weight": FACTOR}, ...].
     #[arg(long, value_name = "FILE.json")]
     weights_by_module: Option<PathBuf>,
@@ -83,8 +92,10 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    let options = [&args.masks, &args.calibration, &args.weights_by_module];
+    let adapters = args.adapters.iter().map(|adapter| adapter.path.as_path());
     spare(
-        args.adapters.iter().map(|adapter| adapter.path.as_path()),
+        adapters.chain(options.into_iter().filter_map(|file| file.as_deref())),
         std::iter::once(args.out.as_path()).chain(args.report.as_deref()),
     )?;
     let out = AdapterOutput::create(&args.out, args.format, args.dtype)?;
@@ -199,12 +210,20 @@ impl Args {
                 _ => Majority::Total,
             },
             normalize: self.normalize,
+            ridge: self.ridge,
             seed: self.seed,
+            dense_limit: self.dense_limit,
             weights_by_module,
             masks: self
                 .masks
                 .as_ref()
                 .map(Masks::load)
+                .transpose()?
+                .map(Arc::new),
+            calibration: self
+                .calibration
+                .as_ref()
+                .map(Calibration::load)
                 .transpose()?
                 .map(Arc::new),
             ..Merge::new(self.method)

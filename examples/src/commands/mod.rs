@@ -3,6 +3,7 @@
 mod adapter_out;
 mod adapters;
 mod convert;
+mod data;
 mod diff;
 mod eval;
 mod events;
@@ -14,6 +15,7 @@ mod images;
 mod inspect;
 mod merge;
 mod model;
+mod pairs;
 mod pretrain;
 mod prompts;
 mod rate;
@@ -37,7 +39,8 @@ pub enum Command {
     Filter(filter::Args),
     Images(images::Args),
     Generate(Box<generate::Args>),
-    Train(train::Args),
+    Pairs(pairs::Args),
+    Train(Box<train::Args>),
     Merge(merge::Args),
     Resize(resize::Args),
     Extract(extract::Args),
@@ -57,7 +60,8 @@ impl Command {
             Self::Run(args) => run::run(args),
             Self::Pretrain(args) => pretrain::run(args),
             Self::Images(args) => images::run(args),
-            Self::Train(args) => train::run(args),
+            Self::Pairs(args) => pairs::run(&args),
+            Self::Train(args) => train::run(*args),
             Self::Report(args) => report::run(args),
             Self::Prompts(args) => prompts::run(*args),
             Self::Skills(args) => skills::run(args),

@@ -74,6 +74,19 @@ impl From<Tensor<3>> for Conditioning {
 }
 
 impl Conditioning {
+    /// The conditions of these samples and of more, which come behind them. Added ones are kept where both have some.
+    #[must_use]
+    pub fn followed_by(self, more: Self) -> Self {
+        let added = self.added.zip(more.added);
+        Self {
+            context: Tensor::cat(vec![self.context, more.context], 0),
+            added: added.map(|(these, more)| AddedConditioning {
+                text_embeds: Tensor::cat(vec![these.text_embeds, more.text_embeds], 0),
+                time_ids: [these.time_ids, more.time_ids].concat(),
+            }),
+        }
+    }
+
     /// The conditions of the samples of a range.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {

@@ -72,15 +72,7 @@ impl UNet2DConditionModel {
         timesteps: &[f64],
         conditioning: &Conditioning,
     ) -> Result<Tensor<4>, DiffusionError> {
-        let embedding = self
-            .sinusoids(timesteps, self.time_channels, &sample)
-            .cast(sample.dtype());
-        let mut temb = self.time_embedding.forward(embedding);
-        if let Some(added) = self.added(conditioning.added.as_ref(), &sample)? {
-            temb = temb + added;
-        }
-        // Every residual block applies the activation to the same embedding: once is enough.
-        let temb = Activation::Silu.forward(temb);
+        let temb = self.embed(&sample, timesteps, conditioning.added.as_ref())?;
         let context = &conditioning.context;
         let mut hidden = self.conv_in.forward(sample);
         let mut skips = vec![hidden.clone()];
@@ -94,6 +86,24 @@ impl UNet2DConditionModel {
         Ok(self
             .conv_out
             .forward(self.conv_norm_out.forward_silu(hidden)))
+    }
+
+    /// The embedding of timesteps and added conditions: `[batch, temb_channels]`, through the activation, which every residual block applies to the same values: once
+    /// is enough.
+    pub(super) fn embed(
+        &self,
+        sample: &Tensor<4>,
+        timesteps: &[f64],
+        added: Option<&AddedConditioning>,
+    ) -> Result<Tensor<2>, DiffusionError> {
+        let embedding = self
+            .sinusoids(timesteps, self.time_channels, sample)
+            .cast(sample.dtype());
+        let mut temb = self.time_embedding.forward(embedding);
+        if let Some(added) = self.added(added, sample)? {
+            temb = temb + added;
+        }
+        Ok(Activation::Silu.forward(temb))
     }
 
     fn sinusoids(&self, values: &[f64], dim: usize, like: &Tensor<4>) -> Tensor<2> {

@@ -43,6 +43,24 @@ lora_layers!(DownEncoderBlock2D {
     downsamplers
 });
 
+impl DownEncoderBlock2D {
+    /// # Shapes
+    ///
+    /// - input: `[batch, input channels, height, width]`
+    /// - output: `[batch, output channels, height / 2, width / 2]`, on the last level of the input's height and width
+    #[must_use]
+    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        let mut hidden = input;
+        for resnet in &self.resnets {
+            hidden = resnet.forward(hidden, None);
+        }
+        for downsampler in self.downsamplers.iter().flatten() {
+            hidden = downsampler.forward(hidden);
+        }
+        hidden
+    }
+}
+
 /// `UpDecoderBlock2D`.
 #[derive(Module, Debug)]
 pub struct UpDecoderBlock2D {
@@ -56,6 +74,24 @@ lora_layers!(UpDecoderBlock2D {
     resnets,
     upsamplers
 });
+
+impl UpDecoderBlock2D {
+    /// # Shapes
+    ///
+    /// - input: `[batch, input channels, height, width]`
+    /// - output: `[batch, output channels, 2 * height, 2 * width]`, on the last level of the input's height and width
+    #[must_use]
+    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        let mut hidden = input;
+        for resnet in &self.resnets {
+            hidden = resnet.forward(hidden, None);
+        }
+        for upsampler in self.upsamplers.iter().flatten() {
+            hidden = upsampler.forward(hidden, None);
+        }
+        hidden
+    }
+}
 
 /// `UNetMidBlock2D` of the VAE.
 #[derive(Module, Debug)]
@@ -95,7 +131,11 @@ impl VaeMidBlock2D {
         }
     }
 
-    fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+    /// # Shapes
+    ///
+    /// - input and output: `[batch, channels, height, width]`
+    #[must_use]
+    pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
         let mut hidden = input;
         for (index, resnet) in self.resnets.iter().enumerate() {
             hidden = resnet.forward(hidden, None);
@@ -187,12 +227,7 @@ impl Encoder {
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
         let mut hidden = self.conv_in.forward(input);
         for block in &self.down_blocks {
-            for resnet in &block.resnets {
-                hidden = resnet.forward(hidden, None);
-            }
-            for downsampler in block.downsamplers.iter().flatten() {
-                hidden = downsampler.forward(hidden);
-            }
+            hidden = block.forward(hidden);
         }
         hidden = self.mid_block.forward(hidden);
         self.conv_out
@@ -270,12 +305,7 @@ impl Decoder {
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
         let mut hidden = self.mid_block.forward(self.conv_in.forward(input));
         for block in &self.up_blocks {
-            for resnet in &block.resnets {
-                hidden = resnet.forward(hidden, None);
-            }
-            for upsampler in block.upsamplers.iter().flatten() {
-                hidden = upsampler.forward(hidden, None);
-            }
+            hidden = block.forward(hidden);
         }
         self.conv_out
             .forward(self.conv_norm_out.forward_silu(hidden))

@@ -1,7 +1,5 @@
 //! What the UNet is conditioned on when it draws.
 
-use burn::tensor::Tensor;
-
 use super::{MicroConditioning, StableDiffusion, TextEmbeddings, Truncated};
 use crate::DiffusionError;
 use crate::models::{AddedConditioning, Conditioning, TimeIds};
@@ -56,7 +54,7 @@ impl StableDiffusion {
             false => micro.negative_time_ids(height, width),
         };
         let without = added(without, time_ids);
-        Ok((both(without, with), truncated))
+        Ok((without.followed_by(with), truncated))
     }
 }
 
@@ -68,18 +66,6 @@ fn added(embeddings: TextEmbeddings, time_ids: TimeIds) -> Conditioning {
         added: embeddings.pooled.map(|text_embeds| AddedConditioning {
             text_embeds,
             time_ids: vec![time_ids; count],
-        }),
-    }
-}
-
-/// One batch after the other.
-fn both(first: Conditioning, second: Conditioning) -> Conditioning {
-    let added = first.added.zip(second.added);
-    Conditioning {
-        context: Tensor::cat(vec![first.context, second.context], 0),
-        added: added.map(|(first, second)| AddedConditioning {
-            text_embeds: Tensor::cat(vec![first.text_embeds, second.text_embeds], 0),
-            time_ids: [first.time_ids, second.time_ids].concat(),
         }),
     }
 }

@@ -5,7 +5,7 @@ use image::RgbImage;
 use super::finite::{blame, require_finite};
 use super::request::{refuse, shared_or_own};
 use super::{Latents, StableDiffusion};
-use crate::image::{read, resize, to_tensor};
+use crate::image::{Filter, read, resize, to_tensor};
 use crate::models::DiagonalGaussian;
 use crate::noise::derive_seed;
 use crate::{DiffusionError, Origin};
@@ -178,7 +178,9 @@ impl StableDiffusion {
             Pictures::Images(images) => {
                 let factor = self.vae_config.factor();
                 let [height, width] = [height, width].map(|side| (side * factor) as u32);
-                let resized = images.iter().map(|image| resize(image, width, height));
+                let resized = images
+                    .iter()
+                    .map(|image| resize(image, width, height, Filter::Lanczos));
                 self.encode(&resized.collect::<Vec<_>>(), seeds)?
             }
         };

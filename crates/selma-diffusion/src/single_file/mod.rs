@@ -53,7 +53,7 @@ impl SingleFile {
     ///
     /// # Errors
     ///
-    /// If the file holds something else, or tensors with the prefix of a network that the network does not have.
+    /// If the file holds something else. Tensors that stand among those of a network without being its own are an error when the network is loaded.
     pub fn new(weights: &Weights, text_layers: Option<usize>) -> Result<Self, SingleFileError> {
         let family = family::recognise(weights)?;
         let preset = family::preset(family, weights);
@@ -75,31 +75,24 @@ impl SingleFile {
                 let name = unet.rename(rest).filter(|_| known);
                 let named = name.map(|name| vec![(name, tensor.clone())]);
                 sorted.add_layers("unet", key, tensor, named.as_ref());
-                sorted.add(|sorted| &mut sorted.unet, key, named);
+                sorted.add(|sorted| &mut sorted.unet, key, tensor, named);
             } else if let Some(rest) = key.strip_prefix(family::VAE) {
                 let named = vae.convert(rest, tensor).map(|named| vec![named]);
-                sorted.add(|sorted| &mut sorted.vae, key, named);
+                sorted.add(|sorted| &mut sorted.vae, key, tensor, named);
             } else if let Some(rest) = key.strip_prefix(text.prefix) {
                 let named = text.convert(rest, tensor);
                 sorted.add_layers("text_encoder", key, tensor, named.as_ref());
-                sorted.add(|sorted| &mut sorted.text, key, named);
+                sorted.add(|sorted| &mut sorted.text, key, tensor, named);
             } else if let Some((second, rest)) = text_2
                 .as_ref()
                 .and_then(|second| Some((second, key.strip_prefix(second.prefix)?)))
             {
                 let named = second.convert(rest, tensor);
                 sorted.add_layers("text_encoder_2", key, tensor, named.as_ref());
-                sorted.add(|sorted| &mut sorted.text_2, key, named);
+                sorted.add(|sorted| &mut sorted.text_2, key, tensor, named);
             } else {
                 sorted.strays.push(key.to_owned());
             }
-        }
-        if !sorted.unknown.is_empty() {
-            return Err(SingleFileError::Unknown {
-                path: weights.path().to_owned(),
-                family,
-                keys: sorted.unknown,
-            });
         }
         let named = |tensors| Weights::of(weights.path().to_owned(), tensors);
         Ok(Self {
@@ -194,7 +187,7 @@ impl SingleFile {
 ///
 /// # Errors
 ///
-/// If there is no VAE in the file, or more in it than is known of one.
+/// If there is no VAE in the file.
 pub(crate) fn vae_alone(
     weights: &Weights,
     preset: Preset,
@@ -210,7 +203,6 @@ pub(crate) fn vae_alone(
     let prefix = if whole { family::VAE } else { "" };
     let vae = vae::VaeLayout::infer(&Part { weights, prefix })?;
     let mut tensors = BTreeMap::new();
-    let mut unknown = Vec::new();
     for key in weights.names() {
         let (Some(rest), Some(tensor)) = (key.strip_prefix(prefix), weights.tensor(key)) else {
             continue;
@@ -219,17 +211,9 @@ pub(crate) fn vae_alone(
         if family::is_extra(key) || rest.starts_with("loss.") {
             continue;
         }
-        match vae.convert(rest, tensor) {
-            Some((name, tensor)) => drop(tensors.insert(name, tensor)),
-            None => unknown.push(key.to_owned()),
-        }
-    }
-    if !unknown.is_empty() {
-        return Err(SingleFileError::Unknown {
-            path: weights.path().to_owned(),
-            family: preset.family(),
-            keys: unknown,
-        });
+        let own = || (key.to_owned(), tensor.clone());
+        let (name, tensor) = vae.convert(rest, tensor).unwrap_or_else(own);
+        tensors.insert(name, tensor);
     }
     Ok(SinglePart {
         config: vae.config(preset),
@@ -246,7 +230,6 @@ struct Sorted {
     text_2: BTreeMap<String, StoredTensor>,
     unused: Vec<String>,
     strays: Vec<String>,
-    unknown: Vec<String>,
     places: BTreeMap<String, Vec<Place>>,
 }
 
@@ -270,15 +253,17 @@ impl Sorted {
         }
     }
 
-    /// Puts a tensor under its new names: `None` if there is none for it, an empty list if it is not needed.
+    /// Puts a tensor under its new names: an empty list if it is not needed. One that the network does not have (`None`) keeps its name, so that it is found to be too much
+    /// when the network is loaded or looked at.
     fn add(
         &mut self,
         part: impl Fn(&mut Self) -> &mut BTreeMap<String, StoredTensor>,
         key: &str,
+        tensor: &StoredTensor,
         named: Option<Vec<(String, StoredTensor)>>,
     ) {
         match named {
-            None => self.unknown.push(key.to_owned()),
+            None => drop(part(self).insert(key.to_owned(), tensor.clone())),
             Some(named) if named.is_empty() => self.unused.push(key.to_owned()),
             Some(named) => part(self).extend(named),
         }

@@ -227,7 +227,12 @@ impl LazyFile {
 
 /// Fills `bytes` from a place in the file, from any thread.
 #[cfg(unix)]
-fn read_at(file: &File, path: &Path, bytes: &mut [u8], start: u64) -> Result<(), LoraError> {
+pub(crate) fn read_at(
+    file: &File,
+    path: &Path,
+    bytes: &mut [u8],
+    start: u64,
+) -> Result<(), LoraError> {
     use std::os::unix::fs::FileExt;
     file.read_exact_at(bytes, start)
         .map_err(LoraError::unreadable(path))
@@ -235,7 +240,12 @@ fn read_at(file: &File, path: &Path, bytes: &mut [u8], start: u64) -> Result<(),
 
 /// Fills `bytes` from a place in the file, from any thread.
 #[cfg(not(unix))]
-fn read_at(_: &File, path: &Path, bytes: &mut [u8], start: u64) -> Result<(), LoraError> {
+pub(crate) fn read_at(
+    _: &File,
+    path: &Path,
+    bytes: &mut [u8],
+    start: u64,
+) -> Result<(), LoraError> {
     use std::io::{Read, Seek, SeekFrom};
     // A file of its own, since all handles of one share their place.
     let mut file = File::open(path).map_err(LoraError::unreadable(path))?;

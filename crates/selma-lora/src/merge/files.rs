@@ -65,6 +65,7 @@ impl Merge {
             .par_iter()
             .map(|input| input.adapter.sha256())
             .collect::<Result<Vec<_>, LoraError>>()?;
+        self.check_calibration(hashes.iter().cloned())?;
         let inputs: Vec<MergeInput> = hashes
             .into_iter()
             .zip(inputs)

@@ -14,7 +14,7 @@ use super::{
     robust::robust,
     space::{Part, Space, Split},
     sparsify::{Rescale, della_probabilities, magnitude, masked, outliers, rescaled, size},
-    ssr::{Calibration, ssr},
+    ssr::ssr,
 };
 use crate::LoraError;
 
@@ -204,9 +204,9 @@ impl Pipeline {
                 Stacked::Lego => lego(terms, context.rank(), context.draw(0, "units")),
                 Stacked::Robust => robust(terms, merge.density_or_default())?,
                 Stacked::Ssr => {
-                    let none = Calibration::new();
-                    let statistics = merge.calibration.as_deref().unwrap_or(&none);
-                    ssr(path, terms, statistics, merge.ridge_or_default())?
+                    let calibration = merge.calibration.as_ref();
+                    let statistics = calibration.and_then(|all| all.modules.get(path));
+                    ssr(terms, statistics, merge.ridge_or_default())?
                 }
             }),
             Self::Aligned {
@@ -282,6 +282,30 @@ impl Pipeline {
                     ..
                 }
         )
+    }
+
+    /// What the dense updates of a module take in memory at once, in bytes; 0 for methods that form none.
+    pub(super) fn dense_bytes(self, weight: &[usize], adapters: usize) -> u128 {
+        let copies = match self {
+            Self::Aligned {
+                space: Space::Dense,
+                consensus,
+                ..
+            } => {
+                // SCE has them weighted beside themselves.
+                let weighted = if consensus == Consensus::Sce {
+                    adapters
+                } else {
+                    0
+                };
+                // What they become, and that as faer has it.
+                adapters + weighted + 2
+            }
+            _ => 0,
+        };
+        let numbers = weight.iter().map(|&size| size as u128);
+        let bytes = numbers.fold(8, |bytes: u128, size| bytes.saturating_mul(size));
+        bytes.saturating_mul(copies as u128)
     }
 
     /// True when the update has no low rank of its own.

@@ -42,7 +42,8 @@ fn calibration() -> Calibration {
         }
         statistics
     };
-    PATHS.map(|path| (path.to_owned(), statistics(path))).into()
+    let modules = PATHS.map(|path| (path.to_owned(), statistics(path)));
+    modules.into_iter().collect()
 }
 
 /// Methods that draw: what they give depends on the positions of the adapters.

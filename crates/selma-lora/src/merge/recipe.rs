@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Majority, Masks, Method, ssr::Calibration};
+use super::{Calibration, Majority, Masks, Method};
 
 /// A recipe for merging.
 ///
@@ -72,6 +72,10 @@ pub struct Merge {
     /// module and the adapter's position, and on nothing else.
     #[serde(skip_serializing_if = "is_default")]
     pub seed: u64,
+    /// Methods on dense updates: how many bytes those of one module may take, 4 GiB without it; every thread has a
+    /// module at a time. A larger module is an error, before any of it is in memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dense_limit: Option<u64>,
     /// Weights for parts of the model.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub weights_by_module: Vec<ModuleWeight>,
@@ -166,6 +170,10 @@ impl Merge {
     pub(super) fn gamma_of(&self, adapter: usize) -> f64 {
         let own = self.by_adapter.get(adapter).and_then(|own| own.gamma);
         own.or(self.gamma).unwrap_or(0.01)
+    }
+
+    pub(super) fn dense_limit_or_default(&self) -> u64 {
+        self.dense_limit.unwrap_or(4 << 30)
     }
 
     pub(super) fn ridge_or_default(&self) -> f64 {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Merge, Weighted, ssr::calibration_sha256};
+use super::{Merge, Weighted};
 
 /// What a merge did, in all and module by module.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -102,10 +102,7 @@ pub(super) fn recipe(merge: &Merge, inputs: &[MergeInput]) -> String {
             recipe.insert("masks".to_owned(), json!(masks.sha256()));
         }
         if let Some(calibration) = &merge.calibration {
-            recipe.insert(
-                "calibration".to_owned(),
-                json!(calibration_sha256(calibration)),
-            );
+            recipe.insert("calibration".to_owned(), json!(calibration.sha256()));
         }
         recipe.insert("inputs".to_owned(), json!(inputs));
     }

@@ -121,6 +121,11 @@ impl Merge {
             ("masks", self.masks.is_some(), knows.random),
             ("ridge", self.ridge.is_some(), self.method == Method::Ssr),
             (
+                "dense_limit",
+                self.dense_limit.is_some(),
+                Pipeline::of(self.method, usize::MAX).is_dense(),
+            ),
+            (
                 "calibration",
                 self.calibration.is_some(),
                 self.method == Method::Ssr,
@@ -431,6 +436,13 @@ mod tests {
                     ..plain.clone()
                 },
                 "ridge",
+            ),
+            (
+                Merge {
+                    dense_limit: Some(1 << 40),
+                    ..plain.clone()
+                },
+                "dense_limit",
             ),
             (
                 Merge {

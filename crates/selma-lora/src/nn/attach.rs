@@ -79,13 +79,11 @@ pub fn attach(
 ) -> Result<LoadReport, LoraError> {
     let layers = model.lora_layers(prefix);
     let shapes = shapes(&layers);
-    let part = component(adapter, prefix);
-    let report = part.match_modules(&shapes)?.strict()?;
+    let report = adapter.match_component(prefix, &shapes)?.strict()?;
     for (path, layer) in layers {
-        let Some(module) = part.modules.get(&path) else {
-            continue;
-        };
-        push(layer, module, name, weight);
+        if let Some(module) = adapter.modules.get(&path) {
+            push(layer, module, name, weight);
+        }
     }
     Ok(report)
 }
@@ -108,21 +106,10 @@ pub fn attach_file(
 ) -> Result<LoadReport, LoraError> {
     let layers = model.lora_layers(prefix);
     let shapes = shapes(&layers);
-    let updates = file
-        .updates
-        .iter()
-        .filter(|(path, _)| is_below(path, prefix));
-    let part = AdapterFile {
-        updates: updates
-            .map(|(path, update)| (path.clone(), update.clone()))
-            .collect(),
-        metadata: BTreeMap::new(),
-        source: file.source.clone(),
-    };
-    let report = part.match_modules(&shapes)?.strict()?;
+    let report = file.match_component(prefix, &shapes)?.strict()?;
     let mut deltas = BTreeMap::new();
     for (path, layer) in &layers {
-        match part.updates.get(path) {
+        match file.updates.get(path) {
             None | Some(Update::Lora(_)) => {}
             Some(update) => {
                 let base = match layer {
@@ -139,7 +126,7 @@ pub fn attach_file(
         }
     }
     for (path, layer) in layers {
-        if let Some(Update::Lora(module)) = part.updates.get(&path) {
+        if let Some(Update::Lora(module)) = file.updates.get(&path) {
             push(layer, module, name, weight);
         } else if let Some(delta) = deltas.remove(&path) {
             let device = layer.device();
@@ -285,18 +272,6 @@ pub fn extract(
     Ok(Adapter::new(modules))
 }
 
-/// The modules of an adapter below one component.
-fn component(adapter: &Adapter, prefix: &str) -> Adapter {
-    let modules = adapter.modules.iter();
-    let modules = modules.filter(|(path, _)| is_below(path, prefix));
-    Adapter::new(modules.map(|(path, module)| (path.clone(), module.clone())))
-}
-
-fn is_below(path: &str, prefix: &str) -> bool {
-    let rest = path.strip_prefix(prefix);
-    rest.is_some_and(|rest| rest.starts_with('.'))
-}
-
 fn find<const D: usize>(
     branches: &[LoraBranch<D>],
     name: &str,
@@ -325,7 +300,7 @@ fn branch<const D: usize>(
 }
 
 /// A factor on the device; the kernel of a 1x1 convolution is dropped or added as the layer has it.
-fn tensor<const D: usize>(array: &ArrayD<f32>, device: &Device) -> Tensor<D> {
+pub(super) fn tensor<const D: usize>(array: &ArrayD<f32>, device: &Device) -> Tensor<D> {
     let values: Vec<f32> = array.iter().copied().collect();
     let mut shape = [1; D];
     for (length, &found) in shape.iter_mut().zip(array.shape()) {
@@ -334,7 +309,7 @@ fn tensor<const D: usize>(array: &ArrayD<f32>, device: &Device) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-fn host<const D: usize>(tensor: &Tensor<D>) -> Result<ArrayD<f32>, LoraError> {
+pub(super) fn host<const D: usize>(tensor: &Tensor<D>) -> Result<ArrayD<f32>, LoraError> {
     let shape = tensor.dims();
     let unreadable = || LoraError::Device {
         shape: shape.to_vec(),

@@ -4,7 +4,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Tensor};
 use selma_kernels::conv2d;
 
-use super::{LoraBranch, Unfused};
+use super::{InputObserver, LoraBranch, Unfused};
 
 /// Configuration of a [`LoraConv2d`] with a square kernel.
 #[derive(Debug, Clone, Copy)]
@@ -68,6 +68,7 @@ impl LoraConv2dConfig {
             bias: Some(uniform.init([self.out_channels], device)),
             branches: Vec::new(),
             unfused: None,
+            observer: None,
             stride: self.stride,
             padding: self.padding,
         }
@@ -88,6 +89,9 @@ pub struct LoraConv2d {
     pub branches: Vec<LoraBranch<4>>,
     /// The weight without the branches that are fused into it.
     pub unfused: Option<Unfused<4>>,
+    /// Sees the inputs, where a [`Calibrator`](super::Calibrator) watches the layer.
+    #[module(skip)]
+    pub observer: Option<InputObserver<4>>,
     /// Stride in both directions.
     pub stride: usize,
     /// Zero padding on all four sides.
@@ -107,6 +111,13 @@ impl LoraConv2d {
     /// If the channels of the input are not `in`.
     #[must_use]
     pub fn forward(&self, input: Tensor<4>) -> Tensor<4> {
+        if let Some(observer) = &self.observer {
+            let a = observer.a.clone().cast(input.dtype());
+            let z = conv2d(input.clone(), a, None, self.stride, self.padding);
+            let [batch, ranks, height, width] = z.dims();
+            let z = z.permute([0, 2, 3, 1]);
+            observer.add(&z.reshape([batch * height * width, ranks]));
+        }
         let updates = self.branches.iter().filter(|branch| branch.is_active());
         let update = updates
             .map(|branch| {

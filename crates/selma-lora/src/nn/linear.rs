@@ -4,7 +4,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
 
-use super::{LoraBranch, Unfused};
+use super::{InputObserver, LoraBranch, Unfused};
 
 /// Configuration of a [`LoraLinear`].
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +48,7 @@ impl LoraLinearConfig {
             bias: self.bias.then(|| uniform.init([self.out_features], device)),
             branches: Vec::new(),
             unfused: None,
+            observer: None,
         }
     }
 }
@@ -66,6 +67,9 @@ pub struct LoraLinear {
     pub branches: Vec<LoraBranch<2>>,
     /// The weight without the branches that are fused into it.
     pub unfused: Option<Unfused<2>>,
+    /// Sees the inputs, where a [`Calibrator`](super::Calibrator) watches the layer.
+    #[module(skip)]
+    pub observer: Option<InputObserver<2>>,
 }
 
 impl LoraLinear {
@@ -81,6 +85,13 @@ impl LoraLinear {
     /// If the last dimension of the input is not `in`.
     #[must_use]
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
+        if let Some(observer) = &self.observer {
+            let width = input.dims().last().copied().unwrap_or_default();
+            let inputs = input.shape().num_elements() / width.max(1);
+            let rows: Tensor<2> = input.clone().reshape([inputs, width]);
+            let a = observer.a.clone().cast(input.dtype()).transpose();
+            observer.add(&linear(rows, a, None));
+        }
         let updates = self.branches.iter().filter(|branch| branch.is_active());
         let update = updates
             .map(|branch| {

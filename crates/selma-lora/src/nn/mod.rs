@@ -6,6 +6,7 @@
 
 mod attach;
 mod branch;
+mod calibrator;
 mod conv2d;
 mod dense;
 mod fuse;
@@ -14,6 +15,7 @@ mod linear;
 
 pub use attach::{Attachable, attach, attach_file, detach, extract, set_weight};
 pub use branch::LoraBranch;
+pub use calibrator::{Calibrator, InputObserver};
 pub use conv2d::{LoraConv2d, LoraConv2dConfig};
 pub use dense::DenseUpdate;
 pub use fuse::{Unfused, fuse, unfuse};

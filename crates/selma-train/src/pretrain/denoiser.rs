@@ -90,10 +90,12 @@ pub fn pretrain_denoiser(
         let noised = Batch {
             latents: batch.latents,
             noise: batch.noise,
+            input_noise: None,
             timesteps: batch.timesteps,
             conditioning: context.into(),
         };
-        let loss = objective.loss(&model.unet, &noised)?.mul_scalar(share);
+        let loss = objective.loss(&crate::Denoiser::new(&model.unet), &noised)?;
+        let loss = loss.value.mul_scalar(share);
         let reported = scalar(&loss)?;
         Ok(ShardLoss {
             loss,

@@ -84,7 +84,8 @@ impl Descent<'_> {
                 let samples = shards.into_iter().flat_map(|(_, samples, _)| samples);
                 return Err(TrainError::NonFinite {
                     step: step + 1,
-                    loss,
+                    what: "loss",
+                    value: loss,
                     samples: samples.collect(),
                 });
             }
@@ -99,6 +100,7 @@ impl Descent<'_> {
                 step: step + 1,
                 steps,
                 loss,
+                accuracy: None,
                 learning_rate,
                 grad_norm: None,
             });

@@ -28,7 +28,7 @@ pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), Selma
                     .zip(method.weights(loaded.len()))
                     .map(|(adapter, weight)| Weighted { adapter, weight })
                     .collect();
-                let (merged, report) = method.merge.run(&inputs)?;
+                let (merged, report) = method.loaded()?.run(&inputs)?;
                 write_json(&path.with_extension("json"), &report)?;
                 merged.save(&path, Format::Diffusers, Dtype::F32)?;
                 experts = Some(loaded);

@@ -1,7 +1,7 @@
 //! Stage 3: one expert a skill, and one adapter on all data.
 
 use image::RgbImage;
-use selma_dataset::{Dataset, METADATA_FILE};
+use selma_dataset::{Dataset, METADATA_FILE, Pictures};
 use selma_diffusion::StableDiffusion;
 use selma_train::{TrainConfig, ValidTrainConfig};
 
@@ -9,7 +9,7 @@ use super::images::load_once;
 use super::prompts::finished;
 use crate::recipe::FILTERED;
 use crate::run::UNION;
-use crate::{Expert, Run, RunObserver, SelmaError, encode_datasets};
+use crate::{Expert, Run, RunObserver, SelmaError, TrainingData, encode_datasets};
 
 /// Trains every expert that is not finished.
 pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
@@ -78,15 +78,21 @@ fn train(
     observer: &mut RunObserver<'_>,
 ) -> Result<(), SelmaError> {
     let keep = |image: &RgbImage, text: &str| Ok(!job.filtered || is_faultless(image, text)?);
-    let set = encode_datasets(pipeline, &datasets(run, job)?, &keep, &job.name, observer)?;
+    let datasets = datasets(run, job)?;
+    let pictures: Vec<&dyn Pictures> = datasets.iter().map(|data| data as &dyn Pictures).collect();
+    let set = encode_datasets(pipeline, &pictures, &keep, &job.name, observer)?;
     let expert = Expert {
         name: &job.name,
         skills: &job.skills,
         config: job.config.clone(),
         model_hash,
         checkpoint_every: run.recipe.train.checkpoint_every,
+        keep_checkpoints: 1,
+        previews: None,
+        tensorboard: false,
     };
-    expert.train(pipeline, &set, &run.layout.expert(&job.name), observer)
+    let folder = run.layout.expert(&job.name);
+    expert.train(pipeline, TrainingData::Pictures(&set), &folder, observer)
 }
 
 /// The pictures of a job's skills.

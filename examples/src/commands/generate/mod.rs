@@ -98,7 +98,7 @@ pub struct Args {
     /// as ranges like 3-7: one for each picture, or one for each of the pictures of a prompt.
     #[arg(long = "seed", value_name = "S", default_value = "0", value_delimiter = ',', value_parser = SeedRange::parse)]
     seeds: Vec<SeedRange>,
-    /// A LoRA adapter to use, with its strength; 1 if none is given. Repeat it for several, whose updates add up.
+    /// An adapter to use (LoRA, DoRA, LoHa, LoKr or full differences, in any format), with its strength; 1 if none is given. Repeat it for several, whose updates add up.
     #[arg(long = "adapter", value_name = "FILE[=WEIGHT]", value_parser = weighted_file())]
     adapters: Vec<WeightedFile>,
     /// Add the adapters to the weights, where they cost no time, instead of computing them beside.

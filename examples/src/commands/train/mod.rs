@@ -1,17 +1,20 @@
 //! `selma train`.
 
+mod calibrate;
+
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use burn::tensor::FloatDType;
 use image::RgbImage;
-use selma::{Expert, RunEvent, encode_datasets};
-use selma_dataset::Dataset;
+use selma::{Expert, Previews, RunEvent, TrainingData, encode_datasets, encode_pairs};
+use selma_dataset::{Pictures, read_pairs};
 use selma_diffusion::{ConfigSource, StableDiffusion, device};
 use selma_durable::create_folder;
-use selma_train::{LrScheduler, TrainConfig};
+use selma_train::{LrScheduler, TrainConfig, TrainPreset};
 
+use super::data::{DataOptions, SelectOptions};
 use super::events::Events;
 use super::model::{ModelOptions, config_source, tell_family};
 use super::values::named;
@@ -24,11 +27,37 @@ use crate::terminal::say;
 /// --out gets adapter.safetensors, metrics.jsonl and training.json, which says what it was made from. Stopped at any time, the
 /// same command continues.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
 Examples:
   selma train --model models/mini --data images/coco --out experts/coco --steps 200 --batch-size 16 --rank 16
-  selma train --model models/sd14 --data images/coco --data images/whoops --out experts/both --config train.toml")]
+  selma train --model models/sd14 --data images/coco --data images/whoops --out experts/both --config train.toml
+  selma train --model models/mini --data images/coco --scores scores.jsonl --min dsg=0.9 --rank-by dsg --out experts/coco
+  selma train --model models/mini --data images/coco --pairs pairs.jsonl --out experts/coco-dpo
+  selma train calibrate --model models/mini --task coco.safetensors=prompts/coco.jsonl --task whoops.safetensors=prompts/whoops.jsonl --out calibration.safetensors"
+)]
 pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    train: Option<TrainArgs>,
+    #[command(flatten)]
+    reading: DataOptions,
+    #[command(flatten)]
+    selection: SelectOptions,
+}
+
+/// What is done with experts beside training them.
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    Calibrate(calibrate::Args),
+}
+
+/// How to train.
+#[derive(Debug, clap::Args)]
+struct TrainArgs {
     /// The model: a folder in diffusers' layout, a file with the whole model, or the id of one on the Hugging Face Hub,
     /// OWNER/NAME[@REVISION][:FILE].
     #[arg(long, value_name = "DIR|FILE|ID")]
@@ -46,15 +75,22 @@ pub struct Args {
     /// VAE instead of the model's own: a folder, a file, or an id on the Hub.
     #[arg(long, value_name = "DIR|FILE|ID")]
     vae: Option<PathBuf>,
-    /// Folder of a dataset. Repeat it to train on several together.
-    #[arg(long, value_name = "DIR", required = true)]
+    /// A dataset: a folder with metadata.jsonl or metadata.csv, with a text file beside each picture (kohya's layout, `N_name` folders with repeats too), or tar archives of webdataset. Repeat it to
+    /// train on several together.
+    #[arg(long, value_name = "DIR|FILE.tar", required = true)]
     data: Vec<PathBuf>,
+    /// Train on pairs of the dataset's pictures instead (Diffusion-DPO), as `selma pairs` writes them.
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "scores")]
+    pairs: Option<PathBuf>,
     /// Folder for the adapter; made if need be.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Settings as a TOML file: those of the recipes' section [train] from `steps` on. Flags go before it.
     #[arg(long, value_name = "FILE.toml")]
     config: Option<PathBuf>,
+    /// Published settings to start from: those of SELMA for sd14, sd2 or sdxl (rank 128, 5,000 steps of 64 samples). Flags go before them.
+    #[arg(long, value_name = "NAME", conflicts_with = "config", value_parser = named::<TrainPreset>(TrainPreset::NAMES))]
+    preset: Option<TrainPreset>,
     /// Optimizer steps.
     #[arg(long, value_name = "N")]
     steps: Option<NonZeroUsize>,
@@ -73,6 +109,9 @@ pub struct Args {
     /// Steps over which the learning rate rises from zero at the start.
     #[arg(long, value_name = "N")]
     lr_warmup_steps: Option<usize>,
+    /// Weigh timesteps by their signal-to-noise ratio, cut off at this number (min-SNR; 5 is usual).
+    #[arg(long, value_name = "G")]
+    snr_gamma: Option<f64>,
     /// Rank of the adapter; its alpha becomes the same.
     #[arg(long, value_name = "R")]
     rank: Option<NonZeroUsize>,
@@ -82,19 +121,50 @@ pub struct Args {
     /// Steps between checkpoints.
     #[arg(long, value_name = "N", default_value = "100")]
     checkpoint_every: NonZeroUsize,
+    /// How many checkpoints are kept, the newest. One is for continuing, and goes when the adapter is finished; several stay.
+    #[arg(long, value_name = "N", default_value = "1")]
+    keep_checkpoints: NonZeroUsize,
+    /// Draw this prompt now and then, to the folder previews beside the adapter. Repeat it for several.
+    #[arg(long, value_name = "TEXT")]
+    preview: Vec<String>,
+    /// Steps of the training between two drawings; also drawn after the last one.
+    #[arg(long, value_name = "N", default_value = "500", requires = "preview")]
+    preview_every: NonZeroUsize,
+    /// Also write the curves for TensorBoard, to the folder tensorboard beside the adapter.
+    #[arg(long)]
+    tensorboard: bool,
     /// What computes: flex (the CPU), wgpu, cuda or cuda:N.
     #[arg(long, value_name = "D", default_value = "flex")]
     device: String,
 }
 
+/// Denoising steps of a preview.
+const PREVIEW_STEPS: usize = 25;
+
 pub fn run(args: Args) -> anyhow::Result<()> {
     interrupt::install()?;
-    let config = config(&args)?.validate()?;
-    let datasets = args
-        .data
-        .iter()
-        .map(Dataset::open)
-        .collect::<Result<Vec<_>, _>>()?;
+    match (args.command, args.train) {
+        (Some(Command::Calibrate(args)), _) => calibrate::run(&args),
+        (None, Some(train_args)) => train(&train_args, &args.reading, &args.selection),
+        (None, None) => anyhow::bail!("nothing is asked for; see selma train --help"),
+    }
+}
+
+fn train(args: &TrainArgs, reading: &DataOptions, selection: &SelectOptions) -> anyhow::Result<()> {
+    let config = config(args)?.validate()?;
+    if args.pairs.is_some() && args.data.len() > 1 {
+        bail!("--pairs is for one dataset; {} are given", args.data.len());
+    }
+    let datasets = args.data.iter().map(|path| {
+        let pictures = reading.open(path)?;
+        selection.select(path, pictures)
+    });
+    let datasets = datasets.collect::<anyhow::Result<Vec<_>>>()?;
+    let pictures: Vec<&dyn Pictures> = datasets.iter().map(|data| &**data).collect();
+    let pairs = match (&args.pairs, pictures.as_slice()) {
+        (Some(path), [pictures]) => Some(read_pairs(path, *pictures)?),
+        _ => None,
+    };
     let device = device(&args.device)?;
     // Before the pictures are encoded: a folder that cannot be written is found at once.
     create_folder(&args.out)?;
@@ -111,27 +181,48 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let mut events = Events::default();
     let mut observe = |event: RunEvent<'_>| events.receive(event);
     let all = |_: &RgbImage, _: &str| Ok(true);
-    let set = encode_datasets(&pipeline, &datasets, &all, "training", &mut observe)?;
+    let (mut set, mut pair_set) = (None, None);
+    let data = match (&pairs, pictures.as_slice()) {
+        (Some(pairs), [pictures]) => {
+            let encoded = encode_pairs(&pipeline, *pictures, pairs, "training", &mut observe)?;
+            TrainingData::Pairs(pair_set.insert(encoded))
+        }
+        _ => {
+            let encoded = encode_datasets(&pipeline, &pictures, &all, "training", &mut observe)?;
+            TrainingData::Pictures(set.insert(encoded))
+        }
+    };
     let names = args.data.iter().filter_map(|path| path.file_name());
     let skills: Vec<String> = names
         .map(|name| name.to_string_lossy().into_owned())
         .collect();
+    let previews = (!args.preview.is_empty()).then(|| Previews {
+        prompts: args.preview.clone(),
+        every: args.preview_every.get(),
+        steps: PREVIEW_STEPS,
+        seed: config.seed,
+    });
     let expert = Expert {
         name: "training",
         skills: &skills,
         config,
         model_hash: &model_hash,
         checkpoint_every: args.checkpoint_every.get(),
+        keep_checkpoints: args.keep_checkpoints.get(),
+        previews: previews.as_ref(),
+        tensorboard: args.tensorboard,
     };
-    expert.train(&pipeline, &set, &args.out, &mut observe)?;
+    expert.train(&pipeline, data, &args.out, &mut observe)?;
     events.finish();
     say(format_args!("{}", args.out.join(Expert::ADAPTER).display()));
     Ok(())
 }
 
-fn config(args: &Args) -> anyhow::Result<TrainConfig> {
+fn config(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
     let mut config = match &args.config {
-        None => TrainConfig::default(),
+        None => args
+            .preset
+            .map_or_else(TrainConfig::default, TrainPreset::config),
         Some(path) => {
             let text = std::fs::read_to_string(path)
                 .with_context(|| format!("cannot read {}", path.display()))?;
@@ -150,6 +241,7 @@ fn config(args: &Args) -> anyhow::Result<TrainConfig> {
     config.learning_rate = args.learning_rate.unwrap_or(config.learning_rate);
     config.lr_scheduler = args.lr_scheduler.unwrap_or(config.lr_scheduler);
     config.lr_warmup_steps = args.lr_warmup_steps.unwrap_or(config.lr_warmup_steps);
+    config.snr_gamma = args.snr_gamma.or(config.snr_gamma);
     config.seed = args.seed.unwrap_or(config.seed);
     if let Some(rank) = args.rank {
         config.rank = rank.get();
