@@ -1,12 +1,10 @@
 //! Pictures as data URIs.
 
-use std::io::Cursor;
+use std::{borrow::Cow, io::Cursor};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use image::{
-    DynamicImage, ImageFormat, ImageResult, RgbImage, codecs::jpeg::JpegEncoder,
-    imageops::FilterType,
-};
+use image::{ImageFormat, ImageResult, RgbImage, codecs::jpeg::JpegEncoder};
+use selma_image::{Filter, resize};
 use serde::Serialize;
 
 /// Pictures up to this edge are stored without loss, and shown pixel by pixel.
@@ -31,17 +29,22 @@ impl Picture {
     /// A picture, made smaller if its longer edge is over `edge`. Its pixels are encoded anew, so that the page holds no
     /// text from the file that could tell its model.
     pub(super) fn new(image: &RgbImage, edge: u32) -> ImageResult<Self> {
-        let mut image = DynamicImage::from(image.clone());
-        if image.width().max(image.height()) > edge {
-            image = image.resize(edge, edge, FilterType::Lanczos3);
-        }
+        let longer = image.width().max(image.height());
+        let image = if longer > edge {
+            let scale = f64::from(edge) / f64::from(longer);
+            let [width, height] = [image.width(), image.height()]
+                .map(|side| (f64::from(side) * scale).round().max(1.0) as u32);
+            Cow::Owned(resize(image, width, height, Filter::Lanczos))
+        } else {
+            Cow::Borrowed(image)
+        };
         let small = image.width().max(image.height()) <= SMALL;
         let mut bytes = Cursor::new(Vec::new());
         let mime = if small {
             image.write_to(&mut bytes, ImageFormat::Png)?;
             "image/png"
         } else {
-            JpegEncoder::new_with_quality(&mut bytes, QUALITY).encode_image(&image)?;
+            JpegEncoder::new_with_quality(&mut bytes, QUALITY).encode_image(image.as_ref())?;
             "image/jpeg"
         };
         Ok(Self {
