@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     EvalError, EvalResult, ItemResult, Paired,
     result::{Key, clusters},
+    stats::{McNemar, holm},
 };
 
 /// What a comparison is broken down by.
@@ -16,6 +19,16 @@ pub enum By {
     Detailed,
     /// Source or skill.
     Group,
+}
+
+/// The difference in one of several categories.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CategoryDifference {
+    /// The difference, as if the category were the only one.
+    pub difference: Paired,
+    /// Its p-value after Holm's correction for the number of categories.
+    pub p_holm: f64,
 }
 
 /// The difference of the overall scores, `a` minus `b`, with its interval over resampled prompts and the p-value of
@@ -31,9 +44,8 @@ pub fn compare(a: &EvalResult, b: &EvalResult) -> Result<Paired, EvalError> {
         .ok_or(EvalError::Empty { what: "items" })
 }
 
-/// As [`compare`], for each category or group.
-///
-/// Many categories make many tests: at 5% one in twenty is "significant" by chance.
+/// As [`compare`], for each category or group, with Holm's correction over them: of many categories, one in twenty would
+/// otherwise be "significant" at 5% by chance.
 ///
 /// # Errors
 /// Those of [`compare`].
@@ -41,8 +53,8 @@ pub fn compare_by(
     a: &EvalResult,
     b: &EvalResult,
     by: By,
-) -> Result<BTreeMap<String, Paired>, EvalError> {
-    compare_key(
+) -> Result<BTreeMap<String, CategoryDifference>, EvalError> {
+    let differences = compare_key(
         a,
         b,
         match by {
@@ -50,6 +62,32 @@ pub fn compare_by(
             By::Detailed => |_, question| Some(&question.category_detailed),
             By::Group => |item, _| Some(&item.group),
         },
+    )?;
+    let p_values: Vec<f64> = differences.values().map(|paired| paired.p).collect();
+    Ok(differences
+        .into_iter()
+        .zip(holm(&p_values)?)
+        .map(|((name, difference), p_holm)| (name, CategoryDifference { difference, p_holm }))
+        .collect())
+}
+
+/// McNemar's test over the questions: on how many is the picture of `a` right and that of `b` wrong, and the other way
+/// round. It takes questions as independent, which those about one picture are not; [`compare`] does not.
+///
+/// # Errors
+/// Those of [`compare`].
+pub fn compare_questions(a: &EvalResult, b: &EvalResult) -> Result<McNemar, EvalError> {
+    check_settings(a, b)?;
+    let right = |items: &mut dyn Iterator<Item = &ItemResult>| -> Vec<bool> {
+        items
+            .flat_map(|item| &item.questions)
+            .map(|question| question.score > 0.0)
+            .collect()
+    };
+    let partners = pair_items(a, b)?;
+    McNemar::paired(
+        &right(&mut a.items.iter()),
+        &right(&mut partners.into_iter()),
     )
 }
 

@@ -1,5 +1,6 @@
 use std::{fmt, io, path::PathBuf};
 
+use selma_dataset::DatasetError;
 use selma_durable::DurableError;
 use thiserror::Error;
 
@@ -235,6 +236,16 @@ pub enum EvalError {
         /// What was given.
         found: String,
     },
+    /// Values that a statistic cannot be made of.
+    #[error("{name}: expected {expected}, found {found}")]
+    Sample {
+        /// Which values.
+        name: &'static str,
+        /// What the statistic needs.
+        expected: &'static str,
+        /// What was given.
+        found: String,
+    },
     /// Numbers that no mean can be made of.
     #[error("cluster {index}: expected a finite sum of at least one value, found {sum} of {count}")]
     Cluster {
@@ -299,13 +310,72 @@ pub enum EvalError {
         /// The first proposition that differs.
         proposition: u32,
     },
-    /// A file of results contradicts itself.
+    /// A file of results, or a list of prompts, contradicts itself.
     #[error("{path}: item {item} stands twice")]
     DuplicateItem {
-        /// The file.
+        /// The file or folder.
         path: PathBuf,
         /// The repeated item.
         item: String,
+    },
+    /// A dataset of pictures to be rated could not be read.
+    #[error(transparent)]
+    Dataset(#[from] DatasetError),
+    /// Two datasets that shall be rated against each other have different pictures or texts.
+    #[error("cannot compare {} with {}: {what}: expected {expected}, found {found}", first.display(), second.display())]
+    DatasetsDiffer {
+        /// A picture of the first dataset.
+        first: PathBuf,
+        /// That of the same name in the other.
+        second: PathBuf,
+        /// `text` or `file`.
+        what: &'static str,
+        /// What the first has.
+        expected: String,
+        /// What the other has.
+        found: String,
+    },
+    /// A picture could not be put into a page.
+    #[error("the picture of item {item} by {model} cannot be encoded")]
+    Encode {
+        /// The item.
+        item: String,
+        /// The model.
+        model: String,
+        /// The encoder's reason.
+        source: image::ImageError,
+    },
+    /// A file is neither the key of a rating study nor somebody's answers, or is torn.
+    #[error("{path} is not {expected}")]
+    RatingFile {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        expected: &'static str,
+        /// The parser's reason, with field, line and column.
+        source: serde_json::Error,
+    },
+    /// A field of a key or of answers holds what cannot be.
+    #[error("{path}, field {field}: expected {expected}, found {found}")]
+    RatingField {
+        /// The file.
+        path: PathBuf,
+        /// The field, such as `answers[3].pair`.
+        field: String,
+        /// What would have been right.
+        expected: String,
+        /// What stands there.
+        found: String,
+    },
+    /// Two files of one rater, saved at the same moment, or two keys of one study do not say the same.
+    #[error("{second} contradicts {first}: {what}")]
+    RatingConflict {
+        /// The file that came first.
+        first: PathBuf,
+        /// The file that contradicts it.
+        second: PathBuf,
+        /// What they are about.
+        what: String,
     },
 }
 

@@ -7,11 +7,12 @@ mod evaluate;
 mod files;
 mod images;
 mod pool;
+pub mod rating;
 mod result;
 pub mod stats;
 mod vqa;
 
-pub use compare::{By, compare, compare_by};
+pub use compare::{By, CategoryDifference, compare, compare_by, compare_questions};
 pub use dsg::{Answers, DsgQuestion, QuestionSet};
 pub use error::{EvalError, Place};
 pub use evaluate::{Progress, ask, evaluate};

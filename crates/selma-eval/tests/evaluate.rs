@@ -16,7 +16,7 @@ use image::{Rgb, RgbImage};
 use selma_durable::DurableError;
 use selma_eval::{
     Answers, Bootstrap, By, DsgQuestion, EvalError, EvalOptions, EvalResult, ImageFolder, Progress,
-    QuestionSet, Vqa, ask, compare, compare_by, evaluate, pool, score,
+    QuestionSet, Vqa, ask, compare, compare_by, compare_questions, evaluate, pool, score,
 };
 
 /// Sees one thing: which of red, green and blue is the strongest at the first pixel.
@@ -333,13 +333,19 @@ fn compares_two_models_prompt_by_prompt() {
     assert_eq!(paired.p, 0.5);
     assert!((paired.difference - (good.overall.mean - bad.overall.mean)).abs() < 1e-12);
     let groups = compare_by(&good, &bad, By::Group).unwrap();
+    let gain = |group: &str| groups[group].difference;
     assert_eq!(
-        (groups["cold"].difference, groups["warm"].difference),
+        (gain("cold").difference, gain("warm").difference),
         (0.5, 0.25)
     );
+    // One prompt, and two of which one differs: no exchange is more extreme.
+    assert_eq!((gain("cold").p, groups["cold"].p_holm), (1.0, 1.0));
     let detailed = compare_by(&good, &bad, By::Detailed).unwrap();
-    assert_eq!(detailed["sound"].difference, 0.0);
+    assert_eq!(detailed["sound"].difference.difference, 0.0);
     assert_eq!(compare_by(&good, &bad, By::Broad).unwrap().len(), 1);
+    let questions = compare_questions(&good, &bad).unwrap();
+    assert_eq!((questions.only_first, questions.only_second), (2, 0));
+    assert!((questions.p_exact - 0.5).abs() < 1e-12);
     let itself = compare(&good, &good).unwrap();
     assert_eq!(
         (itself.difference, itself.low, itself.high, itself.p),

@@ -1,4 +1,4 @@
-//! Against numpy and scipy; `tools/make_stats_fixtures.py` makes the reference.
+//! Against numpy, scipy, statsmodels and krippendorff; `tools/make_stats_fixtures.py` makes the reference.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,7 +7,10 @@
     reason = "helpers of tests fail by panicking, as tests do"
 )]
 
-use selma_eval::stats::{Bootstrap, Cluster, percentile};
+use selma_eval::stats::{
+    Bootstrap, Cluster, IntervalMethod, McNemar, bradley_terry, holm, kendall, krippendorff,
+    percentile, spearman,
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -16,6 +19,48 @@ struct Fixture {
     quantiles: Vec<Quantile>,
     means: Vec<Mean>,
     pairs: Vec<Pair>,
+    correlations: Vec<Ranks>,
+    mcnemar: Vec<Discordant>,
+    holm: Vec<Corrected>,
+    krippendorff: Vec<Labels>,
+    bradley_terry: Vec<Wins>,
+}
+
+#[derive(Deserialize)]
+struct Ranks {
+    x: Vec<f64>,
+    y: Vec<f64>,
+    spearman: f64,
+    spearman_p: f64,
+    kendall: f64,
+    kendall_p: f64,
+}
+
+#[derive(Deserialize)]
+struct Discordant {
+    first: u64,
+    second: u64,
+    p_exact: f64,
+    chi_square: f64,
+    p_chi_square: f64,
+}
+
+#[derive(Deserialize)]
+struct Corrected {
+    p: Vec<f64>,
+    holm: Vec<f64>,
+}
+
+#[derive(Deserialize)]
+struct Labels {
+    units: Vec<Vec<usize>>,
+    alpha: f64,
+}
+
+#[derive(Deserialize)]
+struct Wins {
+    wins: Vec<Vec<f64>>,
+    strengths: Vec<f64>,
 }
 
 #[derive(Deserialize)]
@@ -30,6 +75,7 @@ struct Mean {
     counts: Vec<u32>,
     a: Vec<f64>,
     mean: f64,
+    method: IntervalMethod,
     confidence: f64,
     low: f64,
     high: f64,
@@ -87,6 +133,7 @@ fn intervals_of_a_mean_are_scipys() {
             resamples: fixture.resamples,
             confidence: case.confidence,
             seed: 11,
+            method: case.method,
         };
         let estimate = bootstrap
             .estimate(&clusters(&case.a, &case.counts))
@@ -107,6 +154,7 @@ fn paired_differences_and_their_p_values_are_scipys() {
             resamples: fixture.resamples,
             confidence: case.confidence,
             seed: 11,
+            ..Bootstrap::default()
         };
         let a = clusters(&case.a, &case.counts);
         let b = clusters(&case.b, &case.counts);
@@ -124,6 +172,65 @@ fn paired_differences_and_their_p_values_are_scipys() {
         // The interval of the difference is narrower than the two means' intervals together.
         let apart = bootstrap.estimate(&a).unwrap();
         assert!(paired.high - paired.low < 2.0 * (apart.high - apart.low));
+    }
+}
+
+#[test]
+fn rank_correlations_are_scipys() {
+    for case in fixture().correlations {
+        let bootstrap = Bootstrap::default();
+        let rho = spearman(&case.x, &case.y, &bootstrap).unwrap();
+        assert_close(rho.coefficient, case.spearman, 1e-12);
+        assert_close(rho.p, case.spearman_p, 1e-10);
+        let tau = kendall(&case.x, &case.y, &bootstrap).unwrap();
+        assert_close(tau.coefficient, case.kendall, 1e-12);
+        assert_close(tau.p, case.kendall_p, 1e-10);
+        for correlation in [rho, tau] {
+            assert_eq!(correlation.n, case.x.len());
+            assert!(
+                -1.0 <= correlation.low
+                    && correlation.low < correlation.coefficient
+                    && correlation.coefficient <= correlation.high
+                    && correlation.high <= 1.0,
+                "{correlation:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn mcnemar_and_holm_are_those_of_statsmodels() {
+    let fixture = fixture();
+    for case in fixture.mcnemar {
+        let test = McNemar::new(case.first, case.second);
+        assert_close(test.chi_square, case.chi_square, 1e-12);
+        // The beta and error functions are good to ten digits.
+        assert_close(test.p_exact, case.p_exact, 1e-10);
+        assert_close(test.p_chi_square, case.p_chi_square, 1e-10);
+    }
+    for case in fixture.holm {
+        for (ours, theirs) in holm(&case.p).unwrap().into_iter().zip(case.holm) {
+            assert_close(ours, theirs, 1e-12);
+        }
+    }
+}
+
+#[test]
+fn agreement_is_that_of_krippendorff() {
+    for case in fixture().krippendorff {
+        assert_close(krippendorff(&case.units).unwrap(), case.alpha, 1e-12);
+    }
+}
+
+#[test]
+fn strengths_are_at_the_peak_that_scipy_finds() {
+    for case in fixture().bradley_terry {
+        let ours = bradley_terry(&case.wins).unwrap();
+        assert_eq!(ours.len(), case.strengths.len());
+        for (ours, theirs) in ours.into_iter().zip(case.strengths) {
+            // What BFGS leaves.
+            assert_close(ours, theirs, 1e-5);
+        }
     }
 }
 

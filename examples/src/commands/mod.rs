@@ -18,6 +18,7 @@ mod model;
 mod pairs;
 mod pretrain;
 mod prompts;
+mod rate;
 mod report;
 mod resize;
 mod run;
@@ -48,6 +49,7 @@ pub enum Command {
     Fuse(fuse::Args),
     Inspect(inspect::Args),
     Eval(eval::Args),
+    Rate(rate::Args),
     Report(report::Args),
 }
 
@@ -73,6 +75,7 @@ impl Command {
             Self::Fuse(args) => fuse::run(args),
             Self::Inspect(args) => inspect::run(args),
             Self::Eval(args) => eval::run(args),
+            Self::Rate(args) => rate::run(args),
         }
     }
 }

@@ -16,7 +16,7 @@ const FIRST_STREAM: u64 = 1 << 63;
 /// Differences of zero have no sign to flip and change no sum, so they are left out. All sign patterns are
 /// enumerated when there are at most `resamples` of them; otherwise `resamples` are drawn, and the observed one is
 /// counted among them (Phipson & Smyth 2010), so that p is never zero.
-pub(super) fn sign_flip(differences: &[Cluster], resamples: u32, seed: u64) -> f64 {
+pub(crate) fn sign_flip(differences: &[Cluster], resamples: u32, seed: u64) -> f64 {
     let changes: Vec<f64> = differences
         .iter()
         .map(|cluster| cluster.sum)
