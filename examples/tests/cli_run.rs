@@ -458,7 +458,7 @@ fn stages_name_what_they_cannot_use() {
     assert!(!selma.path("drawn").exists());
     check(
         "train --model model --data no --out expert",
-        &["no/metadata.jsonl", "No such file"],
+        &["cannot read no", "No such file"],
     );
     for (command, flag) in [
         (

@@ -33,12 +33,14 @@ pub enum Crop {
 pub struct GeometryConfig {
     /// Pixels of the short side, and of both sides of the square that is cut out; with `buckets`, the side of a square of their area. Nothing is resized or cut
     /// without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub resolution: Option<u32>,
     /// Where the square or bucket is cut out.
     pub crop: Crop,
     /// Whether half of the views are mirrored. Captions that [speak of sides](crate::speaks_of_sides) are then wrong for these.
     pub flip: bool,
     /// Sizes of several shapes instead of a square.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub buckets: Option<BucketsConfig>,
     /// What resizes.
     pub filter: Filter,

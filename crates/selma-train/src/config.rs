@@ -53,6 +53,7 @@ pub struct TrainConfig {
     /// In how many places a picture is cut that is cut at random: so many views of it are encoded, twice as many where pictures are mirrored.
     pub crops: NonZeroU64,
     /// Weighs timesteps by their signal-to-noise ratio, cut off at this number (min-SNR, arXiv 2303.09556); none for the paper, 5 is usual elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub snr_gamma: Option<f64>,
     /// Strength of a random number that is added to the noise of a whole channel; 0 for the paper, 0.05 to 0.1 is usual elsewhere.
     pub noise_offset: f64,
