@@ -1,4 +1,7 @@
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
 
 use selma_dataset::DatasetError;
 use selma_durable::DurableError;
@@ -325,9 +328,9 @@ pub enum EvalError {
     #[error("cannot compare {} with {}: {what}: expected {expected}, found {found}", first.display(), second.display())]
     DatasetsDiffer {
         /// A picture of the first dataset.
-        first: PathBuf,
+        first: Box<Path>,
         /// That of the same name in the other.
-        second: PathBuf,
+        second: Box<Path>,
         /// `text` or `file`.
         what: &'static str,
         /// What the first has.
@@ -343,7 +346,7 @@ pub enum EvalError {
         /// The model.
         model: String,
         /// The encoder's reason.
-        source: image::ImageError,
+        source: Box<image::ImageError>,
     },
     /// A file is neither the key of a rating study nor somebody's answers, or is torn.
     #[error("{path} is not {expected}")]

@@ -395,7 +395,7 @@ pub enum LoraError {
         /// Shape of the weight.
         weight: Vec<usize>,
         /// What all that is held at once takes.
-        bytes: u128,
+        bytes: u64,
         /// See [`Merge::dense_limit`](crate::Merge::dense_limit).
         limit: u64,
     },

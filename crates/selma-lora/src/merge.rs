@@ -202,7 +202,7 @@ impl Merge {
         let pipeline = Pipeline::of(self.method, terms.len());
         let bytes = pipeline.dense_bytes(&weight_shape, terms.iter().flatten().count());
         let limit = self.dense_limit_or_default();
-        if bytes > u128::from(limit) {
+        if bytes > limit {
             return Err(LoraError::DenseTooLarge {
                 method: self.method,
                 weight: weight_shape,

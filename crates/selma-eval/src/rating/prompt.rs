@@ -96,8 +96,8 @@ pub fn shared_prompts(datasets: &[&Dataset]) -> Result<Vec<StudyPrompt>, EvalErr
 fn check_same(first: &Dataset, second: &Dataset) -> Result<(), EvalError> {
     let differ = |sample: &Sample, what, expected: &str, found: &str| {
         Err(EvalError::DatasetsDiffer {
-            first: first.root().join(&sample.file_name),
-            second: second.root().join(&sample.file_name),
+            first: first.root().join(&sample.file_name).into(),
+            second: second.root().join(&sample.file_name).into(),
             what,
             expected: expected.to_owned(),
             found: found.to_owned(),

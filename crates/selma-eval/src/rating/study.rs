@@ -174,7 +174,7 @@ fn encode(
             pictures.push(picture.map_err(|source| EvalError::Encode {
                 item: prompt.id.clone(),
                 model: (*model).to_owned(),
-                source,
+                source: Box::new(source),
             })?);
         }
     }

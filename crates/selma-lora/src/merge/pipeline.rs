@@ -291,7 +291,7 @@ impl Pipeline {
     }
 
     /// What the dense updates of a module take in memory at once, in bytes; 0 for methods that form none.
-    pub(super) fn dense_bytes(self, weight: &[usize], adapters: usize) -> u128 {
+    pub(super) fn dense_bytes(self, weight: &[usize], adapters: usize) -> u64 {
         let copies = match self {
             Self::Aligned {
                 space: Space::Dense,
@@ -309,9 +309,9 @@ impl Pipeline {
             }
             _ => 0,
         };
-        let numbers = weight.iter().map(|&size| size as u128);
-        let bytes = numbers.fold(8, |bytes: u128, size| bytes.saturating_mul(size));
-        bytes.saturating_mul(copies as u128)
+        let numbers = weight.iter().map(|&size| size as u64);
+        let bytes = numbers.fold(8, |bytes: u64, size| bytes.saturating_mul(size));
+        bytes.saturating_mul(copies as u64)
     }
 
     /// True when the update has no low rank of its own.

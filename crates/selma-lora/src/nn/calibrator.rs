@@ -184,7 +184,7 @@ impl Calibrator {
 mod tests {
     use burn::module::Module;
     use burn::tensor::{Device, TensorData};
-    use ndarray::{Array2, ArrayView2};
+    use ndarray::Array2;
 
     use super::*;
     use crate::nn::{LoraConv2d, LoraConv2dConfig, LoraLinear, LoraLinearConfig};
@@ -237,8 +237,8 @@ mod tests {
         Array2::from_shape_vec(dims, tensor.into_data().try_to_vec::<f32>().unwrap()).unwrap()
     }
 
-    fn add(statistics: &mut Statistics, owner: usize, z: ArrayView2<'_, f32>) {
-        statistics.add(owner, &z).unwrap();
+    fn add(statistics: &mut Statistics, owner: usize, z: &Array2<f32>) {
+        statistics.add(owner, &z.view()).unwrap();
     }
 
     #[test]
@@ -264,12 +264,12 @@ mod tests {
             };
             let a = tensor::<2>(&stacked("unet.linear"), &device);
             let z = rows.clone().matmul(a.transpose());
-            add(&mut expected[0], task, matrix(z).view());
+            add(&mut expected[0], task, &matrix(z));
             let mut plain = model.conv.clone();
             plain.weight = burn::module::Param::from_tensor(tensor(&stacked("unet.conv"), &device));
             plain.bias = None;
             let z = plain.forward(maps.clone()).permute([0, 2, 3, 1]);
-            add(&mut expected[1], task, matrix(z.reshape([6, 3])).view());
+            add(&mut expected[1], task, &matrix(z.reshape([6, 3])));
         }
         let found = calibrator.finish().unwrap();
         assert_eq!(found.modules["unet.linear"], expected[0]);
