@@ -8,6 +8,7 @@ mod factors;
 mod feed;
 mod objective;
 mod pair_set;
+mod place;
 mod preset;
 pub mod pretrain;
 mod progress;

@@ -4,7 +4,8 @@ use image::RgbImage;
 use selma_diffusion::StableDiffusion;
 use sha2::{Digest, Sha256};
 
-use crate::training_set::{Place, latents};
+use crate::place::Place;
+use crate::training_set::latents;
 use crate::{Draw, Drawn, Feed, PairBatch, TrainError, TrainingSet, ValidTrainConfig};
 
 /// Encoded pairs of a better and a worse picture of one text, in host memory.

@@ -4,18 +4,16 @@ use std::num::NonZeroU64;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use image::RgbImage;
-use rand::seq::SliceRandom;
-use rand::{RngExt, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use selma_dataset::{Plan, PlannedSet, Size, draw_view};
+use selma_dataset::Size;
 use selma_diffusion::StableDiffusion;
 use selma_diffusion::image::to_tensor;
 use selma_diffusion::models::{AddedConditioning, Conditioning, TimeIds};
-use selma_diffusion::noise::{derive_seed, normal};
+use selma_diffusion::noise::normal;
 use selma_diffusion::pipeline::TextEmbeddings;
 use sha2::{Digest, Sha256};
 
 use crate::factors::host;
+use crate::place::Place;
 use crate::{Batch, Draw, Drawn, Feed, TrainError, ValidTrainConfig};
 
 /// Images that are encoded together.
@@ -220,7 +218,7 @@ impl TrainingSet {
     pub(crate) fn view(&self, place: &Place<'_>) -> Result<&EncodedView, TrainError> {
         let views = self.images.get(place.sample).ok_or(TrainError::NoData)?;
         let count = NonZeroU64::new(views.len() as u64);
-        let number = draw_view(place.config.seed, place.position as u64, count);
+        let number = place.view(count);
         views.get(number as usize).ok_or(TrainError::NoData)
     }
 
@@ -291,109 +289,15 @@ impl Feed<Batch> for TrainingSet {
     }
 }
 
-/// What is drawn for one of the samples since the start of the training: its place in the order, timestep and dropped caption.
-///
-/// Each depends on the seed and the position alone, so that a resumed training sees what an uninterrupted one would have
-/// seen.
-#[derive(Debug)]
-pub(crate) struct Place<'a> {
-    config: &'a ValidTrainConfig,
-    position: usize,
-    pub(crate) sample: usize,
-    pub(crate) timestep: usize,
-    pub(crate) dropped: bool,
-}
-
-impl<'a> Place<'a> {
-    /// Those of a forward pass over a set of samples of these sizes.
-    pub(crate) fn of_pass(draw: &Draw<'a>, sizes: Vec<Size>) -> Result<Vec<Self>, TrainError> {
-        let config = draw.config;
-        let set = PlannedSet { sizes, weight: 1.0 };
-        let plan = Plan::new(config.seed, config.batch_size, &[set])?;
-        let samples = plan.batch(draw.pass);
-        let place = |(position, sample)| {
-            let seed = derive_seed(config.seed, "timestep", &[position as u64]);
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            Self {
-                config,
-                position,
-                sample,
-                timestep: rng.random_range(0..draw.timesteps),
-                dropped: rng.random_bool(config.caption_dropout),
-            }
-        };
-        Ok((draw.position()..).zip(samples).map(place).collect())
-    }
-
-    /// A seed for something else that is drawn for the sample.
-    pub(crate) fn seed(&self, label: &str) -> u64 {
-        derive_seed(self.config.seed, label, &[self.position as u64])
-    }
-
-    /// Noise of unit variance for latents of `[channels, height, width]`, and the offset of each channel.
-    pub(crate) fn noise(&self, [channels, height, width]: [usize; 3]) -> Vec<f32> {
-        let mut noise = normal(self.seed("noise"), channels * height * width);
-        if self.config.noise_offset > 0.0 {
-            let offsets = normal(self.seed("noise offset"), channels);
-            for (channel, offset) in noise.chunks_mut(height * width).zip(offsets) {
-                for value in channel {
-                    *value += self.config.noise_offset as f32 * offset;
-                }
-            }
-        }
-        noise
-    }
-}
-
 /// Rows of `width` values, by their numbers.
 fn rows(values: &[f32], width: usize, numbers: &[usize]) -> Vec<f32> {
     let row = |&number: &usize| values.iter().skip(number * width).take(width);
     numbers.iter().flat_map(row).copied().collect()
 }
 
-/// The order of samples: a new permutation each epoch.
-#[derive(Debug, Default)]
-pub(crate) struct Order {
-    epoch: Option<usize>,
-    permutation: Vec<usize>,
-}
-
-impl Order {
-    /// The sample at a position since the start of the training.
-    pub(crate) fn sample(&mut self, seed: u64, position: usize, len: usize) -> usize {
-        let epoch = position / len;
-        if self.epoch != Some(epoch) {
-            self.permutation = (0..len).collect();
-            let seed = derive_seed(seed, "epoch", &[epoch as u64]);
-            self.permutation
-                .shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
-            self.epoch = Some(epoch);
-        }
-        self.permutation
-            .get(position % len)
-            .copied()
-            .unwrap_or_default()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_epoch_shows_every_sample_once_in_another_order() {
-        let mut order = Order::default();
-        let draw: Vec<usize> = (0..30)
-            .map(|position| order.sample(7, position, 10))
-            .collect();
-        for epoch in draw.chunks(10) {
-            let mut sorted = epoch.to_vec();
-            sorted.sort_unstable();
-            assert_eq!(sorted, (0..10).collect::<Vec<_>>());
-        }
-        assert_ne!(draw[..10], draw[10..20]);
-        assert_eq!(Order::default().sample(7, 23, 10), draw[23]);
-    }
 
     #[test]
     fn latents_are_drawn_or_the_mean() {

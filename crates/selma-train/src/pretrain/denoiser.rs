@@ -13,11 +13,11 @@ use selma_diffusion::tokenizer::ClipTokenizer;
 
 use super::descent::{Descent, ShardLoss};
 use super::optimizer::Rates;
+use super::order::Order;
 use super::pairs::{image_tensor, pairs};
 use super::{Checkpoints, PairSource, PretrainConfig};
 use crate::factors::{host, scalar};
 use crate::shards::{HALVES, part};
-use crate::training_set::Order;
 use crate::{Batch, Denoising, Objective, Observer, TrainError};
 
 /// Text encoder and UNet as one module, so that one optimizer trains both.

@@ -6,6 +6,7 @@ mod config;
 mod denoiser;
 mod descent;
 mod optimizer;
+mod order;
 mod pairs;
 mod tokenizer;
 mod vae;
