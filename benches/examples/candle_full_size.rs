@@ -8,6 +8,9 @@
 
 #![allow(clippy::print_stdout, reason = "what it prints is its result")]
 
+#[path = "../../crates/selma-diffusion/examples/common/memory.rs"]
+mod memory;
+
 use std::collections::HashMap;
 use std::error::Error;
 use std::path::Path;
@@ -20,6 +23,7 @@ use candle_transformers::models::stable_diffusion::vae::AutoEncoderKL;
 use candle_transformers::models::stable_diffusion::{
     StableDiffusionConfig, build_clip_transformer,
 };
+use memory::peak_bytes;
 
 enum Network {
     TextEncoder(Box<ClipTextTransformer>),
@@ -99,16 +103,4 @@ impl Network {
         };
         Ok(HashMap::from([(name.to_owned(), output.contiguous()?)]))
     }
-}
-
-/// The most memory that this process has held so far, as Linux counts it.
-fn peak_bytes() -> Result<u64, Box<dyn Error>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    let kibibytes: u64 = kibibytes
-        .ok_or("Linux does not tell the memory")?
-        .trim()
-        .parse()?;
-    Ok(1024 * kibibytes)
 }

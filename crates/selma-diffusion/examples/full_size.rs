@@ -9,11 +9,15 @@
 
 #![allow(clippy::print_stdout, reason = "what it prints is its result")]
 
+#[path = "common/memory.rs"]
+mod memory;
+
 use std::error::Error;
 use std::path::Path;
 use std::time::Instant;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
+use memory::peak_bytes;
 use safetensors::Dtype;
 use safetensors::tensor::{TensorView, serialize_to_file};
 use selma_diffusion::models::{
@@ -182,16 +186,4 @@ fn write(outputs: &Outputs, path: &Path) -> Result<(), Box<dyn Error>> {
         })
         .collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
     Ok(serialize_to_file(views, None, path)?)
-}
-
-/// The most memory that this process has held so far, as Linux counts it.
-fn peak_bytes() -> Result<u64, Box<dyn Error>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    let kibibytes: u64 = kibibytes
-        .ok_or("Linux does not tell the memory")?
-        .trim()
-        .parse()?;
-    Ok(1024 * kibibytes)
 }

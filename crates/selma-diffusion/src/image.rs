@@ -39,10 +39,15 @@ pub fn open(path: impl AsRef<Path>) -> Result<RgbImage, DiffusionError> {
 /// # Errors
 ///
 /// [`DiffusionError::Request`] if the images are not all of the size of the first.
-pub fn to_tensor(images: &[RgbImage], device: &Device) -> Result<Tensor<4>, DiffusionError> {
-    let (width, height) = images.first().map_or((0, 0), RgbImage::dimensions);
-    let mut values = Vec::with_capacity(images.len() * 3 * (width * height) as usize);
+pub fn to_tensor<'a>(
+    images: impl IntoIterator<Item = &'a RgbImage>,
+    device: &Device,
+) -> Result<Tensor<4>, DiffusionError> {
+    let mut images = images.into_iter().peekable();
+    let (width, height) = images.peek().map_or((0, 0), |image| image.dimensions());
+    let (mut values, mut count) = (Vec::new(), 0);
     for image in images {
+        count += 1;
         if image.dimensions() != (width, height) {
             return Err(DiffusionError::Request {
                 what: "size of an image",
@@ -55,7 +60,7 @@ pub fn to_tensor(images: &[RgbImage], device: &Device) -> Result<Tensor<4>, Diff
             values.extend(plane.map(|&byte| f32::from(byte) / 127.5 - 1.0));
         }
     }
-    let shape = [images.len(), 3, height as usize, width as usize];
+    let shape = [count, 3, height as usize, width as usize];
     Ok(Tensor::from_data(TensorData::new(values, shape), device))
 }
 

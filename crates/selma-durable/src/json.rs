@@ -1,4 +1,4 @@
-//! JSON to be read by people.
+//! JSON to be read by people, and JSON in pages.
 
 use std::path::Path;
 
@@ -27,6 +27,17 @@ pub fn write_json(path: &Path, value: &impl Serialize) -> Result<(), DurableErro
     atomic_write(path, &to_json(path, value)?)
 }
 
+/// A value of strings, numbers and lists, which JSON can always hold, for a `<script type="application/json">` of a page: nothing in it can end the
+/// element or open a comment.
+#[must_use]
+pub fn script_json(value: &impl Serialize) -> String {
+    serde_json::to_string(value)
+        .unwrap_or_default()
+        .replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -41,5 +52,13 @@ mod tests {
         let error = write_json(&path, &keyless).unwrap_err();
         assert!(error.to_string().contains("a.json"), "{error}");
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "[\n  1,\n  2\n]\n");
+    }
+
+    #[test]
+    fn json_reads_back_and_cannot_leave_its_element() {
+        let text = "</script><!-- \"&\u{2028} 'x\\";
+        let escaped = script_json(&text);
+        assert!(!escaped.contains(['<', '>', '&']), "{escaped}");
+        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
     }
 }

@@ -15,5 +15,5 @@ pub use error::DurableError;
 pub use folder::{create_folder, remove_temporaries};
 pub use hash::sha256;
 pub use journal::Journal;
-pub use json::{to_json, write_json};
+pub use json::{script_json, to_json, write_json};
 pub use jsonl::{parse_jsonl, read_jsonl, to_jsonl, write_jsonl};

@@ -14,8 +14,12 @@
 
 #![allow(clippy::print_stdout, reason = "what it prints is its result")]
 
+#[path = "../../selma-diffusion/examples/common/memory.rs"]
+mod memory;
+
 use std::{error::Error, hint::black_box, time::Instant};
 
+use memory::peak_bytes;
 use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 use selma_lora::{
@@ -145,16 +149,4 @@ fn processor_seconds() -> Result<f64, Box<dyn Error>> {
     let ticks: Vec<&str> = fields.split_whitespace().skip(11).take(2).collect();
     let ticks = ticks.iter().map(|ticks| ticks.parse::<f64>());
     Ok(ticks.sum::<Result<f64, _>>()? / 100.0)
-}
-
-/// The most memory that this process has held so far, as Linux counts it.
-fn peak_bytes() -> Result<u64, Box<dyn Error>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    let kibibytes: u64 = kibibytes
-        .ok_or("Linux does not tell the memory")?
-        .trim()
-        .parse()?;
-    Ok(1024 * kibibytes)
 }

@@ -9,10 +9,14 @@
 
 #![allow(clippy::print_stdout, reason = "what it prints is its result")]
 
+#[path = "../../selma-diffusion/examples/common/memory.rs"]
+mod memory;
+
 use std::error::Error;
 use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use memory::peak_bytes;
 use selma_diffusion::Checkpoint;
 use selma_diffusion::models::{AddedConditioning, Conditioning, TimeIds};
 use selma_diffusion::weights::Weights;
@@ -111,16 +115,4 @@ fn slice<const D: usize>(
     let values = values.get(step * count..(step + 1) * count);
     let values = values.ok_or_else(|| format!("too few {name}"))?.to_vec();
     Ok(Tensor::from_data(TensorData::new(values, shape), device))
-}
-
-/// The most memory that this process has held so far, as Linux counts it.
-fn peak_bytes() -> Result<u64, Box<dyn Error>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    let kibibytes: u64 = kibibytes
-        .ok_or("Linux does not tell the memory")?
-        .trim()
-        .parse()?;
-    Ok(1024 * kibibytes)
 }

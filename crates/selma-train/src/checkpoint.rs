@@ -1,12 +1,11 @@
 //! Everything that a training needs to go on as if it had not been interrupted.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
+use safetensors::Dtype as Stored;
 use safetensors::tensor::TensorView;
-use safetensors::{Dtype as Stored, SafeTensors};
 use selma_diffusion::models::UNet2DConditionModel;
 use selma_diffusion::schedulers::SchedulerConfig;
 use selma_diffusion::weights::Weights;
@@ -24,8 +23,6 @@ const OPTIMIZER: &str = "optimizer.safetensors";
 /// [`State`].
 const STATE: &str = "state.json";
 const PREFIX: &str = "step-";
-/// Key of the metadata that holds the number of steps done.
-pub(crate) const STEP: &str = "selma.step";
 
 /// Where a training keeps checkpoints, a folder for each: `step-000100` with the adapter in diffusers' format, the optimizer's moments, and `state.json`. A folder appears whole
 /// or not at all.
@@ -205,29 +202,12 @@ impl<O: Objective> Trainer<O> {
     }
 }
 
-fn read_file(path: &Path) -> Result<Vec<u8>, TrainError> {
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, TrainError> {
     fs::read(path).map_err(|source| TrainError::Io {
         action: "read",
         path: path.to_owned(),
         source,
     })
-}
-
-/// The bytes of a checkpoint of one file and its metadata.
-pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, HashMap<String, String>), TrainError> {
-    let bytes = read_file(path)?;
-    let (_, header) =
-        SafeTensors::read_metadata(&bytes).map_err(|error| damaged(path, error.to_string()))?;
-    let metadata = header.metadata().clone().unwrap_or_default();
-    Ok((bytes, metadata))
-}
-
-/// The number of steps done, according to a checkpoint's metadata.
-pub(crate) fn step(metadata: &HashMap<String, String>, path: &Path) -> Result<usize, TrainError> {
-    metadata
-        .get(STEP)
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| damaged(path, format!("metadata {STEP}: expected a number")))
 }
 
 /// What is wrong with a checkpoint.

@@ -22,7 +22,7 @@ impl PairSet {
     ///
     /// # Errors
     ///
-    /// As [`TrainingSet::encode`]; all pictures have one size.
+    /// As [`TrainingSet::encode`], and if the two pictures of a pair are shown in different sizes.
     pub fn encode<E: From<TrainError>>(
         pipeline: &StableDiffusion,
         config: &ValidTrainConfig,

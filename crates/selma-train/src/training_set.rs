@@ -141,8 +141,8 @@ impl TrainingSet {
         views: &[(usize, RgbImage, TimeIds)],
     ) -> Result<(), TrainError> {
         let factor = pipeline.vae_config.factor() as u32;
-        let images: Vec<RgbImage> = views.iter().map(|(_, image, _)| image.clone()).collect();
-        for image in &images {
+        let images = || views.iter().map(|(_, image, _)| image);
+        for image in images() {
             let (width, height) = image.dimensions();
             if width % factor != 0 || height % factor != 0 {
                 return Err(TrainError::Setting {
@@ -152,7 +152,7 @@ impl TrainingSet {
                 });
             }
         }
-        let moments = pipeline.vae.encode(to_tensor(&images, pipeline.device())?);
+        let moments = pipeline.vae.encode(to_tensor(images(), pipeline.device())?);
         let [_, channels, height, width] = moments.mean.dims();
         let shape = [channels, height, width];
         let elements: usize = shape.iter().product();

@@ -2,12 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use selma_diffusion::DiffusionError;
-use selma_diffusion::StableDiffusion;
 use selma_diffusion::pipeline::TextToImage;
-use selma_lora::Adapter;
+use selma_diffusion::{DiffusionError, StableDiffusion};
 use selma_lora::merge::Calibration;
-use selma_lora::nn::{Calibrator, attach, detach};
+use selma_lora::nn::{Calibrator, attach};
+use selma_lora::{Adapter, LoraError};
 
 use crate::SelmaError;
 
@@ -63,6 +62,13 @@ pub fn calibrate(
     let adapters: Vec<&Adapter> = tasks.iter().map(|task| task.adapter).collect();
     let calibrator = Calibrator::new(&adapters)?;
     for (number, task) in tasks.iter().enumerate() {
+        if task.prompts.is_empty() {
+            return Err(SelmaError::Lora(LoraError::Calibration {
+                what: "of a task",
+                expected: "prompts".to_owned(),
+                found: format!("none for adapter {number}"),
+            }));
+        }
         let mut pipeline = pipeline.clone();
         attach(&mut pipeline.unet, "unet", task.adapter, BRANCH, 1.0)?;
         calibrator.watch(&mut pipeline.unet, "unet", number);
@@ -87,8 +93,6 @@ pub fn calibrate(
                 Err(error) => return Err(error.into()),
             }
         }
-        Calibrator::unwatch(&mut pipeline.unet);
-        detach(&mut pipeline.unet, BRANCH);
     }
     Ok(calibrator.finish()?)
 }

@@ -38,16 +38,16 @@ pub struct Expert<'a> {
 }
 
 /// What an adapter is trained on, which decides the objective.
-#[derive(Debug, Clone, Copy)]
-pub enum TrainingData<'a> {
+#[derive(Debug, Clone)]
+pub enum TrainingData {
     /// Pictures with captions, by [`Denoising`].
-    Pictures(&'a TrainingSet),
+    Pictures(TrainingSet),
     /// Pairs of pictures, by [`DiffusionDpo`].
-    Pairs(&'a PairSet),
+    Pairs(PairSet),
 }
 
-impl TrainingData<'_> {
-    fn sha256(self) -> String {
+impl TrainingData {
+    fn sha256(&self) -> String {
         match self {
             Self::Pictures(set) => set.sha256(),
             Self::Pairs(set) => set.sha256(),
@@ -112,7 +112,7 @@ impl Expert<'_> {
     pub fn train(
         &self,
         pipeline: &StableDiffusion,
-        data: TrainingData<'_>,
+        data: &TrainingData,
         folder: &Path,
         observer: &mut RunObserver<'_>,
     ) -> Result<(), SelmaError> {
@@ -202,7 +202,7 @@ impl Expert<'_> {
     }
 
     /// Writes what is trained here, or sees that it is what was begun here before.
-    fn begin(&self, data: TrainingData<'_>, folder: &Path) -> Result<Training, SelmaError> {
+    fn begin(&self, data: &TrainingData, folder: &Path) -> Result<Training, SelmaError> {
         let training = Training {
             skills: self.skills.to_vec(),
             config: (*self.config).clone(),

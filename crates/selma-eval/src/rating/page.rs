@@ -1,5 +1,6 @@
 //! The page that raters open.
 
+use selma_durable::script_json;
 use serde::Serialize;
 
 use super::picture::Picture;
@@ -66,16 +67,6 @@ pub(super) fn render(
         pairs,
     };
     TEMPLATE.replacen(PLACE, &script_json(&data), 1)
-}
-
-/// A value as JSON that cannot end the `<script>` it stands in, nor begin a comment in it.
-fn script_json(value: &impl Serialize) -> String {
-    // Strings, numbers and lists have a JSON form.
-    serde_json::to_string(value)
-        .unwrap_or_default()
-        .replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('&', "\\u0026")
 }
 
 #[cfg(test)]

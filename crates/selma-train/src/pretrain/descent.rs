@@ -12,7 +12,7 @@ use safetensors::{Dtype, SafeTensors};
 use selma_durable::atomic_write;
 
 use super::optimizer::{Rates, optimizer};
-use crate::checkpoint::{STEP, damaged, read, step};
+use crate::checkpoint::{damaged, read_file};
 use crate::shards::{HALVES, for_each_shard};
 use crate::{Observer, Progress, TrainError, one_cycle};
 
@@ -129,6 +129,8 @@ impl Descent<'_> {
     }
 }
 
+/// Key of the metadata that holds the number of steps done.
+const STEP: &str = "selma.step";
 const MODEL: &str = "model";
 const OPTIMIZER: &str = "optimizer";
 
@@ -173,4 +175,21 @@ fn load<M: Module>(
     let optimizer = fresh(&model).from_bytes(part(OPTIMIZER)?);
     let optimizer = optimizer.map_err(|error| damaged(error.to_string()))?;
     Ok((model, optimizer, step))
+}
+
+/// The bytes of a checkpoint of one file and its metadata.
+fn read(path: &Path) -> Result<(Vec<u8>, HashMap<String, String>), TrainError> {
+    let bytes = read_file(path)?;
+    let (_, header) =
+        SafeTensors::read_metadata(&bytes).map_err(|error| damaged(path, error.to_string()))?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+    Ok((bytes, metadata))
+}
+
+/// The number of steps done, according to a checkpoint's metadata.
+fn step(metadata: &HashMap<String, String>, path: &Path) -> Result<usize, TrainError> {
+    metadata
+        .get(STEP)
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| damaged(path, format!("metadata {STEP}: expected a number")))
 }

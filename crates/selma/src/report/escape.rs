@@ -1,7 +1,5 @@
 //! Text from prompts, models and files, made harmless for where it is put.
 
-use serde::Serialize;
-
 /// For HTML text and for attributes in double quotes. Control characters other than line feed and tab have no
 /// meaning in HTML and become U+FFFD.
 pub(super) fn html(text: &str) -> String {
@@ -24,16 +22,6 @@ pub(super) fn html(text: &str) -> String {
 /// A name for HTML text, which may be broken behind an underscore.
 pub(super) fn name(text: &str) -> String {
     html(text).replace('_', "_<wbr>")
-}
-
-/// A value as JSON for a `<script type="application/json">`: nothing in it can end the element or open a comment.
-pub(super) fn json(value: &impl Serialize) -> String {
-    // The values are strings, numbers and lists, which JSON can always hold.
-    serde_json::to_string(value)
-        .unwrap_or_default()
-        .replace('<', "\\u003c")
-        .replace('>', "\\u003e")
-        .replace('&', "\\u0026")
 }
 
 /// For a cell of a Markdown table or a line of text: no markup, no HTML, no line break.
@@ -86,14 +74,6 @@ mod tests {
             html("<b onclick=\"x('1')\"> & é\u{1b}[31m\0\n"),
             "&lt;b onclick=&quot;x(&#39;1&#39;)&quot;&gt; &amp; é\u{fffd}[31m\u{fffd}\n"
         );
-    }
-
-    #[test]
-    fn json_reads_back_and_cannot_leave_its_element() {
-        let text = "</script><!-- \"&\u{2028} 'x\\";
-        let escaped = json(&text);
-        assert!(!escaped.contains(['<', '>', '&']), "{escaped}");
-        assert_eq!(serde_json::from_str::<String>(&escaped).unwrap(), text);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use selma_durable::script_json;
 use serde::Serialize;
 
 use super::{
@@ -60,7 +61,7 @@ pub(super) fn pictures(report: &Report) -> String {
         ""
     };
     let count = models.len();
-    let data = escape::json(&Data {
+    let data = script_json(&Data {
         models: models.clone(),
         samples,
     });

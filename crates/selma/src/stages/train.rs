@@ -92,7 +92,7 @@ fn train(
         tensorboard: false,
     };
     let folder = run.layout.expert(&job.name);
-    expert.train(pipeline, TrainingData::Pictures(&set), &folder, observer)
+    expert.train(pipeline, &TrainingData::Pictures(set), &folder, observer)
 }
 
 /// The pictures of a job's skills.

@@ -23,7 +23,7 @@ use crate::terminal::say;
 
 /// Train a LoRA expert on a dataset of pictures with captions.
 ///
-/// The dataset is a folder as `selma images` makes it, or any folder with PNG files and a metadata.jsonl. The folder given by
+/// The dataset is a folder as `selma images` makes it, or one of another program. The folder given by
 /// --out gets adapter.safetensors, metrics.jsonl and training.json, which says what it was made from. Stopped at any time, the
 /// same command continues.
 #[derive(Debug, clap::Args)]
@@ -158,7 +158,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     match (args.command, args.train) {
         (Some(Command::Calibrate(args)), _) => calibrate::run(&args),
         (None, Some(train_args)) => train(&train_args, &args.reading, &args.selection),
-        (None, None) => anyhow::bail!("nothing is asked for; see selma train --help"),
+        (None, None) => bail!("nothing is asked for; see selma train --help"),
     }
 }
 
@@ -196,30 +196,23 @@ fn train(args: &TrainArgs, reading: &DataOptions, selection: &SelectOptions) -> 
     let mut events = Events::default();
     let mut observe = |event: RunEvent<'_>| events.receive(event);
     let all = |_: &RgbImage, _: &str| Ok(true);
-    let (mut set, mut pair_set) = (None, None);
     let data = match (&pairs, pictures.as_slice()) {
-        (Some(pairs), [pictures]) => {
-            let encoded = encode_pairs(
-                &pipeline,
-                &config,
-                *pictures,
-                pairs,
-                "training",
-                &mut observe,
-            )?;
-            TrainingData::Pairs(pair_set.insert(encoded))
-        }
-        _ => {
-            let encoded = encode_datasets(
-                &pipeline,
-                &config,
-                &pictures,
-                &all,
-                "training",
-                &mut observe,
-            )?;
-            TrainingData::Pictures(set.insert(encoded))
-        }
+        (Some(pairs), [pictures]) => TrainingData::Pairs(encode_pairs(
+            &pipeline,
+            &config,
+            *pictures,
+            pairs,
+            "training",
+            &mut observe,
+        )?),
+        _ => TrainingData::Pictures(encode_datasets(
+            &pipeline,
+            &config,
+            &pictures,
+            &all,
+            "training",
+            &mut observe,
+        )?),
     };
     let names = args.data.iter().filter_map(|path| path.file_name());
     let skills: Vec<String> = names
@@ -241,7 +234,7 @@ fn train(args: &TrainArgs, reading: &DataOptions, selection: &SelectOptions) -> 
         previews: previews.as_ref(),
         tensorboard: args.tensorboard,
     };
-    expert.train(&pipeline, data, &args.out, &mut observe)?;
+    expert.train(&pipeline, &data, &args.out, &mut observe)?;
     events.finish();
     say(format_args!("{}", args.out.join(Expert::ADAPTER).display()));
     Ok(())
