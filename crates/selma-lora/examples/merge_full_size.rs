@@ -9,7 +9,7 @@
 //!
 //! `layers` lists the layers that sd-scripts adapts by default: all linear layers and 1x1 convolutions in the transformers of the UNet. `make` writes an adapter
 //! of random numbers for them. `files` merges from files to a file, by a recipe in JSON (`{"method": "svd", "rank": 128}`); `memory` merges adapters that are loaded
-//! already, and makes plain copies of their factors in turn. `tools/merge_full_size.py` runs all of this and the peers.
+//! already, and makes plain copies of their factors in turn, by as many threads. `tools/merge_full_size.py` runs all of this and the peers.
 //! One line of JSON is printed: seconds by the clock and of the processors, and the most memory that was held, in bytes.
 
 #![allow(clippy::print_stdout, reason = "what it prints is its result")]
@@ -22,6 +22,7 @@ use std::{error::Error, hint::black_box, time::Instant};
 use memory::peak_bytes;
 use rand::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
+use rayon::prelude::*;
 use selma_lora::{
     Adapter, AdapterReader, Dtype, Format, LoraModule, Merge, Model, WeightedFile, merge::Weighted,
 };
@@ -122,7 +123,10 @@ fn memory(merge: &Merge, repeats: usize, inputs: &[&str]) -> Result<Value, Box<d
     let (mut copying, mut merging) = (Vec::new(), Vec::new());
     for _ in 0..repeats {
         let (start, before) = (Instant::now(), processor_seconds()?);
-        black_box(adapters.clone());
+        let modules = adapters.iter().flat_map(|adapter| adapter.modules.values());
+        let modules: Vec<&LoraModule> = modules.collect();
+        let copy: Vec<LoraModule> = modules.into_par_iter().cloned().collect();
+        black_box(copy);
         copies.push(start.elapsed().as_secs_f64());
         copying.push(processor_seconds()? - before);
         let (start, before) = (Instant::now(), processor_seconds()?);

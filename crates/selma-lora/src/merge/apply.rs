@@ -6,8 +6,8 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::module::row_major;
 
-/// Vectors that a row is multiplied with while it is in the registers.
-pub(super) const AT_ONCE: usize = 4;
+/// Vectors that rows are multiplied with while they are in the registers.
+pub(super) const AT_ONCE: usize = 2;
 
 /// As many vectors of one length.
 pub(super) type Vectors = [Vec<f32>; AT_ONCE];
@@ -51,44 +51,57 @@ impl WithSimd for Rows<'_> {
     fn with_simd<S: Simd>(self, simd: S) -> Vectors {
         let vectors = self.vectors.each_ref().map(Vec::as_slice);
         let mut products = Vectors::default();
-        for row in self.values.chunks_exact(self.length.max(1)) {
-            let found = products_of(simd, row, vectors);
-            products
-                .iter_mut()
-                .zip(found)
-                .for_each(|(all, x)| all.push(x));
+        let length = self.length.max(1);
+        for pair in self.values.chunks(2 * length) {
+            // The last row may be alone.
+            let mut rows = pair.chunks_exact(length);
+            let first = rows.next().unwrap_or_default();
+            let second = rows.next();
+            let [found, next] = products_of(simd, [first, second.unwrap_or(first)], vectors);
+            push(&mut products, found);
+            if second.is_some() {
+                push(&mut products, next);
+            }
         }
         products
     }
 }
 
-/// The inner products of a row with vectors of its length.
+/// Adds a number to each.
+#[inline(always)]
+pub(super) fn push(all: &mut Vectors, numbers: [f32; AT_ONCE]) {
+    for (all, x) in all.iter_mut().zip(numbers) {
+        all.push(x);
+    }
+}
+
+/// The inner products of two rows with vectors of their length, which are loaded once for both.
 #[inline(always)]
 pub(super) fn products_of<S: Simd>(
     simd: S,
-    row: &[f32],
+    rows: [&[f32]; 2],
     vectors: [&[f32]; AT_ONCE],
-) -> [f32; AT_ONCE] {
-    let (row, row_rest) = S::as_simd_f32s(row);
-    let [w, x, y, z] = vectors.map(|vector| S::as_simd_f32s(vector));
-    let [mut to_w, mut to_x, mut to_y, mut to_z] = [simd.splat_f32s(0.0); AT_ONCE];
-    for ((((&row, &w), &x), &y), &z) in row.iter().zip(w.0).zip(x.0).zip(y.0).zip(z.0) {
-        to_w = simd.mul_add_e_f32s(row, w, to_w);
-        to_x = simd.mul_add_e_f32s(row, x, to_x);
-        to_y = simd.mul_add_e_f32s(row, y, to_y);
-        to_z = simd.mul_add_e_f32s(row, z, to_z);
-    }
-    let rest = simd.partial_load_f32s(row_rest);
-    let end = |sum, vector_rest| {
-        let vector = simd.partial_load_f32s(vector_rest);
-        simd.reduce_sum_f32s(simd.mul_add_e_f32s(rest, vector, sum))
+) -> [[f32; AT_ONCE]; 2] {
+    let [first, second] = rows.map(|row| S::as_simd_f32s(row));
+    let [x, y] = vectors.map(|vector| S::as_simd_f32s(vector));
+    // Not in arrays, which the compiler would not keep in registers.
+    let [mut first_x, mut first_y, mut second_x, mut second_y] = [simd.splat_f32s(0.0); 4];
+    let mut add = |first, second, x, y| {
+        first_x = simd.mul_add_e_f32s(first, x, first_x);
+        first_y = simd.mul_add_e_f32s(first, y, first_y);
+        second_x = simd.mul_add_e_f32s(second, x, second_x);
+        second_y = simd.mul_add_e_f32s(second, y, second_y);
     };
-    [
-        end(to_w, w.1),
-        end(to_x, x.1),
-        end(to_y, y.1),
-        end(to_z, z.1),
-    ]
+    let rows = first.0.iter().zip(second.0);
+    for (((&first, &second), &x), &y) in rows.zip(x.0).zip(y.0) {
+        add(first, second, x, y);
+    }
+    let load = |rest| simd.partial_load_f32s(rest);
+    if !x.1.is_empty() {
+        add(load(first.1), load(second.1), load(x.1), load(y.1));
+    }
+    let sum = |sum| simd.reduce_sum_f32s(sum);
+    [[sum(first_x), sum(first_y)], [sum(second_x), sum(second_y)]]
 }
 
 #[cfg(test)]
