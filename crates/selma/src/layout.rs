@@ -35,6 +35,13 @@ impl Layout {
         self.root.join("inputs.json")
     }
 
+    /// What a process locks that does one job of the run.
+    #[must_use]
+    pub fn lock_of(&self, job: &str) -> PathBuf {
+        let name = job.replace('/', "-");
+        self.root.join("locks").join(format!("{name}.lock"))
+    }
+
     /// Folder of the prompts.
     #[must_use]
     pub fn prompts(&self) -> PathBuf {
@@ -51,6 +58,12 @@ impl Layout {
     #[must_use]
     pub fn images_of(&self, skill: &str) -> PathBuf {
         self.root.join("images").join(skill)
+    }
+
+    /// Data set of the pictures of a skill's prompts as they should be.
+    #[must_use]
+    pub fn truth_of(&self, skill: &str) -> PathBuf {
+        self.root.join("truth").join(skill)
     }
 
     /// Folder of a trained adapter.

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod adapters;
 pub mod calibrate;
 pub mod draw;
 mod encode;
@@ -7,8 +8,10 @@ mod error;
 mod events;
 mod expert;
 mod files;
+mod further;
 mod layout;
 mod merge_method;
+mod plan;
 pub mod pretrain;
 mod preview;
 pub mod prompts;
@@ -22,8 +25,10 @@ pub use encode::{encode_datasets, encode_pairs};
 pub use error::SelmaError;
 pub use events::{RunEvent, RunObserver};
 pub use expert::{Expert, Metrics, TrainingData};
+pub use further::{FurtherMerge, FurtherTraining, TrainingPictures};
 pub use layout::Layout;
 pub use merge_method::MergeMethod;
+pub use plan::{Job, jobs};
 pub use preview::Previews;
 pub use recipe::{
     EvalStage, ImageStage, MergeStage, ModelOptions, PromptStage, Recipe, TrainStage, Writer,

@@ -13,7 +13,7 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::files::{read_json, read_toml};
-use crate::{Layout, MergeMethod, SelmaError};
+use crate::{FurtherMerge, FurtherTraining, Layout, MergeMethod, SelmaError};
 
 /// A run: everything that decides its results.
 ///
@@ -36,8 +36,14 @@ pub struct Recipe {
     pub images: ImageStage,
     /// Stage 3: one expert a skill, and one adapter on all data.
     pub train: TrainStage,
+    /// Further adapters of stage 3.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trainings: Vec<FurtherTraining>,
     /// Stage 4: merging the experts.
     pub merge: MergeStage,
+    /// Further merged models of stage 4.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub merges: Vec<FurtherMerge>,
     /// How all models are compared.
     pub eval: EvalStage,
 }
@@ -117,6 +123,9 @@ pub enum Writer {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageStage {
+    /// The model that draws, if it is not the one that is trained (weak-to-strong, section 5.5 of the paper).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<PathBuf>,
     /// Denoising steps.
     pub steps: usize,
     /// Scale of classifier-free guidance.
@@ -267,6 +276,13 @@ impl Recipe {
                 return wrong("merge.methods", expected, format!("{name} twice"));
             }
             method.validate(self.prompts.skills.len())?;
+        }
+        let further = self.trainings.iter().map(|training| &training.name);
+        for name in further.chain(self.merges.iter().map(|merge| &merge.name)) {
+            if !plain(name) {
+                let expected = "names of letters, digits, '-', '_' and '.'";
+                return wrong("trainings and merges", expected, format!("{name:?}"));
+            }
         }
         for (field, value) in [
             ("images.steps", self.images.steps),

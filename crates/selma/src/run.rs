@@ -1,6 +1,6 @@
 //! A run: its folder, its stages, its models.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -9,12 +9,12 @@ use std::sync::OnceLock;
 use burn::tensor::Device;
 use selma_diffusion::noise::derive_seed;
 use selma_diffusion::{Checkpoint, CheckpointOptions};
-use selma_durable::{remove_temporaries, write_json};
+use selma_durable::{create_folder, remove_temporaries, write_json};
 use selma_llm::Skill;
 use selma_mini::Style;
 
+use crate::adapters::{PlannedMerge, PlannedTraining, check_names, merges, trainings};
 use crate::files::{begin_folder, read_json};
-use crate::recipe::FILTERED;
 use crate::report::{ModelKind, Report};
 use crate::stages;
 use crate::{Layout, Recipe, RunEvent, RunObserver, SelmaError, Writer};
@@ -91,8 +91,16 @@ pub struct Model {
     pub adapter: Option<PathBuf>,
 }
 
-/// Name of the adapter on the data of all skills.
-pub(crate) const UNION: &str = "union";
+/// What else may happen in the folder of a run while it is open.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Access<'a> {
+    /// Nothing.
+    Alone,
+    /// Other jobs than this one.
+    Job(&'a str),
+    /// Anything, as nothing is written.
+    Look,
+}
 
 /// A run and its folder.
 #[derive(Debug)]
@@ -110,10 +118,16 @@ pub struct Run {
     pub model_folder: PathBuf,
     /// What is read instead of what the base model says, as the recipe has it; here, too, a program may set where a VAE lies.
     pub model_options: CheckpointOptions,
+    /// The model that draws the pictures to train on, if it is another: as [`model_folder`](Self::model_folder).
+    pub teacher_folder: Option<PathBuf>,
+    /// All adapters to train, in order.
+    pub(crate) trainings: Vec<PlannedTraining>,
+    /// All models to merge, in order.
+    pub(crate) merges: Vec<PlannedMerge>,
     /// The hash of the base model, once it is known.
     model_hash: OnceLock<String>,
-    /// Keeps other processes from working in the folder.
-    _lock: File,
+    /// Keep other processes from working in the folder, or on the same job.
+    _locks: Vec<File>,
 }
 
 impl Run {
@@ -124,6 +138,29 @@ impl Run {
     /// [`SelmaError::OtherRecipe`] if the folder belongs to another recipe, [`SelmaError::Busy`] if another process works
     /// in it; errors of skills that do not exist, and of a folder that cannot be written.
     pub fn open(recipe: Recipe, folder: &Path, device: &Device) -> Result<Self, SelmaError> {
+        Self::open_as(recipe, folder, device, Access::Alone)
+    }
+
+    /// Opens the folder of a run for one of its [`jobs`](Self::jobs), while other processes do others.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and [`SelmaError::Busy`] also if another process does this job.
+    pub fn open_for_job(
+        recipe: Recipe,
+        folder: &Path,
+        device: &Device,
+        job: &str,
+    ) -> Result<Self, SelmaError> {
+        Self::open_as(recipe, folder, device, Access::Job(job))
+    }
+
+    pub(crate) fn open_as(
+        recipe: Recipe,
+        folder: &Path,
+        device: &Device,
+        access: Access<'_>,
+    ) -> Result<Self, SelmaError> {
         recipe.validate()?;
         let skills = recipe
             .prompts
@@ -131,18 +168,24 @@ impl Run {
             .iter()
             .map(|name| load_skill(&recipe, name));
         let skills: Vec<Skill> = skills.collect::<Result<_, _>>()?;
-        check_names(&recipe, &skills)?;
+        let names: Vec<String> = skills.iter().map(|skill| skill.name.clone()).collect();
+        let trainings = trainings(&recipe, &names, derive_seed(recipe.seed, "train", &[]))?;
+        let merges = merges(&recipe, &names, &trainings)?;
+        check_names(&trainings, &merges)?;
         let layout = Layout::new(folder);
-        let lock = begin(&recipe, &layout)?;
+        let locks = begin(&recipe, &layout, access)?;
         Ok(Self {
             model_folder: recipe.model.clone(),
             model_options: recipe.model_options.checkpoint_options()?,
+            teacher_folder: recipe.images.model.clone(),
+            trainings,
+            merges,
             recipe,
             layout,
             skills,
             device: device.clone(),
             model_hash: OnceLock::new(),
-            _lock: lock,
+            _locks: locks,
         })
     }
 
@@ -164,15 +207,26 @@ impl Run {
     ///
     /// [`SelmaError::MissingStage`] if they are not there; else as [`run`](Self::run).
     pub fn stage(&self, stage: Stage, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
+        self.part(stage, None, observer)
+    }
+
+    /// Runs one stage, or only what has this name there.
+    pub(crate) fn part(
+        &self,
+        stage: Stage,
+        only: Option<&str>,
+        observer: &mut RunObserver<'_>,
+    ) -> Result<(), SelmaError> {
         if observer(RunEvent::Stage(stage)).is_break() {
             return Err(SelmaError::Cancelled);
         }
+        let wanted = |name: &str| only.is_none_or(|only| only == name);
         match stage {
-            Stage::Prompts => stages::prompts::run(self, observer),
-            Stage::Images => stages::images::run(self, observer),
-            Stage::Train => stages::train::run(self, observer),
-            Stage::Merge => stages::merge::run(self, observer),
-            Stage::Eval => stages::eval::run(self, observer),
+            Stage::Prompts => stages::prompts::run(self, &wanted, observer),
+            Stage::Images => stages::images::run(self, &wanted, observer),
+            Stage::Train => stages::train::run(self, &wanted, observer),
+            Stage::Merge => stages::merge::run(self, &wanted, observer),
+            Stage::Eval => stages::eval::run(self, &wanted, observer),
             Stage::Report => stages::report::run(self),
         }
     }
@@ -186,10 +240,28 @@ impl Run {
         stages::report::make(self)
     }
 
-    /// All models of the comparison, in the order of the report.
+    /// All models of the comparison, in the order of the report: the base, the adapters that are compared by themselves, and the merged
+    /// models.
     #[must_use]
     pub fn models(&self) -> Vec<Model> {
-        models(&self.recipe, &self.skills, &self.layout)
+        let base = Model {
+            name: "base".to_owned(),
+            kind: ModelKind::Base,
+            adapter: None,
+        };
+        let trained = self.trainings.iter().filter_map(|training| {
+            Some(Model {
+                name: training.name.clone(),
+                kind: training.kind?,
+                adapter: Some(self.layout.adapter_of(&training.name)),
+            })
+        });
+        let merged = self.merges.iter().map(|merge| Model {
+            name: format!("merged-{}", merge.name),
+            kind: ModelKind::Merged,
+            adapter: Some(self.layout.merged(&merge.name)),
+        });
+        std::iter::once(base).chain(trained).chain(merged).collect()
     }
 
     /// The base model on disk.
@@ -200,6 +272,28 @@ impl Run {
     pub fn checkpoint(&self) -> Result<Checkpoint, SelmaError> {
         let options = self.model_options.clone();
         Ok(Checkpoint::open_with(&self.model_folder, options)?)
+    }
+
+    /// The model that draws the pictures to train on, on disk: the base, unless the recipe names another.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Checkpoint::open`].
+    pub fn teacher(&self) -> Result<Checkpoint, SelmaError> {
+        match &self.teacher_folder {
+            Some(folder) => Ok(Checkpoint::open(folder)?),
+            None => self.checkpoint(),
+        }
+    }
+
+    /// The hash of the model that draws the pictures to train on, as [`model_hash`](Self::model_hash).
+    pub(crate) fn teacher_hash(&self) -> Result<String, SelmaError> {
+        if self.teacher_folder.is_none() {
+            return Ok(self.model_hash()?.to_owned());
+        }
+        let hash = self.teacher()?.sha256()?;
+        self.unchanged("images.model", &hash)?;
+        Ok(hash)
     }
 
     /// The hash of the base model, which must stay the same as long as the run goes on.
@@ -215,6 +309,7 @@ impl Run {
     /// Sees that something that the run reads is as it was when the run read it first.
     pub(crate) fn unchanged(&self, what: &str, hash: &str) -> Result<(), SelmaError> {
         let path = self.layout.inputs();
+        let _alone = alone(self.layout.root())?;
         let mut known: BTreeMap<String, String> = if path.is_file() {
             read_json(&path)?
         } else {
@@ -239,75 +334,64 @@ impl Run {
     }
 }
 
-/// Makes the folder, or sees that it belongs to the recipe and tidies up after an interruption. The file is locked.
-fn begin(recipe: &Recipe, layout: &Layout) -> Result<File, SelmaError> {
+/// Makes the folder, or sees that it belongs to the recipe and tidies up after an interruption. Its recipe is locked, for one process or for
+/// all that do jobs, which each lock their job, too.
+fn begin(recipe: &Recipe, layout: &Layout, access: Access<'_>) -> Result<Vec<File>, SelmaError> {
+    if let Access::Look = access {
+        return Ok(Vec::new());
+    }
     let folder = layout.root();
-    let before = begin_folder(folder, &layout.recipe(), recipe, "run")?;
-    let file = File::open(layout.recipe()).map_err(|source| SelmaError::Io {
-        action: "open",
-        path: layout.recipe(),
+    create_folder(folder)?;
+    let before = {
+        let _alone = alone(folder)?;
+        begin_folder(folder, &layout.recipe(), recipe, "run")?
+    };
+    let file = open(&layout.recipe())?;
+    let Access::Job(job) = access else {
+        locked(&file.try_lock(), folder)?;
+        if before {
+            remove_temporaries(folder)?;
+        }
+        return Ok(vec![file]);
+    };
+    locked(&file.try_lock_shared(), folder)?;
+    let path = layout.lock_of(job);
+    if let Some(folder) = path.parent() {
+        create_folder(folder)?;
+    }
+    let own = File::create(&path).map_err(|source| SelmaError::Io {
+        action: "create",
+        path: path.clone(),
         source,
     })?;
-    // A file system without locks is used without.
-    if let Err(TryLockError::WouldBlock) = file.try_lock() {
-        return Err(SelmaError::Busy {
+    locked(&own.try_lock(), folder)?;
+    Ok(vec![file, own])
+}
+
+/// Waits until no other process changes what all of them share. The folder itself is locked, where the system has that.
+fn alone(folder: &Path) -> Result<Option<File>, SelmaError> {
+    let Ok(file) = File::open(folder) else {
+        return Ok(None);
+    };
+    Ok(file.lock().is_ok().then_some(file))
+}
+
+fn open(path: &Path) -> Result<File, SelmaError> {
+    File::open(path).map_err(|source| SelmaError::Io {
+        action: "open",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+/// Refuses a folder in which another process works. A file system without locks is used without.
+fn locked(result: &Result<(), TryLockError>, folder: &Path) -> Result<(), SelmaError> {
+    match result {
+        Err(TryLockError::WouldBlock) => Err(SelmaError::Busy {
             path: folder.to_owned(),
-        });
+        }),
+        _ => Ok(()),
     }
-    if before {
-        remove_temporaries(folder)?;
-    }
-    Ok(file)
-}
-
-/// Refuses skills whose results would overwrite each other.
-fn check_names(recipe: &Recipe, skills: &[Skill]) -> Result<(), SelmaError> {
-    let models = models(recipe, skills, &Layout::new("")).into_iter();
-    let filtered = skills.iter().map(|s| format!("{}{FILTERED}", s.name));
-    let mut names = BTreeSet::new();
-    for name in models.map(|model| model.name).chain(filtered) {
-        if let Some(name) = names.replace(name) {
-            return Err(SelmaError::Setting {
-                field: "prompts.skills".to_owned(),
-                expected: "names that no other skill or model has".to_owned(),
-                found: format!("{name} twice"),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The base, the experts, the adapter on all data, and the merged models.
-fn models(recipe: &Recipe, skills: &[Skill], layout: &Layout) -> Vec<Model> {
-    let mut models = vec![Model {
-        name: "base".to_owned(),
-        kind: ModelKind::Base,
-        adapter: None,
-    }];
-    for skill in skills {
-        models.push(Model {
-            name: skill.name.clone(),
-            kind: ModelKind::Expert,
-            adapter: Some(layout.adapter_of(&skill.name)),
-        });
-    }
-    if recipe.train.union {
-        models.push(Model {
-            name: UNION.to_owned(),
-            kind: ModelKind::Union,
-            adapter: Some(layout.adapter_of(UNION)),
-        });
-    }
-    for arm in recipe.train.arms() {
-        for method in &recipe.merge.methods {
-            models.push(Model {
-                name: format!("merged-{}{arm}", method.name),
-                kind: ModelKind::Merged,
-                adapter: Some(layout.merged(&format!("{}{arm}", method.name))),
-            });
-        }
-    }
-    models
 }
 
 fn load_skill(recipe: &Recipe, name: &str) -> Result<Skill, SelmaError> {

@@ -1,10 +1,12 @@
 //! `selma run`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
-use selma::{Layout, Recipe, Run, Stage};
+use burn::tensor::Device;
+use selma::{Job, Layout, Recipe, Run, Stage, jobs};
 use selma_diffusion::device;
+use serde::Serialize;
 
 use super::model::{locate_vae, tell_family};
 use super::{events::Events, values};
@@ -20,7 +22,9 @@ use crate::terminal::{print, say};
 #[command(after_help = "\
 Examples:
   selma run recipes/mini.toml
-  selma run recipes/mini.toml --out /data/mini --stage report")]
+  selma run recipes/mini.toml --out /data/mini --stage report
+  selma run recipes/mini.toml --plan
+  selma run recipes/mini.toml --job train/coco")]
 pub struct Args {
     /// What to do, as a TOML file.
     #[arg(value_name = "RECIPE.toml")]
@@ -38,6 +42,20 @@ pub struct Args {
     /// Run this stage only, on what the stages before it have left.
     #[arg(long, value_name = "NAME", value_parser = values::named::<Stage>(Stage::ALL.map(Stage::name)))]
     stage: Option<Stage>,
+    /// Do this part only, such as train/coco; other processes may do others in the same folder at the same time.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["stage", "plan"])]
+    job: Option<String>,
+    /// Print all parts with their commands and what each needs, as JSON, and do nothing.
+    #[arg(long, conflicts_with = "stage")]
+    plan: bool,
+}
+
+/// A part of the run and how it is done.
+#[derive(Debug, Serialize)]
+struct Planned {
+    #[serde(flatten)]
+    job: Job,
+    command: Vec<String>,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
@@ -53,16 +71,37 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         "{} holds no run to resume",
         folder.display()
     );
-    let needs_model = !matches!(args.stage, Some(Stage::Prompts | Stage::Merge));
-    let mut run = Run::open(recipe, &folder, &device)?;
+    if args.plan {
+        return plan(recipe, &args.recipe, &folder, &device, &args.device);
+    }
+    let job_needs_model = |job: &String| {
+        !["prompts/", "merge/"]
+            .iter()
+            .any(|stage| job.starts_with(stage))
+    };
+    let needs_model = !matches!(args.stage, Some(Stage::Prompts | Stage::Merge))
+        && args.job.as_ref().is_none_or(job_needs_model);
+    let mut run = match &args.job {
+        Some(job) => Run::open_for_job(recipe, &folder, &device, job)?,
+        None => Run::open(recipe, &folder, &device)?,
+    };
     if needs_model {
         let variant = run.recipe.model_options.variant.as_deref();
         run.model_folder = models::locate(&run.recipe.model, variant)?;
+        let teacher = run.recipe.images.model.as_deref();
+        run.teacher_folder = teacher
+            .map(|model| models::locate(model, None))
+            .transpose()?;
         let vae = run.recipe.model_options.vae.as_deref();
         run.model_options.vae = vae.map(locate_vae).transpose()?;
         tell_family(&run.checkpoint()?, "[model_options] config")?;
     }
     let mut events = Events::default();
+    if let Some(job) = args.job {
+        run.job(&job, &mut |event| events.receive(event))?;
+        events.finish();
+        return Ok(());
+    }
     match args.stage {
         Some(stage) => run.stage(stage, &mut |event| events.receive(event))?,
         None => run.run(&mut |event| events.receive(event))?,
@@ -74,4 +113,36 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         say(format_args!("report: {}", page.display()));
     }
     Ok(())
+}
+
+/// Prints the parts of a run.
+fn plan(
+    recipe: Recipe,
+    file: &Path,
+    folder: &Path,
+    device: &Device,
+    device_name: &str,
+) -> anyhow::Result<()> {
+    let command = |job: &Job| {
+        let words = ["selma", "run"].map(str::to_owned);
+        let mut command = words.to_vec();
+        command.push(file.display().to_string());
+        let named = [
+            ("--out", folder.display().to_string()),
+            ("--device", device_name.to_owned()),
+            ("--job", job.id.clone()),
+        ];
+        for (flag, value) in named {
+            command.extend([flag.to_owned(), value]);
+        }
+        command
+    };
+    let jobs = jobs(recipe, folder, device)?.into_iter();
+    let planned: Vec<Planned> = jobs
+        .map(|job| Planned {
+            command: command(&job),
+            job,
+        })
+        .collect();
+    print(serde_json::to_string_pretty(&planned)?)
 }

@@ -7,11 +7,13 @@
 )]
 #![allow(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::panic,
     reason = "a test fails by a panic, in its helpers too"
 )]
 
 pub mod models;
+pub mod runs;
 
 use std::fs;
 use std::io::Write;

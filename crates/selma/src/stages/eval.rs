@@ -53,12 +53,17 @@ pub(crate) fn check(run: &Run) -> Result<(), SelmaError> {
 }
 
 /// Draws and judges the pictures of every model.
-pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
+pub(crate) fn run(
+    run: &Run,
+    wanted: &dyn Fn(&str) -> bool,
+    observer: &mut RunObserver<'_>,
+) -> Result<(), SelmaError> {
     let stage = &run.recipe.eval;
     let [test, validation] = sets(run)?;
     let hash = run.model_hash()?;
     let mut pipeline = None;
-    for model in run.models() {
+    let models = run.models().into_iter();
+    for model in models.filter(|model| wanted(&model.name)) {
         let mut before = true;
         if let Some(path) = model.adapter.as_ref().filter(|path| !path.is_file()) {
             return Err(SelmaError::MissingStage {
@@ -96,6 +101,12 @@ pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), Selma
         finished(observer, &model.name, before)?;
     }
     Ok(())
+}
+
+/// Whether a model's pictures of the test prompts are judged.
+pub(crate) fn is_finished(run: &Run, model: &Model) -> bool {
+    let chosen = chosen_guidance(run, model);
+    chosen.is_ok_and(|guidance| result_path(run, model, "test", guidance).is_file())
 }
 
 /// The scale of guidance at which a model does best on the validation prompts; the smallest of equals.
@@ -241,7 +252,7 @@ impl Judge<'_> {
         observer: &mut RunObserver<'_>,
     ) -> Result<(), SelmaError> {
         let stage = &self.run.recipe.eval;
-        let pipeline = load_once(self.pipeline, self.run)?;
+        let pipeline = load_once(self.pipeline, self.run, Run::checkpoint)?;
         if let (Some(path), None) = (&self.model.adapter, &self.adapter) {
             let adapter = Adapter::load(path)?;
             pipeline.attach(&adapter, BRANCH, 1.0)?;

@@ -7,49 +7,49 @@ use selma_lora::{Adapter, Dtype, Format};
 use super::prompts::finished;
 use crate::{Run, RunObserver, SelmaError};
 
-/// Merges the experts by every method.
-pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
-    for arm in run.recipe.train.arms() {
-        let mut experts: Option<Vec<Adapter>> = None;
-        for method in &run.recipe.merge.methods {
-            let name = format!("{}{arm}", method.name);
-            let path = run.layout.merged(&name);
-            let before = path.is_file();
-            if !before {
-                if let Some(folder) = path.parent() {
-                    create_folder(folder)?;
-                }
-                let loaded = match experts.take() {
-                    Some(loaded) => loaded,
-                    None => load(run, arm)?,
-                };
-                let inputs: Vec<Weighted<'_>> = loaded
-                    .iter()
-                    .zip(method.weights(loaded.len()))
-                    .map(|(adapter, weight)| Weighted { adapter, weight })
-                    .collect();
-                let (merged, report) = method.loaded()?.run(&inputs)?;
-                write_json(&path.with_extension("json"), &report)?;
-                merged.save(&path, Format::Diffusers, Dtype::F32)?;
-                experts = Some(loaded);
+/// Merges what the recipe merges.
+pub(crate) fn run(
+    run: &Run,
+    wanted: &dyn Fn(&str) -> bool,
+    observer: &mut RunObserver<'_>,
+) -> Result<(), SelmaError> {
+    // Several merges in a row are of the same experts.
+    let mut loaded: (&[String], Vec<Adapter>) = (&[], Vec::new());
+    for merge in run.merges.iter().filter(|merge| wanted(&merge.name)) {
+        let path = run.layout.merged(&merge.name);
+        let before = path.is_file();
+        if !before {
+            if let Some(folder) = path.parent() {
+                create_folder(folder)?;
             }
-            finished(observer, &name, before)?;
+            if loaded.0 != merge.of {
+                loaded = (&merge.of, load(run, &merge.of)?);
+            }
+            let experts = &loaded.1;
+            let weights = merge.method.weights(experts.len());
+            let inputs = experts.iter().zip(weights);
+            let inputs: Vec<Weighted<'_>> = inputs
+                .map(|(adapter, weight)| Weighted { adapter, weight })
+                .collect();
+            let (merged, report) = merge.method.loaded()?.run(&inputs)?;
+            write_json(&path.with_extension("json"), &report)?;
+            merged.save(&path, Format::Diffusers, Dtype::F32)?;
         }
+        finished(observer, &merge.name, before)?;
     }
     Ok(())
 }
 
-fn load(run: &Run, arm: &str) -> Result<Vec<Adapter>, SelmaError> {
-    let mut experts = Vec::with_capacity(run.skills.len());
-    for skill in &run.skills {
-        let path = run.layout.adapter_of(&format!("{}{arm}", skill.name));
+fn load(run: &Run, names: &[String]) -> Result<Vec<Adapter>, SelmaError> {
+    let adapters = names.iter().map(|name| {
+        let path = run.layout.adapter_of(name);
         if !path.is_file() {
             return Err(SelmaError::MissingStage {
                 path,
                 stage: "train",
             });
         }
-        experts.push(Adapter::load(&path)?);
-    }
-    Ok(experts)
+        Ok(Adapter::load(&path)?)
+    });
+    adapters.collect()
 }

@@ -3,6 +3,7 @@
 pub(crate) mod eval;
 pub(crate) mod images;
 pub(crate) mod merge;
+mod pictures;
 pub(crate) mod prompts;
 pub(crate) mod report;
 pub(crate) mod seeds;

@@ -9,12 +9,16 @@ use crate::prompts::{Answers, report_path, write_skill as write_skill_files};
 use crate::{Run, RunEvent, RunObserver, SelmaError, Writer};
 
 /// Writes the prompts of every skill.
-pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
+pub(crate) fn run(
+    run: &Run,
+    wanted: &dyn Fn(&str) -> bool,
+    observer: &mut RunObserver<'_>,
+) -> Result<(), SelmaError> {
     let writer: Box<dyn ChatModel> = match &run.recipe.prompts.writer {
         Writer::Mini => Box::new(GrammarModel),
         Writer::Openai(config) => Box::new(OpenAiClient::new((**config).clone())?),
     };
-    for skill in &run.skills {
+    for skill in run.skills.iter().filter(|skill| wanted(&skill.name)) {
         run.unchanged(&format!("skill {}", skill.name), &hash(skill)?)?;
         write_skill(run, skill, writer.as_ref(), observer)?;
     }
