@@ -3,27 +3,36 @@
 use image::RgbImage;
 use selma_dataset::{Dataset, METADATA_FILE, Pictures};
 use selma_diffusion::StableDiffusion;
-use selma_train::{TrainConfig, ValidTrainConfig};
+use selma_train::{EncodingCache, TrainConfig, ValidTrainConfig};
 
 use super::images::load_once;
 use super::prompts::finished;
+use crate::files::remove_folder;
 use crate::recipe::FILTERED;
 use crate::run::UNION;
-use crate::{Expert, Run, RunObserver, SelmaError, TrainingData, encode_datasets};
+use crate::{DataEncoder, Expert, Run, RunObserver, SelmaError, TrainingData};
 
-/// Trains every expert that is not finished.
+/// Threads that make batches ahead.
+const PREFETCH: usize = 1;
+
+/// Trains every expert that is not finished. What is encoded for one is read by those after it, and removed when all are finished.
 pub(crate) fn run(run: &Run, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
-    let mut pipeline = None;
+    let folder = run.layout.cache();
+    let (mut pipeline, mut cache) = (None, None);
     let model_hash = run.model_hash()?;
     for job in jobs(run)? {
         let before = Expert::is_finished(&run.layout.expert(&job.name))?;
         if !before {
             let pipeline = load_once(&mut pipeline, run)?;
-            train(run, &job, pipeline, model_hash, observer)?;
+            let cache = match &mut cache {
+                Some(cache) => cache,
+                none => none.insert(EncodingCache::open(&folder, pipeline)?),
+            };
+            train(run, &job, pipeline, cache, model_hash, observer)?;
         }
         finished(observer, &job.name, before)?;
     }
-    Ok(())
+    remove_folder(&folder)
 }
 
 /// One adapter to train.
@@ -37,9 +46,10 @@ struct Job {
 
 fn jobs(run: &Run) -> Result<Vec<Job>, SelmaError> {
     let stage = &run.recipe.train;
-    let config = |factor: usize| {
+    let config = |factor: usize, data_weights: &[f64]| {
         TrainConfig {
             steps: stage.settings.steps * factor,
+            data_weights: data_weights.to_vec(),
             // One seed for all, so that all experts start from the same factors.
             seed: run.seed("train", &[]),
             ..stage.settings.clone()
@@ -54,7 +64,7 @@ fn jobs(run: &Run) -> Result<Vec<Job>, SelmaError> {
             jobs.push(Job {
                 name: format!("{name}{arm}"),
                 skills: vec![name.clone()],
-                config: config(1)?,
+                config: config(1, &[])?,
                 filtered,
             });
         }
@@ -62,7 +72,7 @@ fn jobs(run: &Run) -> Result<Vec<Job>, SelmaError> {
             jobs.push(Job {
                 name: UNION.to_owned(),
                 skills: names.clone(),
-                config: config(names.len())?,
+                config: config(names.len(), &stage.settings.data_weights)?,
                 filtered,
             });
         }
@@ -74,13 +84,20 @@ fn train(
     run: &Run,
     job: &Job,
     pipeline: &StableDiffusion,
+    cache: &EncodingCache,
     model_hash: &str,
     observer: &mut RunObserver<'_>,
 ) -> Result<(), SelmaError> {
     let keep = |image: &RgbImage, text: &str| Ok(!job.filtered || is_faultless(image, text)?);
     let datasets = datasets(run, job)?;
     let pictures: Vec<&dyn Pictures> = datasets.iter().map(|data| data as &dyn Pictures).collect();
-    let set = encode_datasets(pipeline, &job.config, &pictures, &keep, &job.name, observer)?;
+    let encoder = DataEncoder {
+        pipeline,
+        config: &job.config,
+        cache: Some(cache),
+        task: &job.name,
+    };
+    let set = encoder.datasets(&pictures, &keep, observer)?;
     let expert = Expert {
         name: &job.name,
         skills: &job.skills,
@@ -89,6 +106,8 @@ fn train(
         checkpoint_every: run.recipe.train.checkpoint_every,
         keep_checkpoints: 1,
         previews: None,
+        prefetch: PREFETCH,
+        timing: false,
         tensorboard: false,
     };
     let folder = run.layout.expert(&job.name);
