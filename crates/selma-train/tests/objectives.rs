@@ -19,8 +19,8 @@ use selma_diffusion::models::UNet2DConditionModel;
 use selma_diffusion::schedulers::SchedulerConfig;
 use selma_diffusion::weights::Weights;
 use selma_train::{
-    Batch, Denoising, DiffusionDpo, Draw, Drawn, Objective, PairBatch, Progress, Source,
-    TrainConfig, TrainError, Trainer,
+    Batch, Denoising, DiffusionDpo, Draw, Drawn, Feed, Objective, PairBatch, Progress, TrainConfig,
+    TrainError, Trainer,
 };
 
 /// The inputs of a fixture, again and again.
