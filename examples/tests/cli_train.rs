@@ -387,7 +387,9 @@ fn datasets_have_weights() {
         ("2", ["1 weights", "2 datasets"]),
         ("2,0", ["data_weights", "positive"]),
     ] {
-        let command = command.replace("2,1", weights).replace("out ", "other ");
+        let command = command
+            .replace("2,1", weights)
+            .replace("--out out", "--out other");
         selma.run_with(&command, &[&tiny_sd()]).failed(&parts);
     }
     let command = command.replace("2,1", "2,x");
