@@ -393,5 +393,7 @@ fn datasets_have_weights() {
         selma.run_with(&command, &[&tiny_sd()]).failed(&parts);
     }
     let command = command.replace("2,1", "2,x");
-    selma.run_with(&command, &[&tiny_sd()]).misused(&["2,x"]);
+    selma
+        .run_with(&command, &[&tiny_sd()])
+        .misused(&["x", "--data-weights"]);
 }
