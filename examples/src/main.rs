@@ -17,6 +17,7 @@ mod errors;
 #[cfg(feature = "hub")]
 mod hub;
 mod interrupt;
+mod memory;
 mod models;
 mod output;
 mod progress;

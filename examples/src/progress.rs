@@ -5,10 +5,14 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressFinish, ProgressStyle};
 
+use crate::memory::resident;
 use crate::terminal::say;
 
 /// Time between two lines where there is no terminal.
 const PAUSE: Duration = Duration::from_secs(10);
+
+/// The unit of trainings, whose memory is shown.
+const STEPS: &str = "steps";
 
 /// The unit that is shown as kibibytes, mebibytes and so on.
 const BYTES: &str = "bytes";
@@ -127,10 +131,13 @@ impl Progress {
             let rate = self.per_second()?;
             (left > 0).then(|| format!("{} left", duration(left as f64 / rate)))
         };
+        let memory = || Some(format!("{} of memory", HumanBytes(resident()?)));
+        let memory = (self.unit == STEPS).then(memory).flatten();
         join(&[
             self.counts(),
             self.rate().unwrap_or_default(),
             left().unwrap_or_default(),
+            memory.unwrap_or_default(),
             self.note.clone(),
         ])
     }

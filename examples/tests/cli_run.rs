@@ -95,7 +95,9 @@ fn a_full_disk_in_any_stage_is_named_and_the_run_goes_on_from_there() {
             break;
         }
         let ended = ended.failed(&["cannot", "full", "File too large"]);
-        let parts = ["prompts/", "images/", "experts/", "eval/", "report/"];
+        let parts = [
+            "prompts/", "images/", "cache/", "experts/", "eval/", "report/",
+        ];
         let message = &ended.stderr[ended.stderr.rfind("error: ").unwrap()..];
         stopped.extend(parts.into_iter().filter(|part| message.contains(part)));
     }

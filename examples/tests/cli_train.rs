@@ -57,7 +57,12 @@ fn a_training_leaves_an_adapter_curves_and_what_was_asked_for() {
     };
     assert_eq!(
         names("plain"),
-        ["adapter.safetensors", "metrics.jsonl", "training.json"]
+        [
+            "adapter.safetensors",
+            "metrics.jsonl",
+            "timing.jsonl",
+            "training.json"
+        ]
     );
     assert_eq!(metrics(&selma, "plain").len(), 5);
     let more =
@@ -326,4 +331,69 @@ fn pictures_of_any_size_are_resized_and_cut() {
             &[&model],
         )
         .failed(&["resolution"]);
+}
+
+#[test]
+fn what_was_encoded_is_kept_for_the_next_training() {
+    let selma = Selma::new();
+    dataset(&selma);
+    let train = |flags: &str, out: &str| {
+        let command = format!("{SMALL} {flags} --out {out} --model");
+        let ended = selma.run_with(&command, &[&tiny_sd()]).ok();
+        (
+            ended.stderr,
+            selma.read(&format!("{out}/adapter.safetensors")),
+        )
+    };
+    let (told, expected) = train("--prefetch 0", "plain");
+    assert!(!told.contains("encoded"), "{told}");
+    assert!(told.contains("% of the steps' time"), "{told}");
+    // Four pictures, their caption, and the empty one.
+    let (told, first) = train("--cache cache", "first");
+    assert!(
+        told.contains("6 pictures and texts encoded, 0 found"),
+        "{told}"
+    );
+    let texts = fs::read_dir(selma.path("cache/texts")).unwrap();
+    let texts = texts.map(|entry| entry.unwrap().path()).next().unwrap();
+    let text = fs::read_dir(texts).unwrap().next().unwrap().unwrap().path();
+    fs::write(&text, b"torn").unwrap();
+    let (told, second) = train("--cache cache --prefetch 3", "second");
+    assert!(
+        told.contains("1 pictures and texts encoded, 5 found"),
+        "{told}"
+    );
+    assert!(told.contains("damaged, and made anew"), "{told}");
+    assert!(first == expected && second == expected);
+    let timing = String::from_utf8(selma.read("second/timing.jsonl")).unwrap();
+    assert_eq!(timing.lines().count(), 5);
+    let line: Value = serde_json::from_str(timing.lines().next().unwrap()).unwrap();
+    assert!(line["seconds"].as_f64() >= line["waited"].as_f64());
+}
+
+#[test]
+fn datasets_have_weights() {
+    let selma = Selma::new();
+    dataset(&selma);
+    let two = "--data data";
+    let command = format!("{SMALL} {two} --data-weights 2,1 --out out --model");
+    selma.run_with(&command, &[&tiny_sd()]).ok();
+    let training: Value = serde_json::from_slice(&selma.read("out/training.json")).unwrap();
+    assert_eq!(
+        training["config"]["data_weights"],
+        serde_json::json!([2.0, 1.0])
+    );
+    for (weights, parts) in [
+        ("2", ["1 weights", "2 datasets"]),
+        ("2,0", ["data_weights", "positive"]),
+    ] {
+        let command = command
+            .replace("2,1", weights)
+            .replace("--out out", "--out other");
+        selma.run_with(&command, &[&tiny_sd()]).failed(&parts);
+    }
+    let command = command.replace("2,1", "2,x");
+    selma
+        .run_with(&command, &[&tiny_sd()])
+        .misused(&["x", "--data-weights"]);
 }

@@ -52,6 +52,9 @@ pub struct TrainConfig {
     pub geometry: GeometryConfig,
     /// In how many places a picture is cut that is cut at random: so many views of it are encoded, twice as many where pictures are mirrored.
     pub crops: NonZeroU64,
+    /// How often samples of each data set are shown, in proportion: a weight for each. Without weights, all samples are shown equally often.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub data_weights: Vec<f64>,
     /// Weighs timesteps by their signal-to-noise ratio, cut off at this number (min-SNR, arXiv 2303.09556); none for the paper, 5 is usual elsewhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub snr_gamma: Option<f64>,
@@ -93,6 +96,7 @@ impl Default for TrainConfig {
             max_grad_norm: 1.0,
             geometry: GeometryConfig::default(),
             crops: CROPS,
+            data_weights: Vec::new(),
             snr_gamma: None,
             noise_offset: 0.0,
             input_perturbation: 0.0,
@@ -161,6 +165,14 @@ impl TrainConfig {
                 return Err(wrong(field, "a number not below 0", value.to_string()));
             }
         }
+        let unusable = |weight: &&f64| !(weight.is_finite() && **weight > 0.0);
+        if let Some(weight) = self.data_weights.iter().find(unusable) {
+            return Err(wrong(
+                "data_weights",
+                "positive numbers",
+                weight.to_string(),
+            ));
+        }
         for (field, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             if !(0.0..1.0).contains(&value) {
                 return Err(wrong(
@@ -206,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_setting_that_cannot_be_used_is_named() {
-        let cases: [(&str, Spoil); 10] = [
+        let cases: [(&str, Spoil); 11] = [
             ("steps", |config| config.steps = 0),
             ("shards", |config| config.shards = 17),
             ("rank", |config| config.rank = 0),
@@ -215,6 +227,9 @@ mod tests {
             ("beta2", |config| config.beta2 = 1.0),
             ("snr_gamma", |config| config.snr_gamma = Some(0.0)),
             ("noise_offset", |config| config.noise_offset = f64::INFINITY),
+            ("data_weights", |config| {
+                config.data_weights = vec![1.0, 0.0]
+            }),
             ("caption_dropout", |config| config.caption_dropout = 1.5),
             ("targets", |config| config.targets.clear()),
         ];

@@ -43,6 +43,14 @@ pub enum TrainError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file of the cache that cannot be used any more.
+    #[error("the cached file {path} is {reason}; started again, the training makes it anew")]
+    Cache {
+        /// The file.
+        path: PathBuf,
+        /// What has become of it.
+        reason: String,
+    },
     /// No layer of the model is called like a target.
     #[error("no layer of the model ends in {targets:?}; it has {found:?}, ..")]
     NoTargets {

@@ -16,8 +16,6 @@ pub struct Draw<'a> {
     pub timesteps: usize,
     /// Where the batch is wanted.
     pub device: &'a Device,
-    /// The network as it stands, for data that it makes itself.
-    pub unet: &'a UNet2DConditionModel,
 }
 
 impl Draw<'_> {
@@ -37,14 +35,24 @@ pub struct Drawn<B> {
     pub samples: Vec<usize>,
 }
 
-/// Batches of one kind.
+/// Batches that do not depend on the network, so that they can be made ahead ([`Prefetch`](crate::Prefetch)).
 ///
-/// What is drawn depends on the seed and on the number of the pass alone, so that a resumed training sees what an uninterrupted one would have seen.
-pub trait Feed<B> {
+/// What is made depends on the seed and on the number of the pass alone, so that a resumed training sees what an uninterrupted one would have seen.
+pub trait Source<B>: Sync {
     /// Makes a batch.
     ///
     /// # Errors
     ///
     /// If data cannot be read or made.
-    fn draw(&self, draw: &Draw<'_>) -> Result<Drawn<B>, TrainError>;
+    fn make(&self, draw: &Draw<'_>) -> Result<Drawn<B>, TrainError>;
+}
+
+/// Batches of one kind, when the training asks for them.
+pub trait Feed<B> {
+    /// Gives a batch; `unet` is the network as it stands, for data that it makes itself.
+    ///
+    /// # Errors
+    ///
+    /// If data cannot be read or made.
+    fn draw(&self, draw: &Draw<'_>, unet: &UNet2DConditionModel) -> Result<Drawn<B>, TrainError>;
 }

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use selma_dataset::{Plan, PlannedSet, Size, draw_view};
+use selma_dataset::{Plan, PlannedSet, draw_view};
 use selma_diffusion::noise::{derive_seed, normal};
 
 use crate::{Draw, TrainError, ValidTrainConfig};
@@ -23,11 +23,10 @@ pub(crate) struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// Those of a forward pass over a set of samples of these sizes.
-    pub(crate) fn of_pass(draw: &Draw<'a>, sizes: Vec<Size>) -> Result<Vec<Self>, TrainError> {
+    /// Those of a forward pass over data sets.
+    pub(crate) fn of_pass(draw: &Draw<'a>, sets: &[PlannedSet]) -> Result<Vec<Self>, TrainError> {
         let config = draw.config;
-        let set = PlannedSet { sizes, weight: 1.0 };
-        let plan = Plan::new(config.seed, config.batch_size, &[set])?;
+        let plan = Plan::new(config.seed, config.batch_size, sets)?;
         let samples = plan.batch(draw.pass);
         let place = |(position, sample)| {
             let seed = derive_seed(config.seed, "timestep", &[position as u64]);

@@ -1,6 +1,7 @@
 //! What a training tells its observer.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 /// One finished optimizer step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,6 +18,17 @@ pub struct Progress {
     pub learning_rate: f64,
     /// Norm of all gradients together before clipping, where it is measured.
     pub grad_norm: Option<f32>,
+    /// How long the step took, where it is measured.
+    pub time: Option<StepTime>,
+}
+
+/// How long a step took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StepTime {
+    /// In all.
+    pub whole: Duration,
+    /// Of that, for its data to be there.
+    pub waited: Duration,
 }
 
 /// Receives progress and may stop the training by [`ControlFlow::Break`].

@@ -1,5 +1,7 @@
 //! The training loop.
 
+use std::time::Instant;
+
 use burn::tensor::{Device, Tensor};
 use selma_diffusion::models::UNet2DConditionModel;
 use selma_diffusion::schedulers::SchedulerConfig;
@@ -9,8 +11,8 @@ use selma_lora::nn::{attach, extract};
 use crate::factors::{BRANCH, COMPONENT, Factors, initial, renew, scalar, untrack};
 use crate::shards::{for_each_shard, part};
 use crate::{
-    Denoiser, Draw, Drawn, Feed, Objective, Observer, Progress, Samples, TrainCheckpoints,
-    TrainError, ValidTrainConfig,
+    Denoiser, Draw, Drawn, Feed, Objective, Observer, Progress, Samples, StepTime,
+    TrainCheckpoints, TrainError, ValidTrainConfig,
 };
 
 /// What a part of a batch adds to a step.
@@ -27,8 +29,8 @@ pub struct Trainer<O> {
     pub(crate) factors: Factors,
     pub(crate) step: usize,
     objective: O,
-    timesteps: usize,
-    device: Device,
+    pub(crate) timesteps: usize,
+    pub(crate) device: Device,
 }
 
 impl<O> std::fmt::Debug for Trainer<O> {
@@ -128,18 +130,25 @@ impl<O: Objective> Trainer<O> {
     ///
     /// [`TrainError::NonFinite`] if the loss or its gradient is not a number any more, and errors of the data.
     pub fn step(&mut self, feed: &impl Feed<O::Batch>) -> Result<Progress, TrainError> {
+        let start = Instant::now();
         let passes = self.config.gradient_accumulation;
         let drawn = (0..passes).map(|pass| {
-            feed.draw(&Draw {
+            let draw = Draw {
                 config: &self.config,
                 pass: self.step * passes + pass,
                 timesteps: self.timesteps,
                 device: &self.device,
-                unet: &self.unet,
-            })
+            };
+            feed.draw(&draw, &self.unet)
         });
         let drawn: Vec<Drawn<O::Batch>> = drawn.collect::<Result<_, _>>()?;
-        self.optimize(&drawn)
+        let waited = start.elapsed();
+        let progress = self.optimize(&drawn)?;
+        let whole = start.elapsed();
+        Ok(Progress {
+            time: Some(StepTime { whole, waited }),
+            ..progress
+        })
     }
 
     /// One optimizer step over given batches: the gradient is the mean of theirs.
@@ -182,6 +191,7 @@ impl<O: Objective> Trainer<O> {
             accuracy,
             learning_rate,
             grad_norm: Some(grad_norm),
+            time: None,
         })
     }
 

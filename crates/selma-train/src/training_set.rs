@@ -1,273 +1,238 @@
 //! A data set as the UNet sees it: encoded once, then drawn from at random.
 
-use std::num::NonZeroU64;
-
 use burn::tensor::{Device, Tensor, TensorData};
 use image::RgbImage;
-use selma_dataset::Size;
+use selma_dataset::PlannedSet;
 use selma_diffusion::StableDiffusion;
-use selma_diffusion::image::to_tensor;
-use selma_diffusion::models::{AddedConditioning, Conditioning, TimeIds};
+use selma_diffusion::models::{AddedConditioning, Conditioning, UNet2DConditionModel};
 use selma_diffusion::noise::normal;
-use selma_diffusion::pipeline::TextEmbeddings;
 use sha2::{Digest, Sha256};
 
-use crate::factors::host;
+use crate::encodings::{BATCH, Encodings};
 use crate::place::Place;
-use crate::{Batch, Draw, Drawn, Feed, TrainError, ValidTrainConfig};
+use crate::shown::{Shown, ShownView, push_latents};
+use crate::{
+    Batch, Draw, Drawn, EncodeReport, EncodingCache, Feed, Source, TrainError, ValidTrainConfig,
+};
 
-/// Images that are encoded together.
-const BATCH: usize = 16;
-
-/// Encoded images and captions, in host memory.
+/// Encoded images and captions, in host memory or in the files of a cache. What is there several times is encoded and kept once.
 ///
 /// The VAE's moments are kept, not one draw, so that the latents of an image differ from epoch to epoch as they do when
 /// nothing is cached. Of an image that is cut or mirrored at random a few views are kept, of which one is drawn each time.
 #[derive(Debug, Clone, Default)]
 pub struct TrainingSet {
-    /// The views of every image, which have one size.
-    pub(crate) images: Vec<Vec<EncodedView>>,
-    /// Embeddings, text after text; what stands for no text is the last.
-    contexts: Vec<f32>,
-    /// `[text length, width]` of an embedding.
-    context_shape: [usize; 2],
-    /// Pooled texts (SDXL), one after the other, in the order of the embeddings.
-    pooled: Vec<f32>,
-    /// Width of a pooled text; 0 where there is none.
-    pooled_width: usize,
-    /// Of the images and captions.
-    pub(crate) hash: Sha256,
-}
-
-/// What is shown of an image, encoded.
-#[derive(Debug, Clone)]
-pub(crate) struct EncodedView {
-    /// Means, then standard deviations of the scaled latents.
-    moments: Vec<f32>,
-    /// `[channels, height, width]` of the latents.
-    pub(crate) shape: [usize; 3],
-    /// What SDXL is told of the image's size and the place of the part.
-    time_ids: TimeIds,
-}
-
-impl EncodedView {
-    fn elements(&self) -> usize {
-        self.shape.iter().product()
-    }
-
-    /// Appends latents: drawn from the VAE's distribution by a seed, or its mean.
-    pub(crate) fn push_latents(
-        &self,
-        latents: &mut Vec<f32>,
-        seed: u64,
-        config: &ValidTrainConfig,
-    ) {
-        let elements = self.elements();
-        let draw = normal(seed, elements);
-        let moments = self.moments.iter();
-        let (means, deviations) = (moments.clone().take(elements), moments.skip(elements));
-        let drawn = means.zip(deviations).zip(draw);
-        let spread = if config.sample_latents { 1.0 } else { 0.0 };
-        latents.extend(drawn.map(|((mean, deviation), draw)| mean + spread * deviation * draw));
-    }
+    pub(crate) encodings: Encodings,
+    shown: Shown,
+    /// Number of each sample's text.
+    texts: Vec<usize>,
+    /// Number of what stands for no text.
+    no_text: usize,
+    /// Samples of each data set, where they have weights.
+    parts: Vec<usize>,
 }
 
 impl TrainingSet {
-    /// Encodes images with their captions, as the settings say: resized, cut and mirrored, or as they are.
+    /// Encodes images with their captions, as the settings say: resized, cut and mirrored, or as they are. What the cache has is not encoded again.
     ///
     /// A dropped caption becomes what guidance starts from where there is no negative prompt: the empty text, and zeros in
     /// SDXL.
     ///
     /// # Errors
     ///
-    /// If there are none, a size is no multiple of the VAE's factor, or a caption cannot be tokenized; and the first error of the samples.
+    /// If there are none, a size is no multiple of the VAE's factor, a caption cannot be tokenized, or the cache cannot be written; and the first error of the samples.
     pub fn encode<E: From<TrainError>>(
         pipeline: &StableDiffusion,
         config: &ValidTrainConfig,
+        cache: Option<&EncodingCache>,
         samples: impl IntoIterator<Item = Result<(RgbImage, String), E>>,
     ) -> Result<Self, E> {
-        let mut set = Self::default();
-        let mut samples = samples.into_iter().peekable();
-        while samples.peek().is_some() {
-            let batch: Vec<_> = samples.by_ref().take(BATCH).collect::<Result<_, _>>()?;
+        let mut set = Self::new(cache);
+        for_batches(samples, |batch| {
             let (images, captions): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
-            set.push_images(pipeline, config, images)?;
-            for caption in &captions {
-                set.hash.update(Sha256::digest(caption));
-            }
-            let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
-            let embeddings = pipeline.encode_texts(&captions, None);
-            set.push_texts(embeddings.map_err(TrainError::from)?)?;
-        }
-        if set.is_empty() {
-            return Err(TrainError::NoData.into());
-        }
-        let none = pipeline.encode_negative_texts(&[None]);
-        set.push_texts(none.map_err(TrainError::from)?)?;
-        Ok(set)
+            set.push(pipeline, config, &images, &captions)
+        })?;
+        Ok(set.complete(pipeline)?)
     }
 
-    /// Adds images without texts.
-    pub(crate) fn push_images(
+    /// A set to be filled.
+    pub(crate) fn new(cache: Option<&EncodingCache>) -> Self {
+        Self {
+            encodings: Encodings::new(cache),
+            ..Self::default()
+        }
+    }
+
+    /// Adds a few images with captions.
+    pub(crate) fn push(
         &mut self,
         pipeline: &StableDiffusion,
         config: &ValidTrainConfig,
-        images: Vec<RgbImage>,
+        images: &[RgbImage],
+        captions: &[String],
     ) -> Result<(), TrainError> {
-        let geometry = config.geometry.validate()?;
-        let mut shown = Vec::with_capacity(images.len());
-        for image in images {
-            let (sample, original) = (self.images.len(), Size::of(&image));
-            self.images.push(Vec::new());
-            for number in 0..geometry.views(original, config.crops)?.get() {
-                let view = geometry.view(original, config.seed, sample, number)?;
-                let part = view.apply(&image)?;
-                self.hash.update(Sha256::digest(part.as_raw()));
-                shown.push((sample, part, TimeIds::from(view.time_ids())));
-            }
+        let encodings = &mut self.encodings;
+        self.shown.push(encodings, pipeline, config, images)?;
+        for caption in captions {
+            self.shown.hash.update(Sha256::digest(caption));
         }
-        for alike in shown.chunk_by(|(_, one, _), (_, other, _)| Size::of(one) == Size::of(other)) {
-            for batch in alike.chunks(BATCH) {
-                self.push_views(pipeline, batch)?;
-            }
-        }
+        let captions: Vec<&str> = captions.iter().map(String::as_str).collect();
+        self.texts.extend(encodings.texts(pipeline, &captions)?);
         Ok(())
     }
 
-    /// Encodes views of one size.
-    fn push_views(
-        &mut self,
-        pipeline: &StableDiffusion,
-        views: &[(usize, RgbImage, TimeIds)],
-    ) -> Result<(), TrainError> {
-        let factor = pipeline.vae_config.factor() as u32;
-        let images = || views.iter().map(|(_, image, _)| image);
-        for image in images() {
-            let (width, height) = image.dimensions();
-            if width % factor != 0 || height % factor != 0 {
-                return Err(TrainError::Setting {
-                    field: "size of the images",
-                    expected: format!("multiples of {factor}"),
-                    found: format!("{width}x{height}"),
-                });
-            }
+    /// The set when all is in it.
+    pub(crate) fn complete(mut self, pipeline: &StableDiffusion) -> Result<Self, TrainError> {
+        if self.is_empty() {
+            return Err(TrainError::NoData);
         }
-        let moments = pipeline.vae.encode(to_tensor(images(), pipeline.device())?);
-        let [_, channels, height, width] = moments.mean.dims();
-        let shape = [channels, height, width];
-        let elements: usize = shape.iter().product();
-        let scale = pipeline.vae_config.scaling_factor;
-        let means = host(moments.mean.mul_scalar(scale))?;
-        let deviations = host(moments.logvar.mul_scalar(0.5).exp().mul_scalar(scale))?;
-        let encoded = means.chunks(elements).zip(deviations.chunks(elements));
-        for ((sample, _, time_ids), (mean, deviation)) in views.iter().zip(encoded) {
-            if let Some(image) = self.images.get_mut(*sample) {
-                image.push(EncodedView {
-                    moments: [mean, deviation].concat(),
-                    shape,
-                    time_ids: *time_ids,
-                });
-            }
-        }
-        Ok(())
+        self.no_text = self.encodings.no_text(pipeline)?;
+        Ok(self)
     }
 
-    fn push_texts(&mut self, embeddings: TextEmbeddings) -> Result<(), TrainError> {
-        let [_, length, width] = embeddings.context.dims();
-        self.context_shape = [length, width];
-        self.contexts.extend(host(embeddings.context)?);
-        if let Some(pooled) = embeddings.pooled {
-            let [_, width] = pooled.dims();
-            self.pooled_width = width;
-            self.pooled.extend(host(pooled)?);
+    /// Says how many samples each data set has, for the weights of the settings; they are numbered through in the order of the data sets.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Setting`] if there are not as many weights as data sets.
+    pub fn split(mut self, parts: &[usize], config: &ValidTrainConfig) -> Result<Self, TrainError> {
+        let (weights, samples) = (config.data_weights.len(), parts.iter().sum::<usize>());
+        if weights != parts.len() || samples != self.len() {
+            return Err(wrong_weights(
+                format!("one for each of {} data sets", parts.len()),
+                weights,
+            ));
         }
-        Ok(())
+        self.parts = parts.to_vec();
+        for part in parts {
+            self.shown.hash.update((*part as u64).to_le_bytes());
+        }
+        Ok(self)
+    }
+
+    /// What had to be encoded.
+    #[must_use]
+    pub fn report(&self) -> &EncodeReport {
+        &self.encodings.report
     }
 
     /// SHA-256 of the images' pixels and the captions, in their order: in lower-case hexadecimal.
     #[must_use]
     pub fn sha256(&self) -> String {
-        hex::encode(self.hash.clone().finalize())
+        hex::encode(self.shown.hash.clone().finalize())
     }
 
     /// Number of samples.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.images.len()
+        self.shown.len()
     }
 
     /// Whether there are no samples; never for a set that [`encode`](Self::encode) made.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.images.is_empty()
+        self.len() == 0
     }
 
-    /// Sizes of the samples' latents.
-    pub(crate) fn sizes(&self) -> Vec<Size> {
-        let size = |views: &Vec<EncodedView>| {
-            let [_, height, width] = views.first().map_or([0; 3], |view| view.shape);
-            Size {
-                width: width as u32,
-                height: height as u32,
-            }
+    /// The images.
+    pub(crate) fn shown(&self) -> &Shown {
+        &self.shown
+    }
+
+    /// What batches are planned of.
+    pub(crate) fn planned(&self, config: &ValidTrainConfig) -> Result<Vec<PlannedSet>, TrainError> {
+        let (sizes, weights) = (self.shown.sizes(), &config.data_weights);
+        if weights.is_empty() {
+            return Ok(vec![PlannedSet { sizes, weight: 1.0 }]);
+        }
+        if weights.len() != self.parts.len() {
+            let expected = format!("none for {} data sets", self.parts.len());
+            return Err(wrong_weights(expected, weights.len()));
+        }
+        let mut sizes = sizes.into_iter();
+        let set = |(&weight, &part)| PlannedSet {
+            sizes: sizes.by_ref().take(part).collect(),
+            weight,
         };
-        self.images.iter().map(size).collect()
-    }
-
-    /// The view of a sample that is shown at its place.
-    pub(crate) fn view(&self, place: &Place<'_>) -> Result<&EncodedView, TrainError> {
-        let views = self.images.get(place.sample).ok_or(TrainError::NoData)?;
-        let count = NonZeroU64::new(views.len() as u64);
-        let number = place.view(count);
-        views.get(number as usize).ok_or(TrainError::NoData)
+        Ok(weights.iter().zip(&self.parts).map(set).collect())
     }
 
     /// What texts and views condition on. Where a caption is dropped, the text is that of none.
     pub(crate) fn conditioning(
         &self,
         places: &[Place<'_>],
-        views: &[&EncodedView],
+        views: &[&ShownView],
         device: &Device,
-    ) -> Conditioning {
-        let text = |place: &Place<'_>| match place.dropped {
-            true => self.len(),
-            false => place.sample,
-        };
-        let texts: Vec<usize> = places.iter().map(text).collect();
-        let [length, width] = self.context_shape;
-        let count = texts.len();
-        let context = rows(&self.contexts, length * width, &texts);
-        let added = (self.pooled_width > 0).then(|| {
-            let pooled = rows(&self.pooled, self.pooled_width, &texts);
-            let shape = [count, self.pooled_width];
-            AddedConditioning {
-                text_embeds: Tensor::from_data(TensorData::new(pooled, shape), device),
-                time_ids: views.iter().map(|view| view.time_ids).collect(),
+    ) -> Result<Conditioning, TrainError> {
+        let (mut context, mut pooled) = (Vec::new(), Vec::new());
+        let (mut shape, mut width) = (Vec::new(), 0);
+        for place in places {
+            let text = match place.dropped {
+                true => Some(&self.no_text),
+                false => self.texts.get(place.sample),
+            };
+            let text = self.encodings.get(*text.ok_or(TrainError::NoData)?)?;
+            context.extend_from_slice(&text.first.values);
+            shape.clone_from(&text.first.shape);
+            if let Some(of_text) = &text.second {
+                pooled.extend_from_slice(&of_text.values);
+                width = of_text.values.len();
             }
-        });
-        Conditioning {
-            context: Tensor::from_data(TensorData::new(context, [count, length, width]), device),
-            added,
         }
+        let count = places.len();
+        shape.insert(0, count);
+        let added = (width > 0).then(|| AddedConditioning {
+            text_embeds: Tensor::from_data(TensorData::new(pooled, [count, width]), device),
+            time_ids: views.iter().map(|view| view.time_ids).collect(),
+        });
+        Ok(Conditioning {
+            context: Tensor::from_data(TensorData::new(context, shape), device),
+            added,
+        })
     }
 }
 
+fn wrong_weights(expected: String, found: usize) -> TrainError {
+    TrainError::Setting {
+        field: "data_weights",
+        expected,
+        found: found.to_string(),
+    }
+}
+
+/// Hands samples on, a few at a time.
+///
+/// # Errors
+///
+/// The first of the samples, or of what is done with them.
+pub(crate) fn for_batches<T, E: From<TrainError>>(
+    samples: impl IntoIterator<Item = Result<T, E>>,
+    mut push: impl FnMut(Vec<T>) -> Result<(), TrainError>,
+) -> Result<(), E> {
+    let mut samples = samples.into_iter().peekable();
+    while samples.peek().is_some() {
+        let batch: Vec<_> = samples.by_ref().take(BATCH).collect::<Result<_, _>>()?;
+        push(batch)?;
+    }
+    Ok(())
+}
+
 /// Values of samples of one size as latents.
-pub(crate) fn latents(values: Vec<f32>, views: &[&EncodedView], device: &Device) -> Tensor<4> {
+pub(crate) fn latents(values: Vec<f32>, views: &[&ShownView], device: &Device) -> Tensor<4> {
     let [channels, height, width] = views.first().map_or([0; 3], |view| view.shape);
     let shape = [views.len(), channels, height, width];
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-impl Feed<Batch> for TrainingSet {
-    fn draw(&self, draw: &Draw<'_>) -> Result<Drawn<Batch>, TrainError> {
+impl Source<Batch> for TrainingSet {
+    fn make(&self, draw: &Draw<'_>) -> Result<Drawn<Batch>, TrainError> {
         let config = draw.config;
-        let places = Place::of_pass(draw, self.sizes())?;
-        let views = places.iter().map(|place| self.view(place));
+        let places = Place::of_pass(draw, &self.planned(config)?)?;
+        let views = places.iter().map(|place| self.shown.view(place));
         let views = views.collect::<Result<Vec<_>, _>>()?;
         let (mut clean, mut noise, mut input_noise) = (Vec::new(), Vec::new(), Vec::new());
         for (place, view) in places.iter().zip(&views) {
-            view.push_latents(&mut clean, place.seed("latents"), config);
+            let picture = self.encodings.get(view.latents)?;
+            push_latents(&mut clean, &picture, place.seed("latents"), config);
             let own = place.noise(view.shape);
             if config.input_perturbation > 0.0 {
                 let more = normal(place.seed("input perturbation"), own.len());
@@ -282,42 +247,15 @@ impl Feed<Batch> for TrainingSet {
             noise: latents(noise, &views, draw.device),
             input_noise: perturbed.then(|| latents(input_noise, &views, draw.device)),
             timesteps: places.iter().map(|place| place.timestep).collect(),
-            conditioning: self.conditioning(&places, &views, draw.device),
+            conditioning: self.conditioning(&places, &views, draw.device)?,
         };
         let samples = places.iter().map(|place| place.sample).collect();
         Ok(Drawn { batch, samples })
     }
 }
 
-/// Rows of `width` values, by their numbers.
-fn rows(values: &[f32], width: usize, numbers: &[usize]) -> Vec<f32> {
-    let row = |&number: &usize| values.iter().skip(number * width).take(width);
-    numbers.iter().flat_map(row).copied().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn latents_are_drawn_or_the_mean() {
-        let view = EncodedView {
-            moments: vec![1.0, -2.0, 0.5, 0.5],
-            shape: [1, 1, 2],
-            time_ids: TimeIds::of_size(8, 16),
-        };
-        let latents = |sample_latents, seed| {
-            let config = crate::TrainConfig {
-                sample_latents,
-                ..crate::TrainConfig::default()
-            };
-            let mut latents = Vec::new();
-            view.push_latents(&mut latents, seed, &config.validate().unwrap());
-            latents
-        };
-        assert_eq!(latents(false, 0), [1.0, -2.0]);
-        assert_eq!(latents(false, 1), [1.0, -2.0]);
-        assert_ne!(latents(true, 0), [1.0, -2.0]);
-        assert_ne!(latents(true, 0), latents(true, 1));
+impl Feed<Batch> for TrainingSet {
+    fn draw(&self, draw: &Draw<'_>, _: &UNet2DConditionModel) -> Result<Drawn<Batch>, TrainError> {
+        self.make(draw)
     }
 }

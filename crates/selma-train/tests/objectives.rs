@@ -15,6 +15,7 @@ use common::{
     LOSS_TOLERANCE, assert_factors, batch, folders, initial, learning_rate, outputs, tensor,
 };
 use selma_diffusion::Checkpoint;
+use selma_diffusion::models::UNet2DConditionModel;
 use selma_diffusion::schedulers::SchedulerConfig;
 use selma_diffusion::weights::Weights;
 use selma_train::{
@@ -37,7 +38,7 @@ impl Recorded {
 }
 
 impl Feed<Batch> for Recorded {
-    fn draw(&self, draw: &Draw<'_>) -> Result<Drawn<Batch>, TrainError> {
+    fn draw(&self, draw: &Draw<'_>, _: &UNet2DConditionModel) -> Result<Drawn<Batch>, TrainError> {
         let (number, before) = self.numbers(draw.pass);
         let mut batch = batch(&self.weights, number);
         if self.perturbed {
@@ -52,7 +53,11 @@ impl Feed<Batch> for Recorded {
 }
 
 impl Feed<PairBatch> for Recorded {
-    fn draw(&self, draw: &Draw<'_>) -> Result<Drawn<PairBatch>, TrainError> {
+    fn draw(
+        &self,
+        draw: &Draw<'_>,
+        _: &UNet2DConditionModel,
+    ) -> Result<Drawn<PairBatch>, TrainError> {
         let (number, before) = self.numbers(draw.pass);
         let batch = batch(&self.weights, number);
         Ok(Drawn {
@@ -176,8 +181,12 @@ fn a_beta_that_cannot_be_used_is_refused() {
 struct Spoilt(Recorded, f32);
 
 impl Feed<Batch> for Spoilt {
-    fn draw(&self, draw: &Draw<'_>) -> Result<Drawn<Batch>, TrainError> {
-        let mut drawn = Feed::<Batch>::draw(&self.0, draw)?;
+    fn draw(
+        &self,
+        draw: &Draw<'_>,
+        unet: &UNet2DConditionModel,
+    ) -> Result<Drawn<Batch>, TrainError> {
+        let mut drawn = Feed::<Batch>::draw(&self.0, draw, unet)?;
         if draw.pass == 2 {
             let latents = drawn.batch.latents.clone();
             let second = latents.clone().slice(1..2).mul_scalar(self.1);

@@ -27,7 +27,8 @@ fn set(pipeline: &StableDiffusion) -> TrainingSet {
         let image = RgbImage::from_fn(16, 16, |x, y| Rgb([index * 40, x as u8 * 15, y as u8 * 15]));
         Ok((image, format!("picture {index}")))
     });
-    TrainingSet::encode::<TrainError>(pipeline, &config().validate().unwrap(), samples).unwrap()
+    TrainingSet::encode::<TrainError>(pipeline, &config().validate().unwrap(), None, samples)
+        .unwrap()
 }
 
 fn config() -> TrainConfig {
@@ -275,11 +276,13 @@ fn targets_that_no_layer_has_are_refused_with_what_there_is() {
 #[test]
 fn data_that_cannot_be_trained_on_is_refused() {
     let pipeline = tiny();
-    let none = TrainingSet::encode::<TrainError>(&pipeline, &config().validate().unwrap(), []);
+    let none =
+        TrainingSet::encode::<TrainError>(&pipeline, &config().validate().unwrap(), None, []);
     assert!(matches!(none, Err(TrainError::NoData)));
     let odd = TrainingSet::encode::<TrainError>(
         &pipeline,
         &config().validate().unwrap(),
+        None,
         [Ok((RgbImage::new(15, 16), String::new()))],
     );
     let error = odd.unwrap_err().to_string();
@@ -370,7 +373,7 @@ fn pictures_of_many_shapes_are_cut_and_mirrored_and_a_resumed_training_sees_the_
                         RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 99]));
                     Ok((image, format!("{width} by {height}")))
                 });
-            let set = TrainingSet::encode::<TrainError>(&pipeline, &config, samples).unwrap();
+            let set = TrainingSet::encode::<TrainError>(&pipeline, &config, None, samples).unwrap();
             let mut whole = trainer(&pipeline, config.clone());
             whole
                 .run(&set, None, &mut |_| ControlFlow::Continue(()))

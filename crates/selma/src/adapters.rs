@@ -50,6 +50,7 @@ pub(crate) fn trainings(
     // One seed for all, so that all experts start from the same factors.
     let common = |factor: usize| TrainConfig {
         steps: stage.settings.steps * factor,
+        data_weights: Vec::new(),
         seed,
         ..stage.settings.clone()
     };
@@ -74,7 +75,11 @@ pub(crate) fn trainings(
                 name: UNION.to_owned(),
                 skills: skills.to_vec(),
                 pictures: TrainingPictures::Own,
-                config: common(skills.len()).validate()?,
+                config: TrainConfig {
+                    data_weights: stage.settings.data_weights.clone(),
+                    ..common(skills.len())
+                }
+                .validate()?,
                 kind: Some(ModelKind::Union),
                 set: None,
             });
@@ -101,11 +106,17 @@ fn planned(
         return Err(wrong("skills", &all.join(", "), unknown.clone()));
     }
     let training = |name: String, skills: &[String], kind| {
+        let config = further.config(&common(skills.len().max(1)))?;
+        let weights = config.data_weights.len();
+        if weights != 0 && weights != skills.len() {
+            let expected = format!("a weight for each of {} skills", skills.len());
+            return Err(wrong("data_weights", &expected, weights.to_string()));
+        }
         Ok(PlannedTraining {
             name,
             skills: skills.to_vec(),
             pictures: further.data.clone(),
-            config: further.config(&common(skills.len().max(1)))?,
+            config,
             kind,
             set: further.each.then(|| further.name.clone()),
         })
@@ -334,6 +345,10 @@ mod tests {
             (
                 "[[trainings]]\nname = \"x\"\neach = true\ndata = { folder = \"x\" }",
                 "each",
+            ),
+            (
+                "[[trainings]]\nname = \"x\"\nsettings = { data_weights = [1.0, 2.0] }",
+                "each of 5 skills",
             ),
             ("[[trainings]]\nname = \"union\"", "union twice"),
             ("[[trainings]]\nname = \"a/b\"", "a/b"),

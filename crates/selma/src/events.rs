@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::Stage;
 
@@ -39,6 +40,29 @@ pub enum RunEvent<'a> {
         path: &'a Path,
         /// How much was cut off.
         bytes: u64,
+    },
+    /// The data of a training is encoded. Told where there is a cache.
+    Encoded {
+        /// What is trained.
+        task: &'a str,
+        /// Pictures and texts that had to be encoded.
+        encoded: usize,
+        /// Pictures and texts that were found in the cache.
+        found: usize,
+    },
+    /// A file of the cache was damaged, and was made anew.
+    Remade {
+        /// The file.
+        path: &'a Path,
+    },
+    /// All steps of a training are done.
+    Waited {
+        /// What was trained.
+        task: &'a str,
+        /// How long it waited for data,
+        waited: Duration,
+        /// of the time of all steps, those of an earlier run not included.
+        whole: Duration,
     },
     /// A piece of work is finished, now or in an earlier run.
     Finished {

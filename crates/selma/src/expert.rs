@@ -1,18 +1,20 @@
 //! Training one adapter into a folder, to be continued where it was interrupted.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::time::Duration;
 
 use selma_diffusion::StableDiffusion;
-use selma_durable::{Journal, create_folder, remove_temporaries, write_json};
+use selma_durable::{create_folder, remove_temporaries, write_json};
 use selma_lora::{Dtype, Format};
 use selma_train::{
-    Denoising, DiffusionDpo, Feed, Objective, PairSet, TrainCheckpoints, TrainConfig, Trainer,
-    TrainingSet, ValidTrainConfig,
+    Denoising, DiffusionDpo, Feed, Objective, PairSet, Prefetch, Source, TrainCheckpoints,
+    TrainConfig, Trainer, TrainingSet, ValidTrainConfig,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::files::{read_json, remove_folder};
-use crate::{Previews, RunEvent, RunObserver, SelmaError, TensorBoardLog};
+use crate::step_log::StepLog;
+use crate::{Previews, RunEvent, RunObserver, SelmaError};
 
 /// An adapter to train.
 ///
@@ -33,6 +35,10 @@ pub struct Expert<'a> {
     pub keep_checkpoints: usize,
     /// Pictures that are drawn now and then.
     pub previews: Option<&'a Previews>,
+    /// Threads that make batches ahead, while the network computes. Results do not depend on their number.
+    pub prefetch: usize,
+    /// Whether `timing.jsonl` says how long each step took and waited for its data.
+    pub timing: bool,
     /// Whether the numbers of `metrics.jsonl` are also written for `TensorBoard`, to the folder `tensorboard`.
     pub tensorboard: bool,
 }
@@ -63,21 +69,6 @@ struct Training {
     config: TrainConfig,
     model_sha256: String,
     data_sha256: String,
-}
-
-/// One line of `metrics.jsonl`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Metrics {
-    /// Optimizer steps done.
-    pub step: usize,
-    /// Loss of the step.
-    pub loss: f32,
-    /// Norm of all gradients before clipping.
-    pub grad_norm: Option<f32>,
-    /// Share of the pairs that the model gets right, where it is trained on pairs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub accuracy: Option<f32>,
 }
 
 impl Expert<'_> {
@@ -138,54 +129,16 @@ impl Expert<'_> {
         &self,
         objective: O,
         pipeline: &StableDiffusion,
-        feed: &impl Feed<O::Batch>,
+        source: &impl Source<O::Batch>,
         training: Training,
         folder: &Path,
         observer: &mut RunObserver<'_>,
     ) -> Result<(), SelmaError> {
-        let checkpoints = folder.join(Self::CHECKPOINTS);
-        let mut trainer = self.trainer(objective, pipeline, &checkpoints)?;
-        let mut metrics = MetricsLog::open(folder.join("metrics.jsonl"), trainer.step_count())?;
-        if self.tensorboard {
-            metrics.tensorboard = Some(TensorBoardLog::create(&folder.join("tensorboard"))?);
-        }
-        let kept = TrainCheckpoints {
-            folder: &checkpoints,
-            every: self.checkpoint_every,
-            keep: self.keep_checkpoints,
-        };
-        while !trainer.is_finished() {
-            let progress = trainer.step(feed)?;
-            metrics.push(Metrics {
-                step: progress.step,
-                loss: progress.loss,
-                grad_norm: progress.grad_norm,
-                accuracy: progress.accuracy,
-            });
-            let flow = observer(RunEvent::Progress {
-                task: self.name,
-                done: progress.step,
-                total: progress.steps,
-                unit: "steps",
-                note: Some(("loss", f64::from(progress.loss))),
-            });
-            let due = flow.is_break() || kept.is_due(progress.step);
-            // What is recorded is never behind the checkpoint.
-            if due || trainer.is_finished() {
-                metrics.write()?;
-            }
-            if due {
-                kept.save(&trainer)?;
-            }
-            if let Some(previews) = self.previews
-                && (previews.is_due(progress.step) || trainer.is_finished())
-            {
-                previews.draw(pipeline, trainer.model(), folder, progress.step)?;
-            }
-            if flow.is_break() {
-                return Err(SelmaError::Cancelled);
-            }
-        }
+        let mut trainer = self.trainer(objective, pipeline, &folder.join(Self::CHECKPOINTS))?;
+        std::thread::scope(|scope| {
+            let feed = Prefetch::start(scope, source, &trainer, self.prefetch);
+            self.steps(&mut trainer, &feed, pipeline, folder, observer)
+        })?;
         let mut adapter = trainer.adapter()?;
         let notes = [
             ("selma.skills", self.skills.join(",")),
@@ -199,6 +152,69 @@ impl Expert<'_> {
         }
         adapter.save(folder.join(Self::ADAPTER), Format::Diffusers, Dtype::F32)?;
         Self::is_finished(folder).map(drop)
+    }
+
+    /// Takes all steps that are left.
+    fn steps<O: Objective>(
+        &self,
+        trainer: &mut Trainer<O>,
+        feed: &impl Feed<O::Batch>,
+        pipeline: &StableDiffusion,
+        folder: &Path,
+        observer: &mut RunObserver<'_>,
+    ) -> Result<(), SelmaError> {
+        let mut log = StepLog::open(folder, trainer.step_count())?;
+        if self.timing {
+            log = log.with_timing(folder)?;
+        }
+        if self.tensorboard {
+            log = log.with_tensorboard(folder)?;
+        }
+        let checkpoints = folder.join(Self::CHECKPOINTS);
+        let kept = TrainCheckpoints {
+            folder: &checkpoints,
+            every: self.checkpoint_every,
+            keep: self.keep_checkpoints,
+        };
+        let (mut whole, mut waited) = (Duration::ZERO, Duration::ZERO);
+        while !trainer.is_finished() {
+            let progress = trainer.step(feed)?;
+            log.push(&progress);
+            let time = progress.time.unwrap_or_default();
+            whole += time.whole;
+            waited += time.waited;
+            let flow = observer(RunEvent::Progress {
+                task: self.name,
+                done: progress.step,
+                total: progress.steps,
+                unit: "steps",
+                note: Some(("loss", f64::from(progress.loss))),
+            });
+            let due = flow.is_break() || kept.is_due(progress.step);
+            // What is recorded is never behind the checkpoint.
+            if due || trainer.is_finished() {
+                log.write()?;
+            }
+            if due {
+                kept.save(trainer)?;
+            }
+            if let Some(previews) = self.previews
+                && (previews.is_due(progress.step) || trainer.is_finished())
+            {
+                previews.draw(pipeline, trainer.model(), folder, progress.step)?;
+            }
+            if flow.is_break() {
+                return Err(SelmaError::Cancelled);
+            }
+        }
+        let task = self.name;
+        // All is done by now: what the observer answers stops nothing.
+        let _ = observer(RunEvent::Waited {
+            task,
+            waited,
+            whole,
+        });
+        Ok(())
     }
 
     /// Writes what is trained here, or sees that it is what was begun here before.
@@ -243,49 +259,5 @@ impl Expert<'_> {
             Some(last) => Trainer::resume(unet, scheduler, objective, config, &last, device)?,
             None => Trainer::new(unet, scheduler, objective, config, device)?,
         })
-    }
-}
-
-/// Losses on their way to the disk. Lines of steps that a resumed training makes again are not written twice.
-struct MetricsLog {
-    journal: Journal<Metrics>,
-    written: usize,
-    pending: Vec<Metrics>,
-    tensorboard: Option<TensorBoardLog>,
-}
-
-impl MetricsLog {
-    fn open(path: PathBuf, step: usize) -> Result<Self, SelmaError> {
-        let (journal, before) = Journal::<Metrics>::open(path)?;
-        let last = before.last().map_or(0, |metrics| metrics.step);
-        Ok(Self {
-            journal,
-            written: last.max(step),
-            pending: Vec::new(),
-            tensorboard: None,
-        })
-    }
-
-    fn push(&mut self, metrics: Metrics) {
-        if metrics.step > self.written {
-            self.pending.push(metrics);
-        }
-    }
-
-    fn write(&mut self) -> Result<(), SelmaError> {
-        self.journal.append_all(&self.pending)?;
-        if let Some(log) = &mut self.tensorboard {
-            for metrics in &self.pending {
-                let mut values = vec![("loss", metrics.loss)];
-                values.extend(metrics.grad_norm.map(|norm| ("grad_norm", norm)));
-                values.extend(metrics.accuracy.map(|share| ("accuracy", share)));
-                log.push(metrics.step, &values)?;
-            }
-        }
-        if let Some(last) = self.pending.last() {
-            self.written = last.step;
-        }
-        self.pending.clear();
-        Ok(())
     }
 }

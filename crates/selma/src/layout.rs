@@ -78,6 +78,12 @@ impl Layout {
         self.expert(name).join(Expert::ADAPTER)
     }
 
+    /// Folder of encoded pictures and texts, while experts are trained.
+    #[must_use]
+    pub fn cache(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
     /// A merged adapter.
     #[must_use]
     pub fn merged(&self, name: &str) -> PathBuf {

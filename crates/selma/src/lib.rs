@@ -19,12 +19,13 @@ mod recipe;
 pub mod report;
 mod run;
 mod stages;
+mod step_log;
 mod tensorboard;
 
-pub use encode::{encode_datasets, encode_pairs};
+pub use encode::DataEncoder;
 pub use error::SelmaError;
 pub use events::{RunEvent, RunObserver};
-pub use expert::{Expert, Metrics, TrainingData};
+pub use expert::{Expert, TrainingData};
 pub use further::{FurtherMerge, FurtherTraining, TrainingPictures};
 pub use layout::Layout;
 pub use merge_method::MergeMethod;
@@ -35,6 +36,7 @@ pub use recipe::{
 };
 pub use run::{Model, Run, Stage};
 pub use stages::seeds::compare_seeds;
+pub use step_log::{Metrics, StepTiming};
 pub use tensorboard::TensorBoardLog;
 
 pub use {

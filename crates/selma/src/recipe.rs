@@ -336,6 +336,14 @@ impl Recipe {
                 return wrong(field, expected, seed.to_string());
             }
         }
+        let (weights, skills) = (&self.train.settings.data_weights, &self.prompts.skills);
+        if !weights.is_empty() && !(self.train.union && weights.len() == skills.len()) {
+            let expected = format!(
+                "a weight for each of {} skills, with `union = true`",
+                skills.len()
+            );
+            return wrong("train.data_weights", &expected, weights.len().to_string());
+        }
         self.prompts.settings.validate()?;
         self.train.settings.clone().validate()?;
         self.eval.bootstrap.validate()?;

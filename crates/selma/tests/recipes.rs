@@ -86,6 +86,27 @@ fn names_that_collide_are_refused() {
 }
 
 #[test]
+fn weights_are_for_the_data_of_all_skills() {
+    let text = fs::read_to_string(recipes().join("mini.toml")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("recipe.toml");
+    let load = |weights: &str, union: &str| {
+        let train = format!("{union}\ndata_weights = {weights}");
+        fs::write(&path, text.replace("union = true", &train)).unwrap();
+        Recipe::load(&path).map_err(|error| error.to_string())
+    };
+    load("[1, 2.5, 1, 1, 1]", "union = true").unwrap();
+    for (weights, union) in [
+        ("[1, 2]", "union = true"),
+        ("[1, 1, 1, 1, 1]", "union = false"),
+        ("[1, 0, 1, 1, 1]", "union = true"),
+    ] {
+        let error = load(weights, union).unwrap_err();
+        assert!(error.contains("data_weights"), "{error}");
+    }
+}
+
+#[test]
 fn the_bundled_model_is_made_by_the_recipe_that_comes_along() {
     let recipe = PretrainRecipe::load(&recipes().join("mini-further-pretrain.toml")).unwrap();
     let made = fs::read(recipes().join("../models/mini/pretrain.json")).unwrap();

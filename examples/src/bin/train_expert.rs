@@ -36,7 +36,7 @@ fn main() -> anyhow::Result<()> {
         ..TrainConfig::default()
     };
     let config = config.validate()?;
-    let set = TrainingSet::encode(&pipeline, &config, samples)?;
+    let set = TrainingSet::encode(&pipeline, &config, None, samples)?;
     let scheduler = &pipeline.scheduler_config;
     let objective = Denoising::new(scheduler)?;
     let mut trainer = Trainer::new(pipeline.unet, scheduler, objective, config, &device)?;

@@ -54,6 +54,30 @@ impl Events {
                 "{}: a torn last line of {bytes} bytes was dropped",
                 path.display()
             )),
+            RunEvent::Encoded {
+                task,
+                encoded,
+                found,
+            } => {
+                self.finish();
+                say(format_args!(
+                    "{task}: {encoded} pictures and texts encoded, {found} found in the cache"
+                ));
+            }
+            RunEvent::Remade { path } => {
+                say(format_args!("{}: damaged, and made anew", path.display()))
+            }
+            RunEvent::Waited {
+                task,
+                waited,
+                whole,
+            } => {
+                self.finish();
+                let share = 100.0 * waited.as_secs_f64() / whole.as_secs_f64().max(f64::EPSILON);
+                say(format_args!(
+                    "{task}: {share:.1}% of the steps' time was waiting for data"
+                ));
+            }
             RunEvent::Finished { task, before } => {
                 self.finish();
                 if before {

@@ -3,6 +3,7 @@
 mod adapters;
 mod conditions;
 mod denoise;
+mod digest;
 mod finite;
 mod guidance;
 mod image_to_image;

@@ -10,10 +10,11 @@ use selma_lora::{LoadReport, LoraError};
 use super::TextEncoder;
 use crate::checkpoint::vae_dtype;
 use crate::models::{
-    AutoencoderKL, AutoencoderKLConfig, UNet2DConditionModel, UNet2DConditionModelConfig, VaeTiling,
+    AutoencoderKL, AutoencoderKLConfig, ClipTextConfig, ClipTextModel, UNet2DConditionModel,
+    UNet2DConditionModelConfig, VaeTiling,
 };
 use crate::schedulers::{SchedulerConfig, SchedulerKind};
-use crate::{Checkpoint, DiffusionError};
+use crate::{Checkpoint, Component, DiffusionError};
 
 /// Name of the text encoder's modules in an adapter.
 const TEXT_ENCODER: &str = "text_encoder";
@@ -86,15 +87,15 @@ impl StableDiffusion {
         };
         let unet = checkpoint.unet(device)?;
         let vae = checkpoint.vae(device)?;
-        let text_encoder = TextEncoder {
-            tokenizer,
-            model: checkpoint.text_encoder(device)?.model,
-        };
-        let text_encoder_2 = match tokenizer_2 {
-            Some(tokenizer) => Some(TextEncoder {
+        let encoder =
+            |tokenizer, component: Component<ClipTextConfig, ClipTextModel>| TextEncoder {
                 tokenizer,
-                model: checkpoint.text_encoder_2(device)?.model,
-            }),
+                config: component.config,
+                model: component.model,
+            };
+        let text_encoder = encoder(tokenizer, checkpoint.text_encoder(device)?);
+        let text_encoder_2 = match tokenizer_2 {
+            Some(tokenizer) => Some(encoder(tokenizer, checkpoint.text_encoder_2(device)?)),
             None => None,
         };
         Ok(Self {

@@ -6,7 +6,7 @@ use selma_lora::nn::{LoraLayerMut, LoraLayers};
 use super::StableDiffusion;
 use super::request::refuse;
 use crate::DiffusionError;
-use crate::models::{ClipTextModel, ClipTextOutput};
+use crate::models::{ClipTextConfig, ClipTextModel, ClipTextOutput};
 use crate::tokenizer::{ClipTokenizer, Encoded};
 
 /// A tokenizer and the network that was trained with it.
@@ -14,6 +14,8 @@ use crate::tokenizer::{ClipTokenizer, Encoded};
 pub struct TextEncoder {
     /// From text to token ids.
     pub tokenizer: ClipTokenizer,
+    /// Configuration of the network.
+    pub config: ClipTextConfig,
     /// From token ids to hidden states.
     pub model: ClipTextModel,
 }

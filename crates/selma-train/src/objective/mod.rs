@@ -46,7 +46,7 @@ impl Loss {
 }
 
 /// Samples of one forward pass, which can be cut into parts.
-pub trait Samples: Sync {
+pub trait Samples: Send + Sync {
     /// How many there are. A pair is one.
     fn count(&self) -> usize;
 

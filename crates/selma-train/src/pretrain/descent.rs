@@ -103,6 +103,7 @@ impl Descent<'_> {
                 accuracy: None,
                 learning_rate,
                 grad_norm: None,
+                time: None,
             });
             if let Some(Checkpoints { path, every }) = self.checkpoints
                 && (step + 1).is_multiple_of(every.max(1))

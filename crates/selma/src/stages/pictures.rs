@@ -7,13 +7,12 @@ use selma_dataset::{
     Dataset, DatasetWriter, METADATA_FILE, OpenOptions, PairRule, Pictures, Provenance, Score,
     Scores, SelectConfig, Subset, make_pairs, open_any, select,
 };
-use selma_diffusion::StableDiffusion;
 use selma_llm::read_prompts;
 
 use crate::adapters::PlannedTraining;
 use crate::draw::file_name;
 use crate::further::TrainingPictures;
-use crate::{Run, RunObserver, SelmaError, TrainingData, encode_datasets, encode_pairs};
+use crate::{DataEncoder, Run, RunObserver, SelmaError, TrainingData};
 
 /// What the judge's scores are called.
 const JUDGE: &str = "faithfulness";
@@ -22,10 +21,9 @@ const JUDGE: &str = "faithfulness";
 pub(super) fn training_data(
     run: &Run,
     training: &PlannedTraining,
-    pipeline: &StableDiffusion,
+    encoder: DataEncoder<'_>,
     observer: &mut RunObserver<'_>,
 ) -> Result<TrainingData, SelmaError> {
-    let PlannedTraining { name, config, .. } = training;
     let own = || training.skills.iter().map(|skill| drawn(run, skill));
     let mut keep: &dyn Fn(&RgbImage, &str) -> Result<bool, SelmaError> = &|_, _| Ok(true);
     let datasets: Vec<Box<dyn Pictures>> = match &training.pictures {
@@ -43,7 +41,7 @@ pub(super) fn training_data(
             let pictures = drawn(run, skill)?;
             let scores = scores(&*pictures)?;
             let (pairs, _) = make_pairs(&*pictures, &scores, JUDGE, PairRule::BestWorst)?;
-            let set = encode_pairs(pipeline, config, &*pictures, &pairs, name, observer)?;
+            let set = encoder.pairs(&*pictures, &pairs, observer)?;
             return Ok(TrainingData::Pairs(set));
         }
         TrainingPictures::Truth => {
@@ -57,7 +55,7 @@ pub(super) fn training_data(
         }
     };
     let pictures: Vec<&dyn Pictures> = datasets.iter().map(|data| &**data).collect();
-    let set = encode_datasets(pipeline, config, &pictures, keep, name, observer)?;
+    let set = encoder.datasets(&pictures, keep, observer)?;
     Ok(TrainingData::Pictures(set))
 }
 

@@ -1,29 +1,44 @@
 //! Stage 3: one expert a skill, one adapter on all data, and what else the recipe trains.
 
 use selma_diffusion::StableDiffusion;
+use selma_train::EncodingCache;
 
 use super::images::load_once;
 use super::pictures::training_data;
 use super::prompts::finished;
 use crate::adapters::PlannedTraining;
-use crate::{Expert, Run, RunObserver, SelmaError};
+use crate::files::remove_folder;
+use crate::{DataEncoder, Expert, Run, RunObserver, SelmaError};
 
-/// Trains every adapter that is not finished.
+/// Threads that make batches ahead.
+const PREFETCH: usize = 1;
+
+/// Trains every adapter that is not finished. What is encoded for one is read by those after it, and removed when all are finished.
 pub(crate) fn run(
     run: &Run,
     wanted: &dyn Fn(&str) -> bool,
     observer: &mut RunObserver<'_>,
 ) -> Result<(), SelmaError> {
-    let mut pipeline = None;
+    let folder = run.layout.cache();
+    let (mut pipeline, mut cache) = (None, None);
     let model_hash = run.model_hash()?;
     let trainings = run.trainings.iter();
     for training in trainings.filter(|training| wanted(&training.name)) {
         let before = Expert::is_finished(&run.layout.expert(&training.name))?;
         if !before {
             let pipeline = load_once(&mut pipeline, run, Run::checkpoint)?;
-            train(run, training, pipeline, model_hash, observer)?;
+            let cache = match &mut cache {
+                Some(cache) => cache,
+                none => none.insert(EncodingCache::open(&folder, pipeline)?),
+            };
+            train(run, training, pipeline, cache, model_hash, observer)?;
         }
         finished(observer, &training.name, before)?;
+    }
+    let is_there = |training: &PlannedTraining| run.layout.adapter_of(&training.name).is_file();
+    // Other processes may be training.
+    if run.trainings.iter().all(is_there) {
+        remove_folder(&folder)?;
     }
     Ok(())
 }
@@ -32,10 +47,17 @@ fn train(
     run: &Run,
     training: &PlannedTraining,
     pipeline: &StableDiffusion,
+    cache: &EncodingCache,
     model_hash: &str,
     observer: &mut RunObserver<'_>,
 ) -> Result<(), SelmaError> {
-    let data = training_data(run, training, pipeline, observer)?;
+    let encoder = DataEncoder {
+        pipeline,
+        config: &training.config,
+        cache: Some(cache),
+        task: &training.name,
+    };
+    let data = training_data(run, training, encoder, observer)?;
     let expert = Expert {
         name: &training.name,
         skills: &training.skills,
@@ -44,6 +66,8 @@ fn train(
         checkpoint_every: run.recipe.train.checkpoint_every,
         keep_checkpoints: 1,
         previews: None,
+        prefetch: PREFETCH,
+        timing: false,
         tensorboard: false,
     };
     let folder = run.layout.expert(&training.name);

@@ -8,16 +8,16 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use burn::tensor::FloatDType;
 use image::RgbImage;
-use selma::{Expert, Previews, RunEvent, TrainingData, encode_datasets, encode_pairs};
+use selma::{DataEncoder, Expert, Previews, RunEvent, TrainingData};
 use selma_dataset::{Crop, Pictures, read_pairs, speaks_of_sides};
 use selma_diffusion::{ConfigSource, StableDiffusion, device};
 use selma_durable::create_folder;
-use selma_train::{LrScheduler, TrainConfig, TrainPreset};
+use selma_train::{EncodingCache, LrScheduler, TrainConfig, TrainPreset};
 
 use super::data::{DataOptions, SelectOptions};
 use super::events::Events;
 use super::model::{ModelOptions, config_source, tell_family};
-use super::values::named;
+use super::values::{finite, named};
 use crate::interrupt;
 use crate::terminal::say;
 
@@ -79,6 +79,9 @@ struct TrainArgs {
     /// train on several together.
     #[arg(long, value_name = "DIR|FILE.tar", required = true)]
     data: Vec<PathBuf>,
+    /// How often samples of each dataset are shown, in proportion: a number for each --data, in their order. Default: all samples equally often.
+    #[arg(long, value_name = "W,W,..", value_delimiter = ',', value_parser = finite, conflicts_with = "pairs")]
+    data_weights: Option<Vec<f64>>,
     /// Train on pairs of the dataset's pictures instead (Diffusion-DPO), as `selma pairs` writes them.
     #[arg(long, value_name = "FILE.jsonl", conflicts_with = "scores")]
     pairs: Option<PathBuf>,
@@ -145,6 +148,13 @@ struct TrainArgs {
     /// Also write the curves for TensorBoard, to the folder tensorboard beside the adapter.
     #[arg(long)]
     tensorboard: bool,
+    /// Keep what VAE and text encoders made of pictures and captions in this folder, and read it from there, also in later trainings and in others at the same time. Default: it
+    /// is kept in memory, and made anew each time.
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Threads that make batches ahead, while the network computes. Results do not depend on it.
+    #[arg(long, value_name = "N", default_value = "1")]
+    prefetch: usize,
     /// What computes: flex (the CPU), wgpu, cuda or cuda:N.
     #[arg(long, value_name = "D", default_value = "flex")]
     device: String,
@@ -164,6 +174,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 fn train(args: &TrainArgs, reading: &DataOptions, selection: &SelectOptions) -> anyhow::Result<()> {
     let config = config(args)?.validate()?;
+    let (weights, sets) = (config.data_weights.len(), args.data.len());
+    if weights > 0 && weights != sets {
+        bail!("there are {weights} weights for {sets} datasets");
+    }
     if args.pairs.is_some() && args.data.len() > 1 {
         bail!("--pairs is for one dataset; {} are given", args.data.len());
     }
@@ -193,26 +207,23 @@ fn train(args: &TrainArgs, reading: &DataOptions, selection: &SelectOptions) -> 
     tell_family(&checkpoint, "--model-config")?;
     let model_hash = checkpoint.sha256()?;
     let pipeline = StableDiffusion::from_checkpoint(&checkpoint, &device)?;
+    let cache = args.cache.as_deref();
+    let cache = cache.map(|folder| EncodingCache::open(folder, &pipeline));
+    let cache = cache.transpose()?;
     let mut events = Events::default();
     let mut observe = |event: RunEvent<'_>| events.receive(event);
+    let encoder = DataEncoder {
+        pipeline: &pipeline,
+        config: &config,
+        cache: cache.as_ref(),
+        task: "training",
+    };
     let all = |_: &RgbImage, _: &str| Ok(true);
     let data = match (&pairs, pictures.as_slice()) {
-        (Some(pairs), [pictures]) => TrainingData::Pairs(encode_pairs(
-            &pipeline,
-            &config,
-            *pictures,
-            pairs,
-            "training",
-            &mut observe,
-        )?),
-        _ => TrainingData::Pictures(encode_datasets(
-            &pipeline,
-            &config,
-            &pictures,
-            &all,
-            "training",
-            &mut observe,
-        )?),
+        (Some(pairs), [pictures]) => {
+            TrainingData::Pairs(encoder.pairs(*pictures, pairs, &mut observe)?)
+        }
+        _ => TrainingData::Pictures(encoder.datasets(&pictures, &all, &mut observe)?),
     };
     let names = args.data.iter().filter_map(|path| path.file_name());
     let skills: Vec<String> = names
@@ -232,6 +243,8 @@ fn train(args: &TrainArgs, reading: &DataOptions, selection: &SelectOptions) -> 
         checkpoint_every: args.checkpoint_every.get(),
         keep_checkpoints: args.keep_checkpoints.get(),
         previews: previews.as_ref(),
+        prefetch: args.prefetch,
+        timing: true,
         tensorboard: args.tensorboard,
     };
     expert.train(&pipeline, &data, &args.out, &mut observe)?;
@@ -284,6 +297,9 @@ fn config(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
     }
     if args.buckets {
         geometry.buckets.get_or_insert_default();
+    }
+    if let Some(weights) = &args.data_weights {
+        config.data_weights.clone_from(weights);
     }
     config.snr_gamma = args.snr_gamma.or(config.snr_gamma);
     config.seed = args.seed.unwrap_or(config.seed);
