@@ -85,6 +85,7 @@ fn train(
         name: &job.name,
         skills: &job.skills,
         config: job.config.clone(),
+        mixture: None,
         model_hash,
         checkpoint_every: run.recipe.train.checkpoint_every,
         keep_checkpoints: 1,
