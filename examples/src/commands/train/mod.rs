@@ -254,7 +254,7 @@ fn train(
     };
     expert.train(&pipeline, &data, &args.out, &mut observe)?;
     events.finish();
-    for path in Expert::result(&args.out) {
+    if let Some(path) = Expert::result(&args.out) {
         say(format_args!("{}", path.display()));
     }
     Ok(())
