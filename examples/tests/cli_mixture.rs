@@ -35,7 +35,7 @@ fn prepared() -> Selma {
             .unwrap();
     }
     writer.finish().unwrap();
-    for (name, factor) in [("a", 3.0), ("b", -2.0)] {
+    for (name, factor) in [("a", 3.0), ("b", 2.0)] {
         let mut adapter = adapter_of("tiny-sd", &LAYERS);
         for module in adapter.modules.values_mut() {
             module.b.mapv_inplace(|x| x * factor);
@@ -80,7 +80,7 @@ fn a_router_is_trained_drawn_with_and_never_taken_for_an_adapter() {
     selma.run_with(&train, &[&tiny_sd()]).ok();
     assert_eq!(selma.read(file), bytes);
     selma
-        .run_with(&train, &[&tiny_sd(), "--top-k", "1"])
+        .run_with(&train, &[&tiny_sd(), "--joint"])
         .failed(&["router", "experts"]);
 
     let drawn = draw(&selma, &format!("--mixture {file}"));
@@ -100,7 +100,7 @@ fn a_router_is_trained_drawn_with_and_never_taken_for_an_adapter() {
     for command in [
         format!("merge --method sum --out m.safetensors {file} a.safetensors"),
         format!("resize --rank 1 --out m.safetensors {file}"),
-        format!("convert --out m.safetensors {file}"),
+        format!("convert --to kohya --out m.safetensors {file}"),
     ] {
         selma.run(&command).failed(&[file, "a mixture of adapters"]);
     }
@@ -144,6 +144,10 @@ fn what_cannot_be_mixed_is_named() {
         (
             "--experts a.safetensors --top-k 2",
             &["top_k", "1 to 1"][..],
+        ),
+        (
+            "--experts a.safetensors b.safetensors --top-k 1",
+            &["top_k", "at least 2"],
         ),
         (
             "--experts a.safetensors conv.safetensors",

@@ -405,7 +405,7 @@ pub enum LoraError {
     },
     /// The file is one of a [`Mixture`](crate::Mixture), which is no update of a weight, where an adapter is wanted.
     #[error(
-        "the file holds a mixture of adapters, which is no adapter itself: it can be drawn with, not merged or fused"
+        "this is a mixture of adapters, which is no adapter: it can be drawn with, not merged or fused"
     )]
     IsMixture,
     /// The dense updates of a module take more memory than they may.

@@ -4,7 +4,7 @@ mod file;
 
 use std::collections::BTreeMap;
 
-use ndarray::{Array2, ArrayView2, Axis, Ix2, concatenate};
+use ndarray::{Array2, ArrayD, ArrayView2, Axis, Ix2, concatenate};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Uniform};
@@ -211,7 +211,7 @@ fn stacked(experts: &[&Adapter], path: &str) -> Result<Stacked, LoraError> {
                 found,
             });
         }
-        let matrix = |factor: &'_ ndarray::ArrayD<f32>| factor.clone().into_dimensionality::<Ix2>();
+        let matrix = |factor: &ArrayD<f32>| factor.clone().into_dimensionality::<Ix2>();
         let (Ok(down), Ok(up)) = (matrix(&module.a), matrix(&module.b)) else {
             return Err(LoraError::Mixture {
                 what: "layer",

@@ -4,7 +4,7 @@ use burn::tensor::{Device, Tensor};
 use selma_diffusion::models::UNet2DConditionModel;
 use selma_diffusion::schedulers::SchedulerConfig;
 use selma_lora::nn::{Attachable, attach, extract, extract_mixture};
-use selma_lora::{Adapter, LoraError, Mixture};
+use selma_lora::{Adapter, LoraError, Mixing, Mixture};
 
 use crate::factors::{BRANCH, COMPONENT, Factors, initial, renew, scalar, untrack};
 use crate::shards::{for_each_shard, part};
@@ -80,7 +80,8 @@ impl<O: Objective> Trainer<O> {
     ///
     /// # Errors
     ///
-    /// If the mixture does not fit the UNet, or has layers of another component.
+    /// If the mixture does not fit the UNet, or has layers of another component; [`TrainError::Setting`] if its routers choose a single expert while the experts are frozen, as
+    /// nothing can be learned then.
     pub fn from_mixture(
         mut unet: UNet2DConditionModel,
         scheduler: &SchedulerConfig,
@@ -97,6 +98,13 @@ impl<O: Objective> Trainer<O> {
                 unmatched,
                 mis_shaped: Vec::new(),
             }));
+        }
+        if mixture.mixing == (Mixing::Router { top_k: 1 }) && !config.train_experts {
+            return Err(TrainError::Setting {
+                field: "top_k",
+                expected: "at least 2, as the weight of a single expert is always 1".to_owned(),
+                found: "1".to_owned(),
+            });
         }
         mixture.attach_to(&mut unet, COMPONENT, BRANCH, 1.0)?;
         let trainer = Self::start(unet, scheduler, objective, config, device);

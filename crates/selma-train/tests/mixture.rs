@@ -224,6 +224,24 @@ fn an_interrupted_training_makes_the_same_mixture() {
 }
 
 #[test]
+fn routers_that_cannot_learn_are_refused() {
+    let pipeline = tiny();
+    let alone = router(&pipeline, 1);
+    let error = trainer(&pipeline, config(), &alone)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("top_k") && error.contains("at least 2"),
+        "{error}"
+    );
+    let joint = TrainConfig {
+        train_experts: true,
+        ..config()
+    };
+    trainer(&pipeline, joint, &alone).unwrap();
+}
+
+#[test]
 fn experts_of_other_models_or_other_components_are_refused() {
     let pipeline = tiny();
     let of = |path: &str, shape: &[usize]| {
@@ -243,7 +261,7 @@ fn experts_of_other_models_or_other_components_are_refused() {
         (own.as_str(), vec![3, 3]),
     ] {
         let expert = of(path, &shape);
-        let mixture = Mixture::router(&[&expert], 1, 0).unwrap();
+        let mixture = Mixture::weights(&[&expert]).unwrap();
         let error = trainer(&pipeline, config(), &mixture).unwrap_err();
         let named = error.to_string().contains(path);
         let nothing = matches!(error, TrainError::Lora(LoraError::NothingMatched { .. }));

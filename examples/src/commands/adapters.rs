@@ -88,16 +88,17 @@ pub fn load(
     files: &[WeightedFile],
     fuse: bool,
 ) -> anyhow::Result<Vec<(&WeightedFile, AnyAdapter)>> {
-    let load = |file| -> anyhow::Result<_> {
-        let WeightedFile { path, .. } = file;
-        let adapter = AnyAdapter::load(path)?;
-        if fuse && matches!(adapter, AnyAdapter::Mixture { .. }) {
-            let path = path.display();
-            bail!("{path} is a mixture of adapters, which no weights can hold; leave out --fuse");
-        }
-        Ok((file, adapter))
-    };
-    files.iter().map(load).collect()
+    let files = files.iter();
+    files
+        .map(|file| {
+            let adapter = AnyAdapter::load(&file.path)?;
+            if fuse && matches!(adapter, AnyAdapter::Mixture { .. }) {
+                let path = file.path.display();
+                bail!("{path} is a mixture of adapters, which no weights hold; leave out --fuse");
+            }
+            Ok((file, adapter))
+        })
+        .collect()
 }
 
 /// Adds the adapters to the model, in the weights if `fuse`, and says what they reach.

@@ -1,7 +1,5 @@
 use std::path::Path;
 
-use ndarray::ArrayD;
-
 use super::*;
 use crate::{LoraModule, Merge, Method, Weighted, init};
 

@@ -29,7 +29,7 @@ Example:
 pub struct RouterArgs {
     #[command(flatten)]
     experts: ExpertArgs,
-    /// Give each input to so many experts, those with the largest weights. Default: to all.
+    /// Give each input to so many experts, those with the largest weights, 2 at least. Default: to all.
     #[arg(long, value_name = "K")]
     top_k: Option<NonZeroUsize>,
     /// Train the experts with the router. In the paper that was worse.
