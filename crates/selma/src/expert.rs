@@ -89,6 +89,9 @@ impl Expert<'_> {
     /// Name of the finished adapter in its folder.
     pub const ADAPTER: &'static str = "adapter.safetensors";
 
+    /// Name of the file that says what is trained in a folder.
+    const TRAINING: &'static str = "training.json";
+
     /// Name of the finished mixture in its folder.
     pub const MIXTURE: &'static str = "mixture.safetensors";
 
@@ -165,6 +168,10 @@ impl Expert<'_> {
     ) -> Result<(), SelmaError> {
         let checkpoints = folder.join(Self::CHECKPOINTS);
         let mut trainer = self.trainer(objective, pipeline, &checkpoints)?;
+        // Not before it is known to be possible: what cannot be trained leaves the folder to what can.
+        if !folder.join(Self::TRAINING).is_file() {
+            write_json(&folder.join(Self::TRAINING), &training)?;
+        }
         let mut metrics = MetricsLog::open(folder.join("metrics.jsonl"), trainer.step_count())?;
         if self.tensorboard {
             metrics.tensorboard = Some(TensorBoardLog::create(&folder.join("tensorboard"))?);
@@ -229,7 +236,7 @@ impl Expert<'_> {
         Self::is_finished(folder).map(drop)
     }
 
-    /// Writes what is trained here, or sees that it is what was begun here before.
+    /// What is trained here, if nothing else was begun here before.
     fn begin(&self, data: &TrainingData, folder: &Path) -> Result<Training, SelmaError> {
         let training = Training {
             skills: self.skills.to_vec(),
@@ -238,7 +245,7 @@ impl Expert<'_> {
             data_sha256: data.sha256(),
             mixture_sha256: self.mixture.map(Mixture::sha256),
         };
-        let path = folder.join("training.json");
+        let path = folder.join(Self::TRAINING);
         if path.is_file() {
             if read_json::<Training>(&path)? != training {
                 return Err(SelmaError::OtherTraining {
@@ -250,8 +257,6 @@ impl Expert<'_> {
                 path,
                 reason: format!("it is missing beside {}", result.display()),
             });
-        } else {
-            write_json(&path, &training)?;
         }
         Ok(training)
     }

@@ -66,7 +66,7 @@ fn case(name: &str) -> Mixture {
 }
 
 fn close<const D: usize>(found: Tensor<D>, expected: Tensor<D>, tolerance: f64) {
-    let tolerance = Tolerance::absolute(tolerance);
+    let tolerance = Tolerance::rel_abs(tolerance, tolerance);
     let expected = expected.into_data();
     found
         .into_data()
