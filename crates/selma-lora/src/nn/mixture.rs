@@ -51,7 +51,7 @@ impl LoraMixture {
         let dtype = rows.dtype();
         let own = |tensor: &Tensor<2>| tensor.clone().cast(dtype).transpose();
         let ranks = linear(rows.clone(), own(&self.down), None);
-        let shares = linear(self.shares(rows), self.spread.clone(), None).cast(dtype);
+        let shares = linear(self.shares(&rows), self.spread.clone(), None).cast(dtype);
         let output = linear(ranks * shares, own(&self.up), None).mul_scalar(self.weight);
         if let Some(last) = shape.last_mut() {
             let [_, outputs] = output.dims();
@@ -61,7 +61,7 @@ impl LoraMixture {
     }
 
     /// The weights of the experts for inputs `[count, in]`, in `f32`: `[count, experts]`, or `[1, experts]` where they are the same for all.
-    fn shares(&self, rows: Tensor<2>) -> Tensor<2> {
+    fn shares(&self, rows: &Tensor<2>) -> Tensor<2> {
         let gate = self.gate.clone().transpose();
         let Mixing::Router { top_k } = self.mixing else {
             return gate;
