@@ -383,6 +383,31 @@ pub enum LoraError {
         /// What there is.
         found: String,
     },
+    /// A mixture cannot be made of these adapters, or not be used so.
+    #[error("mixture, {what}: expected {expected}, found {found}")]
+    Mixture {
+        /// What cannot be.
+        what: &'static str,
+        /// What was expected.
+        expected: String,
+        /// What there is.
+        found: String,
+    },
+    /// A file of a mixture holds something else.
+    #[error("mixture, {key}: expected {expected}, found {found}")]
+    MixtureFile {
+        /// The tensor's name in the file, a module's path, or an entry of the metadata.
+        key: String,
+        /// What was expected.
+        expected: String,
+        /// What there is.
+        found: String,
+    },
+    /// The file is one of a [`Mixture`](crate::Mixture), which is no update of a weight, where an adapter is wanted.
+    #[error(
+        "this is a mixture of adapters, which is no adapter: it can be drawn with, not merged or fused"
+    )]
+    IsMixture,
     /// The dense updates of a module take more memory than they may.
     #[error(
         "the dense updates that merge method {method} works on take {bytes} bytes for a weight of the shape \

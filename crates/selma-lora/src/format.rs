@@ -18,7 +18,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use header::{open, read_header};
+pub(crate) use header::{MIXTURE_NOTE, open, read_header};
 pub(crate) use keys::COMPONENTS;
 pub(crate) use lazy::{LazyFile, open as open_lazy, read_at};
 pub(crate) use load::{Content, Kinds, from_bytes, load};

@@ -16,6 +16,7 @@ mod inspect;
 mod linalg;
 mod matching;
 pub mod merge;
+mod mixture;
 mod models;
 mod module;
 #[cfg(feature = "burn")]
@@ -35,6 +36,7 @@ pub use fuse::{FuseReport, FusedFile};
 pub use inspect::{ModuleSummary, Summary};
 pub use matching::{LoadReport, MisShaped};
 pub use merge::{Merge, MergeReport, Method, Weighted, WeightedFile};
+pub use mixture::{MixedModule, MixedPart, Mixing, Mixture};
 pub use models::Model;
 pub use module::LoraModule;
 pub use rank::{Cut, RankRule, ResizeReport, ResizedModule};

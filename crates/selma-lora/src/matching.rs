@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ndarray::Array2;
 use serde::Serialize;
 
-use crate::{Adapter, AdapterFile, LoraError};
+use crate::{Adapter, AdapterFile, LoraError, Mixture};
 
 /// How the modules of an adapter meet those of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
@@ -142,6 +143,33 @@ impl AdapterFile {
             zero: update.is_zero(),
             finite: update.is_finite(),
         })
+    }
+}
+
+impl Mixture {
+    /// Compares the layers of one component with those of a model like [`Adapter::match_component`].
+    ///
+    /// # Errors
+    /// [`LoraError::NothingMatched`] when no layer of the component fits.
+    pub fn match_component<'a>(
+        &self,
+        component: &str,
+        model: impl IntoIterator<Item = &'a (String, Vec<usize>)>,
+    ) -> Result<LoadReport, LoraError> {
+        let candidates = self.modules.iter().map(|(path, module)| {
+            let is_zero = |factor: &Array2<f32>| factor.iter().all(|&x| x == 0.0);
+            let is_finite = |matrix: &Array2<f32>| matrix.iter().all(|x| x.is_finite());
+            Candidate {
+                path,
+                shape: module.weight_shape(),
+                flat: false,
+                zero: is_zero(&module.down) || is_zero(&module.up),
+                finite: [&module.down, &module.up, &module.gate]
+                    .into_iter()
+                    .all(is_finite),
+            }
+        });
+        report(model, candidates.filter(|module| module.is_in(component)))
     }
 }
 

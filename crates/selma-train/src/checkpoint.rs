@@ -10,7 +10,7 @@ use selma_diffusion::models::UNet2DConditionModel;
 use selma_diffusion::schedulers::SchedulerConfig;
 use selma_diffusion::weights::Weights;
 use selma_durable::{AtomicFolder, atomic_write, create_folder, write_json};
-use selma_lora::{Adapter, Dtype, Format, LoraModule};
+use selma_lora::{Adapter, Dtype, Format, LoraModule, Mixture};
 use serde::{Deserialize, Serialize};
 
 use crate::factors::{Factors, host};
@@ -18,13 +18,15 @@ use crate::{Objective, TrainConfig, TrainError, Trainer, ValidTrainConfig};
 
 /// The factors, in diffusers' format.
 const ADAPTER: &str = "adapter.safetensors";
+/// The mixture, where one is trained.
+const MIXTURE: &str = "mixture.safetensors";
 /// The optimizer's moments.
 const OPTIMIZER: &str = "optimizer.safetensors";
 /// [`State`].
 const STATE: &str = "state.json";
 const PREFIX: &str = "step-";
 
-/// Where a training keeps checkpoints, a folder for each: `step-000100` with the adapter in diffusers' format, the optimizer's moments, and `state.json`. A folder appears whole
+/// Where a training keeps checkpoints, a folder for each: `step-000100` with the adapter in diffusers' format or the mixture, the optimizer's moments, and `state.json`. A folder appears whole
 /// or not at all.
 #[derive(Debug, Clone, Copy)]
 pub struct TrainCheckpoints<'a> {
@@ -126,8 +128,13 @@ impl<O: Objective> Trainer<O> {
         };
         let folder = AtomicFolder::create(path).map_err(unwritable)?;
         let file = |name: &str| folder.path().join(name);
-        self.adapter()?
-            .save(file(ADAPTER), Format::Diffusers, Dtype::F32)?;
+        match self.mixture()? {
+            Some(mixture) => mixture.save(file(MIXTURE))?,
+            None => {
+                let adapter = self.adapter()?;
+                adapter.save(file(ADAPTER), Format::Diffusers, Dtype::F32)?;
+            }
+        }
         atomic_write(&file(OPTIMIZER), &self.moments(path)?)?;
         let state = State {
             step: self.step,
@@ -183,12 +190,18 @@ impl<O: Objective> Trainer<O> {
                 "it belongs to a training with other settings".to_owned(),
             ));
         }
-        let mut modules = Vec::new();
-        for (name, module) in Adapter::load(path.join(ADAPTER))?.modules {
-            modules.push((name, LoraModule::new(module.a, module.b, config.alpha)?));
-        }
-        let adapter = Adapter::new(modules);
-        let mut trainer = Self::from_adapter(unet, scheduler, objective, config, &adapter, device)?;
+        let mixture = path.join(MIXTURE);
+        let mut trainer = if mixture.is_file() {
+            let mixture = Mixture::load(mixture)?;
+            Self::from_mixture(unet, scheduler, objective, config, &mixture, device)?
+        } else {
+            let mut modules = Vec::new();
+            for (name, module) in Adapter::load(path.join(ADAPTER))?.modules {
+                modules.push((name, LoraModule::new(module.a, module.b, config.alpha)?));
+            }
+            let adapter = Adapter::new(modules);
+            Self::from_adapter(unet, scheduler, objective, config, &adapter, device)?
+        };
         let moments = Weights::open(path.join(OPTIMIZER))?;
         for factor in &mut trainer.factors.all {
             let moment = |number| moments.require(&format!("{}.moment_{number}", factor.name));

@@ -64,6 +64,9 @@ pub struct TrainConfig {
     pub input_perturbation: f64,
     /// How strongly the model is held to its reference, where it is trained on pairs ([`DiffusionDpo`](crate::DiffusionDpo)).
     pub dpo_beta: f64,
+    /// Where a mixture is trained, whether its experts are trained with it, or only the weights that they get (the paper's better choice, table 5).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub train_experts: bool,
     /// Share of captions replaced by the empty one. The paper has none.
     pub caption_dropout: f64,
     /// Whether an image's latents are drawn anew from the VAE's distribution each time, as diffusers' script does, or are
@@ -101,6 +104,7 @@ impl Default for TrainConfig {
             noise_offset: 0.0,
             input_perturbation: 0.0,
             dpo_beta: 5000.0,
+            train_experts: false,
             caption_dropout: 0.0,
             sample_latents: true,
             seed: 42,

@@ -1,22 +1,22 @@
-//! The trainable factors of an adapter on a model.
+//! What is trained on a model: the factors of an adapter, or the gates of a mixture and perhaps its factors.
 
 use burn::optim::{AdamW, AdamWConfig, AdamWState, AdaptiveMomentumState, Optimizer};
 use burn::tensor::{Device, Gradients, Tensor, TensorData};
 use selma_diffusion::DiffusionError;
 use selma_diffusion::models::UNet2DConditionModel;
-use selma_lora::nn::{LoraBranch, LoraLayerMut, LoraLayers};
+use selma_lora::nn::{LoraLayerMut, LoraLayers, detach};
 use selma_lora::{Adapter, init};
 
 use crate::{TrainError, ValidTrainConfig};
 
-/// Name of the branches that are trained.
+/// Name of the branches or of the mixture that is trained.
 pub(crate) const BRANCH: &str = "trained";
 /// The component that is adapted.
 pub(crate) const COMPONENT: &str = "unet";
 
 /// One factor: a tensor of the model as a flat vector, and the optimizer's state for it.
 pub(crate) struct Factor {
-    /// Path of the layer, then `a` or `b`.
+    /// Path of the layer, then `a` or `b`, or of a mixture `gate`, `down` or `up`.
     pub(crate) name: String,
     /// First and second moments, flat; none before the first step.
     pub(crate) state: Option<AdamWState<1>>,
@@ -59,14 +59,14 @@ pub(crate) fn initial(
 }
 
 impl Factors {
-    /// Marks the branches of a model as trainable.
+    /// Marks as trainable the branches of a model, and of a mixture the gates, and the experts as well if they are trained with them.
     pub(crate) fn track(unet: &mut UNet2DConditionModel, config: &ValidTrainConfig) -> Self {
         let mut all = Vec::new();
-        for_each_branch(unet, |path, branch| {
-            for (tensor, letter) in branch.tensors() {
+        for_each_candidate(unet, |path, part, mut tensor| {
+            if config.train_experts || !matches!(part, "down" | "up") {
                 tensor.track();
                 all.push(Factor {
-                    name: format!("{path}.{letter}"),
+                    name: format!("{path}.{part}"),
                     state: None,
                 });
             }
@@ -121,22 +121,20 @@ impl Factors {
         let scale = (self.max_grad_norm > 0.0 && ratio < 1.0).then_some(ratio);
         let mut steps = self.all.iter_mut().zip(gradients);
         let optimizer = &self.optimizer;
-        for_each_branch(unet, |_, branch| {
-            for (tensor, _) in branch.tensors() {
-                let Some((factor, gradient)) = steps.next() else {
-                    continue;
-                };
-                let gradient = match scale {
-                    Some(scale) => gradient.mul_scalar(scale),
-                    None => gradient,
-                };
-                tensor.update(|value| {
-                    let state = factor.state.take();
-                    let (value, state) = optimizer.step(learning_rate, value, gradient, state);
-                    factor.state = state;
-                    value
-                });
-            }
+        for_each_factor(unet, |tensor| {
+            let Some((factor, gradient)) = steps.next() else {
+                return;
+            };
+            let gradient = match scale {
+                Some(scale) => gradient.mul_scalar(scale),
+                None => gradient,
+            };
+            tensor.update(|value| {
+                let state = factor.state.take();
+                let (value, state) = optimizer.step(learning_rate, value, gradient, state);
+                factor.state = state;
+                value
+            });
         });
     }
 
@@ -165,21 +163,17 @@ impl Gathered {
     /// Adds what a pass back has found for the factors of a model.
     pub(crate) fn add(&mut self, unet: &mut UNet2DConditionModel, gradients: &Gradients) {
         let mut index = 0;
-        for_each_branch(unet, |_, branch| {
-            for (tensor, _) in branch.tensors() {
-                if self.0.len() == index {
-                    self.0.push(None);
-                }
-                if let (Some(sum), Some(found)) =
-                    (self.0.get_mut(index), tensor.gradient(gradients))
-                {
-                    *sum = Some(match sum.take() {
-                        Some(before) => before + found,
-                        None => found,
-                    });
-                }
-                index += 1;
+        for_each_factor(unet, |tensor| {
+            if self.0.len() == index {
+                self.0.push(None);
             }
+            if let (Some(sum), Some(found)) = (self.0.get_mut(index), tensor.gradient(gradients)) {
+                *sum = Some(match sum.take() {
+                    Some(before) => before + found,
+                    None => found,
+                });
+            }
+            index += 1;
         });
     }
 
@@ -187,42 +181,29 @@ impl Gathered {
     pub(crate) fn finish(self, unet: &mut UNet2DConditionModel) -> Vec<Tensor<1>> {
         let mut found = self.0.into_iter();
         let mut all = Vec::new();
-        for_each_branch(unet, |_, branch| {
-            for (tensor, _) in branch.tensors() {
-                let gradient = found.next().flatten();
-                all.push(gradient.unwrap_or_else(|| tensor.zeros()));
-            }
+        for_each_factor(unet, |tensor| {
+            let gradient = found.next().flatten();
+            all.push(gradient.unwrap_or_else(|| tensor.zeros()));
         });
         all
     }
 }
 
-/// Takes the gradients' graph off the branches.
+/// Takes the gradients' graph off what is trained.
 pub(crate) fn untrack(unet: &mut UNet2DConditionModel) {
-    for_each_branch(unet, |_, branch| {
-        for (tensor, _) in branch.tensors() {
-            tensor.untrack();
-        }
-    });
+    for_each_candidate(unet, |_, _, mut tensor| tensor.untrack());
 }
 
-/// Takes the trained branches out of a model.
+/// Takes what is trained out of a model.
 pub(crate) fn without_branches(unet: &mut UNet2DConditionModel) {
-    for (_, layer) in unet.lora_layers(COMPONENT) {
-        match layer {
-            LoraLayerMut::Linear(layer) => layer.branches.retain(|branch| branch.name != BRANCH),
-            LoraLayerMut::Conv2d(layer) => layer.branches.retain(|branch| branch.name != BRANCH),
-        }
-    }
+    detach(unet, BRANCH);
 }
 
-/// Gives the branches leaves of their own: the same values at the root of another graph.
+/// Gives what is trained leaves of its own: the same values at the root of another graph.
 pub(crate) fn renew(unet: &mut UNet2DConditionModel) {
-    untrack(unet);
-    for_each_branch(unet, |_, branch| {
-        for (tensor, _) in branch.tensors() {
-            tensor.track();
-        }
+    for_each_factor(unet, |mut tensor| {
+        tensor.untrack();
+        tensor.track();
     });
 }
 
@@ -244,45 +225,31 @@ pub(crate) fn host<const D: usize>(tensor: Tensor<D>) -> Result<Vec<f32>, TrainE
         })
 }
 
-/// The trained branch of a layer, linear or convolution.
-enum Branch<'a> {
-    Linear(&'a mut LoraBranch<2>),
-    Conv2d(&'a mut LoraBranch<4>),
-}
-
 /// A factor, whatever its rank.
 enum FactorMut<'a> {
     Matrix(&'a mut Tensor<2>),
     Kernel(&'a mut Tensor<4>),
 }
 
-impl Branch<'_> {
-    fn tensors(&mut self) -> [(FactorMut<'_>, &'static str); 2] {
-        match self {
-            Self::Linear(branch) => [
-                (FactorMut::Matrix(&mut branch.a), "a"),
-                (FactorMut::Matrix(&mut branch.b), "b"),
-            ],
-            Self::Conv2d(branch) => [
-                (FactorMut::Kernel(&mut branch.a), "a"),
-                (FactorMut::Kernel(&mut branch.b), "b"),
-            ],
-        }
-    }
-}
-
 impl FactorMut<'_> {
-    fn track(self) {
+    fn is_tracked(&self) -> bool {
         match self {
-            Self::Matrix(tensor) => *tensor = tensor.clone().autodiff().require_grad(),
-            Self::Kernel(tensor) => *tensor = tensor.clone().autodiff().require_grad(),
+            Self::Matrix(tensor) => tensor.is_require_grad(),
+            Self::Kernel(tensor) => tensor.is_require_grad(),
         }
     }
 
-    fn untrack(self) {
+    fn track(&mut self) {
         match self {
-            Self::Matrix(tensor) => *tensor = tensor.clone().without_autodiff(),
-            Self::Kernel(tensor) => *tensor = tensor.clone().without_autodiff(),
+            Self::Matrix(tensor) => **tensor = tensor.clone().autodiff().require_grad(),
+            Self::Kernel(tensor) => **tensor = tensor.clone().autodiff().require_grad(),
+        }
+    }
+
+    fn untrack(&mut self) {
+        match self {
+            Self::Matrix(tensor) => **tensor = tensor.clone().without_autodiff(),
+            Self::Kernel(tensor) => **tensor = tensor.clone().without_autodiff(),
         }
     }
 
@@ -327,25 +294,40 @@ impl FactorMut<'_> {
     }
 }
 
-fn for_each_branch(unet: &mut UNet2DConditionModel, mut visit: impl FnMut(&str, &mut Branch<'_>)) {
+/// Visits all that is trained, in an order that is always the same.
+fn for_each_factor(unet: &mut UNet2DConditionModel, mut visit: impl FnMut(FactorMut<'_>)) {
+    for_each_candidate(unet, |_, _, tensor| {
+        if tensor.is_tracked() {
+            visit(tensor);
+        }
+    });
+}
+
+/// Visits all that could be trained: the path of the layer, what it is there, and the tensor.
+fn for_each_candidate(
+    unet: &mut UNet2DConditionModel,
+    mut visit: impl FnMut(&str, &'static str, FactorMut<'_>),
+) {
     for (path, layer) in unet.lora_layers(COMPONENT) {
         match layer {
             LoraLayerMut::Linear(layer) => {
-                for branch in layer
-                    .branches
-                    .iter_mut()
-                    .filter(|branch| branch.name == BRANCH)
-                {
-                    visit(&path, &mut Branch::Linear(branch));
+                let branches = layer.branches.iter_mut();
+                for branch in branches.filter(|branch| branch.name == BRANCH) {
+                    visit(&path, "a", FactorMut::Matrix(&mut branch.a));
+                    visit(&path, "b", FactorMut::Matrix(&mut branch.b));
+                }
+                let mixture = layer.mixture.iter_mut();
+                for mixture in mixture.filter(|mixture| mixture.name == BRANCH) {
+                    visit(&path, "gate", FactorMut::Matrix(&mut mixture.gate));
+                    visit(&path, "down", FactorMut::Matrix(&mut mixture.down));
+                    visit(&path, "up", FactorMut::Matrix(&mut mixture.up));
                 }
             }
             LoraLayerMut::Conv2d(layer) => {
-                for branch in layer
-                    .branches
-                    .iter_mut()
-                    .filter(|branch| branch.name == BRANCH)
-                {
-                    visit(&path, &mut Branch::Conv2d(branch));
+                let branches = layer.branches.iter_mut();
+                for branch in branches.filter(|branch| branch.name == BRANCH) {
+                    visit(&path, "a", FactorMut::Kernel(&mut branch.a));
+                    visit(&path, "b", FactorMut::Kernel(&mut branch.b));
                 }
             }
         }

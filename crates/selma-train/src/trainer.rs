@@ -5,8 +5,8 @@ use std::time::Instant;
 use burn::tensor::{Device, Tensor};
 use selma_diffusion::models::UNet2DConditionModel;
 use selma_diffusion::schedulers::SchedulerConfig;
-use selma_lora::Adapter;
-use selma_lora::nn::{attach, extract};
+use selma_lora::nn::{Attachable, attach, extract, extract_mixture};
+use selma_lora::{Adapter, LoraError, Mixing, Mixture};
 
 use crate::factors::{BRANCH, COMPONENT, Factors, initial, renew, scalar, untrack};
 use crate::shards::{for_each_shard, part};
@@ -22,12 +22,14 @@ struct Part {
     gradients: Vec<Tensor<1>>,
 }
 
-/// Trains one adapter on a frozen UNet.
+/// Trains one adapter, or the weights of a mixture of several, on a frozen UNet.
 pub struct Trainer<O> {
     pub(crate) unet: UNet2DConditionModel,
     pub(crate) config: ValidTrainConfig,
     pub(crate) factors: Factors,
     pub(crate) step: usize,
+    /// Hashes of the experts, where a mixture is trained.
+    experts: Option<Vec<String>>,
     objective: O,
     pub(crate) timesteps: usize,
     pub(crate) device: Device,
@@ -73,16 +75,64 @@ impl<O: Objective> Trainer<O> {
         device: &Device,
     ) -> Result<Self, TrainError> {
         attach(&mut unet, COMPONENT, adapter, BRANCH, 1.0)?;
-        let factors = Factors::track(&mut unet, &config);
+        Ok(Self::start(unet, scheduler, objective, config, device))
+    }
+
+    /// A training of a mixture's gates, and with [`train_experts`](crate::TrainConfig::train_experts) of its experts; the settings of ranks and targets are without effect.
+    ///
+    /// # Errors
+    ///
+    /// If the mixture does not fit the UNet, or has layers of another component; [`TrainError::Setting`] if its routers choose a single expert while the experts are frozen, as
+    /// nothing can be learned then.
+    pub fn from_mixture(
+        mut unet: UNet2DConditionModel,
+        scheduler: &SchedulerConfig,
+        objective: O,
+        config: ValidTrainConfig,
+        mixture: &Mixture,
+        device: &Device,
+    ) -> Result<Self, TrainError> {
+        let others = mixture.paths().into_iter();
+        let others = others.filter(|path| path.split('.').next() != Some(COMPONENT));
+        let unmatched: Vec<String> = others.map(str::to_owned).collect();
+        if !unmatched.is_empty() {
+            return Err(TrainError::Lora(LoraError::NotStrict {
+                unmatched,
+                mis_shaped: Vec::new(),
+            }));
+        }
+        if mixture.mixing == (Mixing::Router { top_k: 1 }) && !config.train_experts {
+            return Err(TrainError::Setting {
+                field: "top_k",
+                expected: "at least 2, as the weight of a single expert is always 1".to_owned(),
+                found: "1".to_owned(),
+            });
+        }
+        mixture.attach_to(&mut unet, COMPONENT, BRANCH, 1.0)?;
+        let trainer = Self::start(unet, scheduler, objective, config, device);
         Ok(Self {
+            experts: Some(mixture.experts.clone()),
+            ..trainer
+        })
+    }
+
+    fn start(
+        mut unet: UNet2DConditionModel,
+        scheduler: &SchedulerConfig,
+        objective: O,
+        config: ValidTrainConfig,
+        device: &Device,
+    ) -> Self {
+        Self {
+            factors: Factors::track(&mut unet, &config),
             unet,
             config,
-            factors,
             step: 0,
+            experts: None,
             objective,
             timesteps: scheduler.num_train_timesteps(),
             device: device.clone(),
-        })
+        }
     }
 
     /// Optimizer steps done.
@@ -252,12 +302,23 @@ impl<O: Objective> Trainer<O> {
     ///
     /// # Errors
     ///
-    /// If the factors cannot be read from the device.
+    /// If the factors cannot be read from the device, or a mixture is trained.
     pub fn adapter(&self) -> Result<Adapter, TrainError> {
         Ok(extract(&mut self.model(), COMPONENT, BRANCH)?)
     }
 
-    /// The model with the adapter as it stands, to draw with.
+    /// The mixture as it stands; none where an adapter is trained.
+    ///
+    /// # Errors
+    ///
+    /// If the factors cannot be read from the device.
+    pub fn mixture(&self) -> Result<Option<Mixture>, TrainError> {
+        let extract =
+            |experts: &Vec<String>| extract_mixture(&mut self.model(), COMPONENT, BRANCH, experts);
+        Ok(self.experts.as_ref().map(extract).transpose()?)
+    }
+
+    /// The model with the adapter or the mixture as it stands, to draw with.
     #[must_use]
     pub fn model(&self) -> UNet2DConditionModel {
         let mut plain = self.unet.clone();

@@ -59,7 +59,7 @@ pub enum SelmaError {
     },
     /// A folder in which something else was trained.
     #[error(
-        "{path} holds a training of other skills, settings, pictures or of another base; choose another folder"
+        "{path} holds a training of other skills, settings, pictures, experts or of another base; choose another folder"
     )]
     OtherTraining {
         /// The folder.

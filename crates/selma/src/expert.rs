@@ -1,11 +1,11 @@
 //! Training one adapter into a folder, to be continued where it was interrupted.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use selma_diffusion::StableDiffusion;
 use selma_durable::{create_folder, remove_temporaries, write_json};
-use selma_lora::{Dtype, Format};
+use selma_lora::{Dtype, Format, Mixing, Mixture};
 use selma_train::{
     Denoising, DiffusionDpo, Feed, Objective, PairSet, Prefetch, Source, TrainCheckpoints,
     TrainConfig, Trainer, TrainingSet, ValidTrainConfig,
@@ -16,9 +16,9 @@ use crate::files::{read_json, remove_folder};
 use crate::step_log::StepLog;
 use crate::{Previews, RunEvent, RunObserver, SelmaError};
 
-/// An adapter to train.
+/// An adapter to train, or a mixture of adapters.
 ///
-/// Its folder belongs to it: `training.json` there says what the adapter is made from.
+/// Its folder belongs to it: `training.json` there says what the adapter or the mixture is made from.
 #[derive(Debug, Clone)]
 pub struct Expert<'a> {
     /// What the observer is told.
@@ -27,6 +27,8 @@ pub struct Expert<'a> {
     pub skills: &'a [String],
     /// How it is trained.
     pub config: ValidTrainConfig,
+    /// The experts whose weights are trained, instead of an adapter: the mixture as it begins.
+    pub mixture: Option<&'a Mixture>,
     /// Hash of the base's weights, as [`Checkpoint::sha256`](selma_diffusion::Checkpoint::sha256) gives it.
     pub model_hash: &'a str,
     /// Steps between checkpoints.
@@ -69,36 +71,57 @@ struct Training {
     config: TrainConfig,
     model_sha256: String,
     data_sha256: String,
+    /// Of the mixture as it begins.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mixture_sha256: Option<String>,
 }
 
 impl Expert<'_> {
     /// Name of the finished adapter in its folder.
     pub const ADAPTER: &'static str = "adapter.safetensors";
 
+    /// Name of the file that says what is trained in a folder.
+    const TRAINING: &'static str = "training.json";
+
+    /// Name of the finished mixture in its folder.
+    pub const MIXTURE: &'static str = "mixture.safetensors";
+
+    /// Name of the file with the weights of each module, as [`Merge::weights_by_module`](selma_lora::Merge::weights_by_module) takes them, beside a mixture
+    /// by [`Mixing::Weights`].
+    pub const WEIGHTS: &'static str = "weights.json";
+
     /// Name of the folder with the checkpoints from which a training continues.
     pub const CHECKPOINTS: &'static str = "checkpoints";
 
-    /// Whether a folder has a finished adapter. If it has, a checkpoint that was for continuing alone is removed.
+    /// Whether a folder has a finished adapter or mixture. If it has, a checkpoint that was for continuing alone is removed.
     ///
     /// # Errors
     ///
     /// If the remains cannot be removed.
     pub fn is_finished(folder: &Path) -> Result<bool, SelmaError> {
-        let finished = folder.join(Self::ADAPTER).is_file();
+        let finished = Self::result(folder).is_some();
         if finished && TrainCheckpoints::all(&folder.join(Self::CHECKPOINTS))?.len() < 2 {
             remove_folder(&folder.join(Self::CHECKPOINTS))?;
         }
         Ok(finished)
     }
 
-    /// Trains until all steps are done and leaves `adapter.safetensors` and `metrics.jsonl`.
+    /// The finished adapter or mixture of a folder.
+    #[must_use]
+    pub fn result(folder: &Path) -> Option<PathBuf> {
+        let results = [Self::ADAPTER, Self::MIXTURE].map(|name| folder.join(name));
+        results.into_iter().find(|path| path.is_file())
+    }
+
+    /// Trains until all steps are done and leaves `metrics.jsonl` and `adapter.safetensors`; of a mixture `mixture.safetensors`, and
+    /// `weights.json` where its weights are those of the layers.
     ///
     /// While it goes on the folder has `checkpoints`, from the last of which the same call continues; the adapter is the
     /// same bytes then. Where the adapter is finished, nothing is done.
     ///
     /// # Errors
     ///
-    /// [`SelmaError::OtherTraining`] if the folder holds a training of other skills, settings, pictures or base,
+    /// [`SelmaError::OtherTraining`] if the folder holds a training of other skills, settings, pictures, experts or base,
     /// [`SelmaError::Cancelled`] if the observer stops, errors of training, and of writing.
     pub fn train(
         &self,
@@ -135,11 +158,14 @@ impl Expert<'_> {
         observer: &mut RunObserver<'_>,
     ) -> Result<(), SelmaError> {
         let mut trainer = self.trainer(objective, pipeline, &folder.join(Self::CHECKPOINTS))?;
+        // Not before it is known to be possible: what cannot be trained leaves the folder to what can.
+        if !folder.join(Self::TRAINING).is_file() {
+            write_json(&folder.join(Self::TRAINING), &training)?;
+        }
         std::thread::scope(|scope| {
             let feed = Prefetch::start(scope, source, &trainer, self.prefetch);
             self.steps(&mut trainer, &feed, pipeline, folder, observer)
         })?;
-        let mut adapter = trainer.adapter()?;
         let notes = [
             ("selma.skills", self.skills.join(",")),
             ("selma.steps", trainer.step_count().to_string()),
@@ -147,10 +173,19 @@ impl Expert<'_> {
             ("selma.model_sha256", training.model_sha256),
             ("selma.data_sha256", training.data_sha256),
         ];
-        for (key, value) in notes {
-            adapter.metadata.insert(key.to_owned(), value);
+        let notes = notes.map(|(key, value)| (key.to_owned(), value));
+        if let Some(mut mixture) = trainer.mixture()? {
+            mixture.metadata.extend(notes);
+            if mixture.mixing == Mixing::Weights {
+                let weights = mixture.weights_by_module()?;
+                write_json(&folder.join(Self::WEIGHTS), &weights)?;
+            }
+            mixture.save(folder.join(Self::MIXTURE))?;
+        } else {
+            let mut adapter = trainer.adapter()?;
+            adapter.metadata.extend(notes);
+            adapter.save(folder.join(Self::ADAPTER), Format::Diffusers, Dtype::F32)?;
         }
-        adapter.save(folder.join(Self::ADAPTER), Format::Diffusers, Dtype::F32)?;
         Self::is_finished(folder).map(drop)
     }
 
@@ -217,28 +252,27 @@ impl Expert<'_> {
         Ok(())
     }
 
-    /// Writes what is trained here, or sees that it is what was begun here before.
+    /// What is trained here, if nothing else was begun here before.
     fn begin(&self, data: &TrainingData, folder: &Path) -> Result<Training, SelmaError> {
         let training = Training {
             skills: self.skills.to_vec(),
             config: (*self.config).clone(),
             model_sha256: self.model_hash.to_owned(),
             data_sha256: data.sha256(),
+            mixture_sha256: self.mixture.map(Mixture::sha256),
         };
-        let path = folder.join("training.json");
+        let path = folder.join(Self::TRAINING);
         if path.is_file() {
             if read_json::<Training>(&path)? != training {
                 return Err(SelmaError::OtherTraining {
                     path: folder.to_owned(),
                 });
             }
-        } else if folder.join(Self::ADAPTER).exists() {
+        } else if let Some(result) = Self::result(folder) {
             return Err(SelmaError::Damaged {
                 path,
-                reason: format!("it is missing beside {}", Self::ADAPTER),
+                reason: format!("it is missing beside {}", result.display()),
             });
-        } else {
-            write_json(&path, &training)?;
         }
         Ok(training)
     }
@@ -255,9 +289,13 @@ impl Expert<'_> {
         if checkpoints.is_dir() {
             remove_temporaries(checkpoints)?;
         }
-        Ok(match TrainCheckpoints::latest(checkpoints)? {
-            Some(last) => Trainer::resume(unet, scheduler, objective, config, &last, device)?,
-            None => Trainer::new(unet, scheduler, objective, config, device)?,
+        let last = TrainCheckpoints::latest(checkpoints)?;
+        Ok(match (last, self.mixture) {
+            (Some(last), _) => Trainer::resume(unet, scheduler, objective, config, &last, device)?,
+            (None, Some(mixture)) => {
+                Trainer::from_mixture(unet, scheduler, objective, config, mixture, device)?
+            }
+            (None, None) => Trainer::new(unet, scheduler, objective, config, device)?,
         })
     }
 }

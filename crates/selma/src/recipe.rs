@@ -337,7 +337,8 @@ impl Recipe {
             }
         }
         let (weights, skills) = (&self.train.settings.data_weights, &self.prompts.skills);
-        if !weights.is_empty() && !(self.train.union && weights.len() == skills.len()) {
+        let usable = self.train.union && weights.len() == skills.len();
+        if !weights.is_empty() && !usable {
             let expected = format!(
                 "a weight for each of {} skills, with `union = true`",
                 skills.len()

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use selma_diffusion::png::UsedFile;
 use selma_diffusion::{DiffusionError, StableDiffusion};
-use selma_lora::{Adapter, AdapterFile, LoadReport, LoraError, Model};
+use selma_lora::{Adapter, AdapterFile, LoadReport, LoraError, Mixture, Model};
 
 use crate::commands::values::{WeightedFile, advise, cause};
 use crate::terminal::say;
@@ -16,6 +17,8 @@ pub enum AnyAdapter {
     Lora(Adapter),
     /// Others among them.
     Other(AdapterFile),
+    /// Several with learned weights.
+    Mixture { mixture: Mixture, file: UsedFile },
 }
 
 impl AnyAdapter {
@@ -23,10 +26,14 @@ impl AnyAdapter {
     ///
     /// # Errors
     ///
-    /// Those of [`AdapterFile::load`].
+    /// Those of [`AdapterFile::load`] and [`Mixture::load`].
     pub fn load(path: &Path) -> anyhow::Result<Self> {
         match Adapter::load(path) {
             Ok(adapter) => Ok(Self::Lora(adapter)),
+            Err(error) if matches!(cause(&error), LoraError::IsMixture) => Ok(Self::Mixture {
+                mixture: Mixture::load(path)?,
+                file: UsedFile::of(path)?,
+            }),
             Err(error) if matches!(cause(&error), LoraError::OtherKind { .. }) => {
                 let file = AdapterFile::load(path, None);
                 file.map(Self::Other).map_err(advise)
@@ -35,11 +42,12 @@ impl AnyAdapter {
         }
     }
 
-    /// A hash of what it does: of LoRAs of their numbers, of others of the file.
+    /// A hash of what it does: of LoRAs and mixtures of their numbers, of others of the file.
     pub fn sha256(&self) -> String {
         match self {
             Self::Lora(adapter) => adapter.sha256(),
             Self::Other(file) => file.source.sha256.clone(),
+            Self::Mixture { mixture, .. } => mixture.sha256(),
         }
     }
 
@@ -53,6 +61,7 @@ impl AnyAdapter {
         match self {
             Self::Lora(adapter) => adapter.source.as_ref().map_or("", |source| &source.sha256),
             Self::Other(file) => &file.source.sha256,
+            Self::Mixture { file, .. } => &file.sha256,
         }
     }
 
@@ -65,19 +74,30 @@ impl AnyAdapter {
         match self {
             Self::Lora(adapter) => pipeline.attach(adapter, name, weight),
             Self::Other(file) => pipeline.attach(file, name, weight),
+            Self::Mixture { mixture, .. } => pipeline.attach(mixture, name, weight),
         }
     }
 }
 
-/// Reads all adapters of a command.
+/// Reads all adapters of a command, which are to be in the weights if `fuse`.
 ///
 /// # Errors
 ///
-/// Those of [`AnyAdapter::load`].
-pub fn load(files: &[WeightedFile]) -> anyhow::Result<Vec<(&WeightedFile, AnyAdapter)>> {
+/// Those of [`AnyAdapter::load`], and if a mixture is to be in the weights.
+pub fn load(
+    files: &[WeightedFile],
+    fuse: bool,
+) -> anyhow::Result<Vec<(&WeightedFile, AnyAdapter)>> {
+    let files = files.iter();
     files
-        .iter()
-        .map(|file| Ok((file, AnyAdapter::load(&file.path)?)))
+        .map(|file| {
+            let adapter = AnyAdapter::load(&file.path)?;
+            if fuse && matches!(adapter, AnyAdapter::Mixture { .. }) {
+                let path = file.path.display();
+                bail!("{path} is a mixture of adapters, which no weights hold; leave out --fuse");
+            }
+            Ok((file, adapter))
+        })
         .collect()
 }
 
@@ -95,7 +115,7 @@ pub fn attach(
             .with_context(|| {
                 let made_for = match adapter {
                     AnyAdapter::Lora(adapter) => Model::of(adapter),
-                    AnyAdapter::Other(_) => None,
+                    AnyAdapter::Other(_) | AnyAdapter::Mixture { .. } => None,
                 };
                 let made_for = made_for.map(|made_for| format!(", an adapter for {made_for},"));
                 let made_for = made_for.unwrap_or_default();

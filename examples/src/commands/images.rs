@@ -38,8 +38,8 @@ pub struct Args {
     /// Folder of the dataset; made if need be.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// A LoRA adapter for all pictures, with its strength; 1 if none is given. Repeat it for several, whose updates add up.
-    #[arg(long = "adapter", value_name = "FILE[=WEIGHT]", value_parser = weighted_file())]
+    /// A LoRA adapter for all pictures, with its strength; 1 if none is given. Repeat it for several, whose updates add up. A mixture of `selma train router` is one, too.
+    #[arg(long = "adapter", visible_alias = "mixture", value_name = "FILE[=WEIGHT]", value_parser = weighted_file())]
     adapters: Vec<WeightedFile>,
     /// Add the adapters to the weights, where they cost no time, instead of computing them beside.
     #[arg(long, requires = "adapters")]
@@ -87,7 +87,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     interrupt::install()?;
     let prompts = read_prompts(&args.prompts)?;
     let device = device(&args.device)?;
-    let adapters = adapters::load(&args.adapters)?;
+    let adapters = adapters::load(&args.adapters, args.fuse)?;
     let checkpoint = args.options.open(&args.model, args.dtype)?;
     tell_family(&checkpoint, "--config")?;
     let mut pipeline = StableDiffusion::from_checkpoint(&checkpoint, &device)?;

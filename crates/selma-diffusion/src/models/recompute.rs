@@ -310,10 +310,13 @@ impl Recording {
 fn is_tracked(layers: &(impl LoraLayers + Clone)) -> bool {
     let mut layers = layers.clone();
     layers.lora_layers("").iter().any(|(_, layer)| match layer {
-        LoraLayerMut::Linear(layer) => layer
-            .branches
-            .iter()
-            .any(|branch| branch.a.is_require_grad() || branch.b.is_require_grad()),
+        LoraLayerMut::Linear(layer) => {
+            let mixed = layer.mixture.iter();
+            let mixed = mixed.flat_map(|mixture| [&mixture.gate, &mixture.down, &mixture.up]);
+            let factors = layer.branches.iter();
+            let factors = factors.flat_map(|branch| [&branch.a, &branch.b]);
+            mixed.chain(factors).any(Tensor::is_require_grad)
+        }
         LoraLayerMut::Conv2d(layer) => layer
             .branches
             .iter()

@@ -14,6 +14,10 @@ use crate::nn::GroupNorm;
 ///
 /// The variant's name is no part of a checkpoint key.
 #[derive(Module, Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a model has a few of them, and burn has no modules in boxes"
+)]
 pub enum Projection {
     /// On `[batch, channels, height, width]`.
     Conv2d(LoraConv2d),

@@ -13,6 +13,9 @@ use crate::LoraError;
 /// What the `safetensors` crate allows, too.
 const LARGEST_HEADER: u64 = 100_000_000;
 
+/// The entry of the metadata that only files of mixtures have.
+pub(crate) const MIXTURE_NOTE: &str = "selma_mixture";
+
 /// The tensors and the header of a safetensors file.
 ///
 /// Of two tensors or two notes of one name the reader of the `safetensors` crate keeps the last, other

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Format, ModuleNames,
     config::{AdapterConfig, METADATA_KEY},
-    header::read_header,
+    header::{MIXTURE_NOTE, read_header},
     keys,
     load::{Kinds, Place, peft_parts, read_file},
     parts::Part,
@@ -92,6 +92,9 @@ impl LazyFile {
         let file = File::open(path).map_err(LoraError::unreadable(path))?;
         let (start, metadata) = read_header(&file, path)?;
         let info = metadata.metadata().as_ref();
+        if info.is_some_and(|info| info.contains_key(MIXTURE_NOTE)) {
+            return Err(LoraError::IsMixture);
+        }
         let (config, beside) = match (beside, info.and_then(|info| info.get(METADATA_KEY))) {
             (Some(beside), _) => beside,
             (None, Some(text)) => (AdapterConfig::parse(text)?, Vec::new()),

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{
     Format, ModuleNames,
     config::{AdapterConfig, METADATA_KEY},
-    header::open,
+    header::{MIXTURE_NOTE, open},
     keys,
     load::Kinds,
     parts::{Part, Parts},
@@ -75,6 +75,9 @@ pub(super) fn read(bytes: &[u8], hints: &Hints<'_>) -> Result<Tensors, LoraError
         .unwrap_or_default()
         .into_iter()
         .collect();
+    if metadata.contains_key(MIXTURE_NOTE) {
+        return Err(LoraError::IsMixture);
+    }
     let in_metadata = match metadata.remove(METADATA_KEY) {
         Some(text) => AdapterConfig::parse(&text)?,
         None => AdapterConfig::default(),

@@ -9,16 +9,16 @@ use super::fuse::{add_dense, change_dense, unfuse_where};
 use super::{DenseUpdate, LoraBranch, LoraLayerMut, LoraLayers, Unfused};
 use crate::{Adapter, AdapterFile, LoadReport, LoraError, LoraModule, Update};
 
-/// What can be added to a model: an [`Adapter`], or an [`AdapterFile`] with updates of any kind.
+/// What can be added to a model: an [`Adapter`], an [`AdapterFile`] with updates of any kind, or a [`Mixture`](crate::Mixture).
 pub trait Attachable {
     /// The paths of the layers that it changes.
     fn paths(&self) -> Vec<&str>;
 
-    /// Adds it to a model: see [`attach`] and [`attach_file`].
+    /// Adds it to a model: see [`attach`] and [`attach_file`]. A mixture becomes the [`LoraMixture`](super::LoraMixture) of each of its layers.
     ///
     /// # Errors
     ///
-    /// Those of [`attach`] and [`attach_file`].
+    /// Those of [`attach`] and [`attach_file`]; for a mixture [`LoraError::Mixture`] around a layer that is a convolution, or has a mixture already.
     fn attach_to(
         &self,
         model: &mut impl LoraLayers,
@@ -149,7 +149,7 @@ pub fn attach_file(
 }
 
 /// The paths of layers and the shapes of their weights, as adapters are matched with.
-fn shapes(layers: &[(String, LoraLayerMut<'_>)]) -> Vec<(String, Vec<usize>)> {
+pub(super) fn shapes(layers: &[(String, LoraLayerMut<'_>)]) -> Vec<(String, Vec<usize>)> {
     let shape = |(path, layer): &(String, LoraLayerMut<'_>)| (path.clone(), layer.weight_shape());
     layers.iter().map(shape).collect()
 }
@@ -188,7 +188,7 @@ fn dense<const D: usize>(
     }
 }
 
-/// Removes all branches and dense updates called `name`; the number of layers that had one. Where it was fused, the other branches of the layer are branches again.
+/// Removes all branches, dense updates and mixtures called `name`; the number of layers that had one. Where it was fused, the other branches of the layer are branches again.
 pub fn detach(model: &mut impl LoraLayers, name: &str) -> usize {
     fn remove<const D: usize>(branches: &mut Vec<LoraBranch<D>>, name: &str) -> usize {
         let before = branches.len();
@@ -202,7 +202,9 @@ pub fn detach(model: &mut impl LoraLayers, name: &str) -> usize {
             unfuse_where(&mut layer, |fused| fused == name);
             match layer {
                 LoraLayerMut::Linear(layer) => {
-                    remove(&mut layer.branches, name)
+                    let mixture = layer.mixture.take_if(|mixture| mixture.name == name);
+                    usize::from(mixture.is_some())
+                        + remove(&mut layer.branches, name)
                         + change_dense(&mut layer.weight, &mut layer.unfused, name, None)
                 }
                 LoraLayerMut::Conv2d(layer) => {
@@ -214,7 +216,7 @@ pub fn detach(model: &mut impl LoraLayers, name: &str) -> usize {
         .sum()
 }
 
-/// Sets the strength of all branches and dense updates called `name`; the number of layers that have one. Where it was fused, the branches of the layer are branches again.
+/// Sets the strength of all branches, dense updates and mixtures called `name`; the number of layers that have one. Where it was fused, the branches of the layer are branches again.
 pub fn set_weight(model: &mut impl LoraLayers, name: &str, weight: f64) -> usize {
     fn set<const D: usize>(branches: &mut [LoraBranch<D>], name: &str, weight: f64) -> usize {
         let mut named = 0;
@@ -232,7 +234,11 @@ pub fn set_weight(model: &mut impl LoraLayers, name: &str, weight: f64) -> usize
             let strength = Some(weight);
             match layer {
                 LoraLayerMut::Linear(layer) => {
-                    set(&mut layer.branches, name, weight)
+                    let mixtures = layer.mixture.iter_mut();
+                    let mixture = mixtures.filter(|mixture| mixture.name == name).last();
+                    let found = mixture.map(|mixture| mixture.weight = weight);
+                    usize::from(found.is_some())
+                        + set(&mut layer.branches, name, weight)
                         + change_dense(&mut layer.weight, &mut layer.unfused, name, strength)
                 }
                 LoraLayerMut::Conv2d(layer) => {
@@ -250,7 +256,8 @@ pub fn set_weight(model: &mut impl LoraLayers, name: &str, weight: f64) -> usize
 ///
 /// # Errors
 ///
-/// [`LoraError`] if factors do not belong together or cannot be read from the device.
+/// [`LoraError`] if factors do not belong together or cannot be read from the device; [`LoraError::IsMixture`] around a layer that has a mixture of this name, which
+/// [`extract_mixture`](super::extract_mixture) takes out.
 pub fn extract(
     model: &mut impl LoraLayers,
     prefix: &str,
@@ -259,7 +266,10 @@ pub fn extract(
     let mut modules = Vec::new();
     for (path, layer) in model.lora_layers(prefix) {
         let module = match layer {
-            LoraLayerMut::Linear(linear) => find(&linear.branches, name),
+            LoraLayerMut::Linear(linear) => match &linear.mixture {
+                Some(mixture) if mixture.name == name => Some(Err(LoraError::IsMixture)),
+                _ => find(&linear.branches, name),
+            },
             LoraLayerMut::Conv2d(conv) => find(&conv.branches, name),
         };
         if let Some(module) = module {

@@ -58,7 +58,7 @@ impl<const D: usize> Unfused<D> {
 /// Adds all branches of a model to the weights of their layers, so that they cost no time; the number of layers that had any.
 ///
 /// Sums are made in `f32` and rounded to the type of the weight. The weights of before are kept for [`unfuse`], so a layer takes twice its memory. Branches that
-/// are attached later stay branches until the next call.
+/// are attached later stay branches until the next call. Mixtures stay beside the weights, as no weight does what they do.
 pub fn fuse(model: &mut impl LoraLayers) -> usize {
     let layers = model.lora_layers("").into_iter();
     let fused = layers.filter_map(|(_, layer)| {

@@ -4,7 +4,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
 
-use super::{InputObserver, LoraBranch, Unfused};
+use super::{InputObserver, LoraBranch, LoraMixture, Unfused};
 
 /// Configuration of a [`LoraLinear`].
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +47,7 @@ impl LoraLinearConfig {
             weight: uniform.init([self.out_features, self.in_features], device),
             bias: self.bias.then(|| uniform.init([self.out_features], device)),
             branches: Vec::new(),
+            mixture: None,
             unfused: None,
             observer: None,
         }
@@ -65,6 +66,8 @@ pub struct LoraLinear {
     pub bias: Option<Param<Tensor<1>>>,
     /// Low-rank branches, in the order in which they were attached.
     pub branches: Vec<LoraBranch<2>>,
+    /// Branches whose shares are learned. They are never in the weight.
+    pub mixture: Option<LoraMixture>,
     /// The weight without the branches that are fused into it.
     pub unfused: Option<Unfused<2>>,
     /// Sees the inputs, where a [`Calibrator`](super::Calibrator) watches the layer.
@@ -73,7 +76,7 @@ pub struct LoraLinear {
 }
 
 impl LoraLinear {
-    /// Applies the base and all active branches.
+    /// Applies the base, all active branches, and the mixture.
     ///
     /// # Shapes
     ///
@@ -92,6 +95,8 @@ impl LoraLinear {
             let a = observer.a.clone().cast(input.dtype()).transpose();
             observer.add(&linear(rows, a, None));
         }
+        let mixture = self.mixture.iter().filter(|mixture| mixture.is_active());
+        let mixed = mixture.map(|mixture| mixture.forward(&input));
         let updates = self.branches.iter().filter(|branch| branch.is_active());
         let update = updates
             .map(|branch| {
@@ -100,6 +105,7 @@ impl LoraLinear {
                 let up = linear(down, factor(&branch.b), None);
                 up.mul_scalar(branch.strength())
             })
+            .chain(mixed)
             .reduce(|sum, update| sum + update);
         let bias = self.bias.as_ref().map(Param::val);
         let output = linear(input, self.weight.val().transpose(), bias);

@@ -12,6 +12,7 @@ mod dense;
 mod fuse;
 mod layers;
 mod linear;
+mod mixture;
 
 pub use attach::{Attachable, attach, attach_file, detach, extract, set_weight};
 pub use branch::LoraBranch;
@@ -21,3 +22,4 @@ pub use dense::DenseUpdate;
 pub use fuse::{Unfused, fuse, unfuse};
 pub use layers::{LoraLayerMut, LoraLayers};
 pub use linear::{LoraLinear, LoraLinearConfig};
+pub use mixture::{LoraMixture, extract_mixture};

@@ -62,6 +62,7 @@ fn train(
         name: &training.name,
         skills: &training.skills,
         config: training.config.clone(),
+        mixture: None,
         model_hash,
         checkpoint_every: run.recipe.train.checkpoint_every,
         keep_checkpoints: 1,

@@ -98,8 +98,8 @@ pub struct Args {
     /// as ranges like 3-7: one for each picture, or one for each of the pictures of a prompt.
     #[arg(long = "seed", value_name = "S", default_value = "0", value_delimiter = ',', value_parser = SeedRange::parse)]
     seeds: Vec<SeedRange>,
-    /// An adapter to use (LoRA, DoRA, LoHa, LoKr or full differences, in any format), with its strength; 1 if none is given. Repeat it for several, whose updates add up.
-    #[arg(long = "adapter", value_name = "FILE[=WEIGHT]", value_parser = weighted_file())]
+    /// An adapter to use (LoRA, DoRA, LoHa, LoKr or full differences, in any format, or a mixture of `selma train router`), with its strength; 1 if none is given. Repeat it for several, whose updates add up.
+    #[arg(long = "adapter", visible_alias = "mixture", value_name = "FILE[=WEIGHT]", value_parser = weighted_file())]
     adapters: Vec<WeightedFile>,
     /// Add the adapters to the weights, where they cost no time, instead of computing them beside.
     #[arg(long, requires = "adapters")]
@@ -150,7 +150,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     // Before the model is loaded, so that a wrong path costs no time.
     let paths = paths(&args.out, request.prompts.len());
     check_paths(&args, &paths)?;
-    let adapters = adapters::load(&args.adapters)?;
+    let adapters = adapters::load(&args.adapters, args.fuse)?;
     let checkpoint = args.options.open(&args.model, args.dtype)?;
     tell_family(&checkpoint, "--config")?;
     if args.scheduler.is_none() && args.scheduler_config.is_empty() {

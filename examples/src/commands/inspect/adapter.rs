@@ -7,11 +7,12 @@ use indicatif::HumanCount;
 use selma_lora::{Adapter, AdapterFile, Kind, LeftOut, LoraError, Source, Summary};
 use serde::Serialize;
 
+use super::mixture::MixtureSummary;
 use super::{Description, show};
 use crate::commands::values::cause;
 use crate::table::{columns, pairs};
 
-/// Shows a LoRA with all its figures, and of other kinds what they are.
+/// Shows a LoRA with all its figures, and of other kinds and mixtures what they are.
 pub fn describe(path: &Path, json: bool) -> anyhow::Result<()> {
     match Adapter::load(path) {
         Ok(adapter) => show(&adapter.summary()?, json),
@@ -20,6 +21,7 @@ pub fn describe(path: &Path, json: bool) -> anyhow::Result<()> {
                 let (file, left_out) = AdapterFile::load_without(path, None)?;
                 show(&OtherKinds::of(file, left_out), json)
             }
+            LoraError::IsMixture => show(&MixtureSummary::load(path)?, json),
             _ => Err(error.into()),
         },
     }
@@ -99,13 +101,13 @@ fn source_rows(source: &Source) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn metadata_rows(metadata: &BTreeMap<String, String>) -> Vec<(&'static str, String)> {
+pub fn metadata_rows(metadata: &BTreeMap<String, String>) -> Vec<(&'static str, String)> {
     let rows = metadata.iter();
     rows.map(|(key, value)| ("metadata", format!("{key} = {}", shorten(value))))
         .collect()
 }
 
-fn shape(weight: &[usize]) -> String {
+pub fn shape(weight: &[usize]) -> String {
     let sizes: Vec<String> = weight.iter().map(usize::to_string).collect();
     sizes.join("x")
 }

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod dataset;
+mod mixture;
 mod model;
 mod picture;
 

@@ -1,6 +1,7 @@
 //! `selma train`.
 
 mod calibrate;
+mod mixture;
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -12,7 +13,8 @@ use selma::{DataEncoder, Expert, Previews, RunEvent, TrainingData};
 use selma_dataset::{Crop, Pictures, read_pairs, speaks_of_sides};
 use selma_diffusion::{ConfigSource, StableDiffusion, device};
 use selma_durable::create_folder;
-use selma_train::{EncodingCache, LrScheduler, TrainConfig, TrainPreset};
+use selma_lora::Mixture;
+use selma_train::{EncodingCache, LrScheduler, TrainConfig, TrainPreset, ValidTrainConfig};
 
 use super::data::{DataOptions, SelectOptions};
 use super::events::Events;
@@ -36,6 +38,7 @@ Examples:
   selma train --model models/sd14 --data images/coco --data images/whoops --out experts/both --config train.toml
   selma train --model models/mini --data images/coco --scores scores.jsonl --min dsg=0.9 --rank-by dsg --out experts/coco
   selma train --model models/mini --data images/coco --pairs pairs.jsonl --out experts/coco-dpo
+  selma train router --model models/mini --data images/coco --data images/whoops --experts experts/coco/adapter.safetensors experts/whoops/adapter.safetensors --out router
   selma train calibrate --model models/mini --task coco.safetensors=prompts/coco.jsonl --task whoops.safetensors=prompts/whoops.jsonl --out calibration.safetensors"
 )]
 pub struct Args {
@@ -53,6 +56,8 @@ pub struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     Calibrate(calibrate::Args),
+    Router(Box<mixture::RouterArgs>),
+    Weights(Box<mixture::WeightsArgs>),
 }
 
 /// How to train.
@@ -167,13 +172,25 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     interrupt::install()?;
     match (args.command, args.train) {
         (Some(Command::Calibrate(args)), _) => calibrate::run(&args),
-        (None, Some(train_args)) => train(&train_args, &args.reading, &args.selection),
+        (Some(Command::Router(args)), _) => mixture::router(&args),
+        (Some(Command::Weights(args)), _) => mixture::weights(&args),
+        (None, Some(train_args)) => {
+            let start = base_config(&train_args)?;
+            let config = config(&train_args, start)?;
+            train(&train_args, &args.reading, &args.selection, config, None)
+        }
         (None, None) => bail!("nothing is asked for; see selma train --help"),
     }
 }
 
-fn train(args: &TrainArgs, reading: &DataOptions, selection: &SelectOptions) -> anyhow::Result<()> {
-    let config = config(args)?.validate()?;
+/// Trains an adapter, or the weights of a mixture.
+fn train(
+    args: &TrainArgs,
+    reading: &DataOptions,
+    selection: &SelectOptions,
+    config: ValidTrainConfig,
+    mixture: Option<&Mixture>,
+) -> anyhow::Result<()> {
     let (weights, sets) = (config.data_weights.len(), args.data.len());
     if weights > 0 && weights != sets {
         bail!("there are {weights} weights for {sets} datasets");
@@ -239,6 +256,7 @@ fn train(args: &TrainArgs, reading: &DataOptions, selection: &SelectOptions) -> 
         name: "training",
         skills: &skills,
         config,
+        mixture,
         model_hash: &model_hash,
         checkpoint_every: args.checkpoint_every.get(),
         keep_checkpoints: args.keep_checkpoints.get(),
@@ -249,7 +267,9 @@ fn train(args: &TrainArgs, reading: &DataOptions, selection: &SelectOptions) -> 
     };
     expert.train(&pipeline, &data, &args.out, &mut observe)?;
     events.finish();
-    say(format_args!("{}", args.out.join(Expert::ADAPTER).display()));
+    if let Some(path) = Expert::result(&args.out) {
+        say(format_args!("{}", path.display()));
+    }
     Ok(())
 }
 
@@ -266,8 +286,9 @@ fn tell_sides(pictures: &[&dyn Pictures]) {
     }
 }
 
-fn config(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
-    let mut config = match &args.config {
+/// The settings that flags go before.
+fn base_config(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
+    Ok(match &args.config {
         None => args
             .preset
             .map_or_else(TrainConfig::default, TrainPreset::config),
@@ -276,7 +297,11 @@ fn config(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
                 .with_context(|| format!("cannot read {}", path.display()))?;
             toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?
         }
-    };
+    })
+}
+
+/// Settings with what the flags say instead.
+fn config(args: &TrainArgs, mut config: TrainConfig) -> anyhow::Result<ValidTrainConfig> {
     let over = |setting: &mut usize, flag: Option<NonZeroUsize>| {
         *setting = flag.map_or(*setting, NonZeroUsize::get);
     };
@@ -307,5 +332,5 @@ fn config(args: &TrainArgs) -> anyhow::Result<TrainConfig> {
         config.rank = rank.get();
         config.alpha = rank.get() as f64;
     }
-    Ok(config)
+    Ok(config.validate()?)
 }
