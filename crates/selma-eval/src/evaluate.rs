@@ -89,11 +89,14 @@ pub fn ask(
     Ok(answers)
 }
 
+/// Propositions with what the model said.
+type Given = Vec<(u32, Reply)>;
+
 /// Asks all open questions about the image of an item.
 fn ask_item<'a>(
     vqa: &dyn Vqa,
     (item, open, image): (&'a Item, Vec<&DsgQuestion>, RgbImage),
-) -> (&'a Item, Result<Vec<(u32, Reply)>, EvalError>) {
+) -> (&'a Item, Result<Given, EvalError>) {
     let texts: Vec<&str> = open
         .iter()
         .map(|question| question.question.as_str())

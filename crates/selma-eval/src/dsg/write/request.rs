@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use selma_llm::{ChatRequest, Message};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     Step,
@@ -120,27 +120,29 @@ fn worked(step: Step, example: &Example) -> (Vec<Tuple>, Value) {
 
 /// The form of the answer. After the first step the ids are those of the tuples, as many as there are.
 fn schema(step: Step, tuples: usize) -> Value {
-    let list = |name: &str, count: Value, properties: Value| {
+    let list = |name: &str, bounds: &[(&str, usize)], properties: Value| {
         let fields: Vec<&String> = properties
             .as_object()
             .into_iter()
-            .flat_map(|p| p.keys())
+            .flat_map(|properties| properties.keys())
             .collect();
         let item = json!({"type": "object", "properties": properties, "required": fields, "additionalProperties": false});
-        let mut items = json!({"type": "array", "items": item});
-        for (bound, value) in count.as_object().into_iter().flatten() {
-            items[bound] = value.clone();
+        let mut items = Map::new();
+        items.insert("type".to_owned(), "array".into());
+        items.insert("items".to_owned(), item);
+        for (bound, value) in bounds {
+            items.insert((*bound).to_owned(), (*value).into());
         }
         json!({"type": "object", "properties": {name: items}, "required": [name], "additionalProperties": false})
     };
     let ids: Vec<usize> = (1..=tuples).collect();
     let or_none: Vec<usize> = (0..=tuples).collect();
-    let each = json!({"minItems": tuples, "maxItems": tuples});
+    let each = [("minItems", tuples), ("maxItems", tuples)];
     let id = json!({"type": "integer", "enum": ids});
     match step {
         Step::Tuples => list(
             "tuples",
-            json!({"minItems": 1}),
+            &[("minItems", 1)],
             json!({
                 "id": {"type": "integer", "minimum": 1},
                 "category": {"type": "string", "enum": ["entity", "attribute", "relation", "global", "other"]},
@@ -150,12 +152,12 @@ fn schema(step: Step, tuples: usize) -> Value {
         ),
         Step::Dependencies => list(
             "dependencies",
-            each,
+            &each,
             json!({"id": id, "parents": {"type": "array", "items": {"type": "integer", "enum": or_none}}}),
         ),
         Step::Questions => list(
             "questions",
-            each,
+            &each,
             json!({"id": id, "question": {"type": "string"}}),
         ),
     }
