@@ -386,6 +386,15 @@ fn multiple_choice() {
     selma
         .run("eval tifa --questions given.json --answers given.json")
         .failed(&["given.json", "TIFA's questions"]);
+    // Nobody listens there.
+    selma.write(
+        "dead.toml",
+        "base_url = \"http://127.0.0.1:9/v1\"\nmodel = \"m\"\nmax_retries = 0\n",
+    );
+    selma
+        .run("eval tifa --questions q.json --images drawn --vqa openai --llm-config dead.toml --out no.json")
+        .failed(&["not one of 2 questions was answered, for example: no answer from http://127.0.0.1:9"]);
+    assert!(!selma.path("no.json").exists());
     selma
         .run("eval tifa --questions q.json")
         .misused(&["--images"]);

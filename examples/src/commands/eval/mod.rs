@@ -6,6 +6,7 @@ mod questions;
 mod tifa;
 mod vqascore;
 
+use anyhow::ensure;
 use clap::Subcommand;
 use selma_eval::Estimate;
 
@@ -55,4 +56,14 @@ fn unanswered(count: usize) -> String {
         0 => String::new(),
         count => format!("{count} unanswered"),
     }
+}
+
+/// A score of nothing but missing answers would only look like one.
+fn some_answered(unanswered: usize, questions: usize, failure: Option<&str>) -> anyhow::Result<()> {
+    let reason = failure.map_or_else(String::new, |failure| format!(", for example: {failure}"));
+    ensure!(
+        unanswered < questions,
+        "not one of {questions} questions was answered{reason}"
+    );
+    Ok(())
 }

@@ -11,7 +11,7 @@ use selma_eval::tifa::{
 use selma_eval::{Bootstrap, ChatPrompt, EvalError, ImageFolder, Vqa};
 
 use super::judge::{Judge, JudgeArgs};
-use super::{estimate_row, unanswered};
+use super::{estimate_row, some_answered, unanswered};
 use crate::interrupt;
 use crate::output::{Output, spare};
 use crate::progress::Progress;
@@ -116,6 +116,9 @@ impl Tifa {
             other => {
                 let result = other?;
                 progress.finish();
+                let mut asked = result.items.iter().flat_map(|item| &item.questions);
+                let failure = asked.find_map(|question| question.failure.as_deref());
+                some_answered(result.unanswered, result.questions, failure)?;
                 Ok(result)
             }
         }
