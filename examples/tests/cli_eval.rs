@@ -1,4 +1,4 @@
-//! `selma eval dsg`.
+//! `selma eval`.
 
 #![allow(
     clippy::unwrap_used,
@@ -14,8 +14,11 @@ use std::path::Path;
 use common::Selma;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use selma_eval::{EvalResult, QuestionSet};
+use selma_eval::tifa::TifaResult;
+use selma_eval::{EvalResult, QuestionSet, VqaScoreResult};
+use selma_http::loopback::{Act, Seen, Server};
 use selma_mini::{EvalSet, Partition, layout, render};
+use serde_json::{Value, json};
 
 /// Pictures of the prompts, drawn by the renderer, and their questions.
 fn world(folder: &Path) -> EvalSet {
@@ -121,4 +124,281 @@ fn what_cannot_be_evaluated_is_named_and_nothing_is_written() {
         .run("eval dsg --annotations questions.csv --images pictures")
         .misused(&["--vqa"]);
     selma.run("eval").misused(&["dsg"]);
+}
+
+/// A chat server whose answer to a request is what `words` makes of it.
+fn chat(words: impl Fn(&Value) -> String + Send + Sync + 'static) -> Server {
+    Server::answering(move |seen: &Seen| {
+        let body: Value = serde_json::from_str(&seen.body).unwrap();
+        let logprobs = json!({"content": [{"token": "Yes", "logprob": -0.1, "top_logprobs": [
+            {"token": "Yes", "logprob": -0.1}, {"token": "No", "logprob": -3.0}]}]});
+        let message = json!({"role": "assistant", "content": words(&body)});
+        let mut choice = json!({"index": 0, "message": message, "finish_reason": "stop"});
+        if body["logprobs"] == true {
+            choice["logprobs"] = logprobs;
+        }
+        let answer = json!({"choices": [choice]}).to_string();
+        Act::answer("200 OK", "", answer.as_bytes())
+    })
+}
+
+fn asked(body: &Value) -> &str {
+    let content = &body["messages"][0]["content"];
+    content[0]["text"].as_str().or(content.as_str()).unwrap()
+}
+
+#[test]
+fn a_vision_model_on_a_server_answers_once() {
+    let selma = Selma::new();
+    let set = world(selma.folder.path());
+    let count = set.questions().len();
+    let server = chat(|body| {
+        let odd = asked(body).contains("heart");
+        if odd {
+            "maybe".to_owned()
+        } else {
+            "Yes.".to_owned()
+        }
+    });
+    let ask = format!(
+        "eval dsg --images pictures --annotations questions.csv --vqa openai:{}/v1#seer --cache answers.jsonl --jobs 3 --out result.json",
+        server.url()
+    );
+    let ended = selma.run(&ask).ok();
+    assert_eq!(server.seen().len(), count);
+    let first = selma.read("result.json");
+    let result = EvalResult::load(&selma.path("result.json")).unwrap();
+    assert_eq!(
+        (result.vqa.as_str(), result.questions, result.unanswered),
+        ("seer", count, 0)
+    );
+    assert_eq!(result.soft.unwrap().questions, count);
+    for part in ["mean probability of \"yes\"", "seer", "all"] {
+        assert!(ended.text().contains(part), "{part}: {}", ended.text());
+    }
+    let unclear = ended.text().contains("neither \"yes\" nor \"no\"");
+    assert_eq!(unclear, result.unclear > 0, "{}", ended.text());
+    // As a kill in the middle of a write leaves it.
+    let whole = selma.read("answers.jsonl");
+    fs::write(selma.path("answers.jsonl"), &whole[..whole.len() - 9]).unwrap();
+    let ended = selma.run(&ask).ok();
+    assert!(
+        ended.stderr.contains("answers.jsonl: a torn last line of"),
+        "{}",
+        ended.stderr
+    );
+    let told = format!(
+        "answers.jsonl: {count} answers, of which {} were there already",
+        count - 1
+    );
+    assert!(ended.stderr.contains(&told), "{}", ended.stderr);
+    assert_eq!(
+        (server.seen().len(), selma.read("result.json")),
+        (count + 1, first)
+    );
+
+    selma.write(
+        "server.toml",
+        format!("base_url = \"{}/v1\"\nmodel = \"seer\"\n", server.url()),
+    );
+    let ask = "eval dsg --images pictures --annotations questions.csv --vqa openai";
+    selma
+        .run(&format!("{ask} --llm-config server.toml --jpeg 90"))
+        .ok();
+    assert!(
+        server.seen()[count + 1]
+            .body
+            .contains("data:image/jpeg;base64,")
+    );
+    selma.run(ask).failed(&["--llm-config"]);
+    selma
+        .run(&format!("{ask} --llm-config no.toml"))
+        .failed(&["no.toml"]);
+    selma
+        .run(&format!("{ask} --llm-config server.toml --jpeg 0"))
+        .failed(&["JPEG quality", "1 to 100"]);
+    selma
+        .run(&format!("{ask}:nowhere"))
+        .misused(&["openai:URL#MODEL"]);
+    selma
+        .run(&format!(
+            "{ask}:http://127.0.0.1:9/v1#m --api-key-env SELMA_TEST_NO_SUCH_KEY"
+        ))
+        .failed(&["SELMA_TEST_NO_SUCH_KEY"]);
+    selma
+        .run(&format!("{ASK} --jobs 2"))
+        .failed(&["the oracle needs no server"]);
+    selma
+        .run(&format!("{ASK} --cache result.json"))
+        .failed(&["result.json"]);
+}
+
+#[test]
+fn questions_are_written_and_asked() {
+    let selma = Selma::new();
+    selma.write(
+        "prompts.jsonl",
+        "{\"id\":\"a_1\",\"text\":\"a red cat\"}\n{\"id\":\"a_2\",\"text\":\"nonsense\"}\n",
+    );
+    let server = chat(|body| {
+        let last = asked(body).rsplit("input: ").next().unwrap().to_owned();
+        if last.starts_with("nonsense") {
+            return "no idea".to_owned();
+        }
+        let answer = match body["response_format"]["json_schema"]["name"]
+            .as_str()
+            .unwrap()
+        {
+            "tuples" => {
+                json!({"tuples": [{"id": 1, "category": "entity", "detail": "whole", "words": ["cat"]}]})
+            }
+            "dependencies" => json!({"dependencies": [{"id": 1, "parents": []}]}),
+            _ => json!({"questions": [{"id": 1, "question": "Is there a cat?"}]}),
+        };
+        answer.to_string()
+    });
+    let write = format!(
+        "eval questions --prompts prompts.jsonl --llm {}/v1 --model writer --out q.csv",
+        server.url()
+    );
+    let ended = selma.run(&write).ok();
+    for part in [
+        "1 prompts have no questions, see q.unwritten.jsonl; the first: a_2: tuples",
+        "1 questions of 1 prompts",
+    ] {
+        assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
+    }
+    let rows = String::from_utf8(selma.read("q.csv")).unwrap();
+    assert!(
+        rows.ends_with("a_1,a red cat,cat,1,0,entity,whole,entity - whole (cat),Is there a cat?\n"),
+        "{rows}"
+    );
+    let unwritten = String::from_utf8(selma.read("q.unwritten.jsonl")).unwrap();
+    assert!(
+        unwritten.contains("\"text\":\"nonsense\"") && unwritten.contains("no idea"),
+        "{unwritten}"
+    );
+    let requests = server.seen().len();
+    selma.run(&write).ok();
+    assert_eq!(server.seen().len(), requests);
+    selma
+        .run(&write.replace("q.csv", "prompts.jsonl"))
+        .failed(&["prompts.jsonl is an input"]);
+    selma
+        .run(&write.replace("prompts.jsonl", "no.jsonl"))
+        .failed(&["no.jsonl"]);
+    selma
+        .run("eval questions --prompts prompts.jsonl --out q.csv")
+        .misused(&["--llm"]);
+    selma.write("prompts.jsonl", "{\"id\":\"a_2\",\"text\":\"nonsense\"}\n");
+    fs::remove_file(selma.path("q.csv")).unwrap();
+    selma.run(&write).failed(&["no prompt has questions"]);
+    assert_eq!(
+        selma.names(),
+        ["prompts.jsonl", "q.journal.jsonl", "q.unwritten.jsonl"]
+    );
+}
+
+#[test]
+fn a_prompt_is_scored_as_a_whole() {
+    let selma = Selma::new();
+    let set = world(selma.folder.path());
+    let server = chat(|_| "Yes".to_owned());
+    let ask = format!(
+        "eval vqascore --images pictures --prompts questions.csv --vqa openai:{}/v1#seer --out v.json",
+        server.url()
+    );
+    let ended = selma.run(&ask).ok();
+    for part in ["VQAScore, percent", "category: coco", "0 without a score"] {
+        assert!(ended.text().contains(part), "{part}: {}", ended.text());
+    }
+    let result = VqaScoreResult::load(&selma.path("v.json")).unwrap();
+    assert_eq!(result.prompts, set.items().len());
+    selma
+        .run("eval vqascore --images pictures --prompts questions.csv --vqa oracle")
+        .failed(&["probabilities"]);
+    selma
+        .run("eval vqascore --images pictures --prompts questions.csv")
+        .misused(&["--vqa"]);
+}
+
+#[test]
+fn multiple_choice() {
+    let selma = Selma::new();
+    fs::create_dir(selma.path("drawn")).unwrap();
+    image::RgbImage::new(4, 4)
+        .save(selma.path("drawn/a_1.png"))
+        .unwrap();
+    let question = |text: &str, kind: &str| {
+        json!({"id": "a_1", "caption": "a cat", "question": text,
+        "choices": ["cat", "dog"], "answer": "cat", "element_type": kind, "element": "cat"})
+    };
+    let questions = json!([
+        question("what is it?", "animal/human"),
+        question("what sits there?", "activity")
+    ]);
+    selma.write("q.json", questions.to_string());
+    let server = chat(|body| {
+        let sits = asked(body).contains("sits");
+        if sits {
+            "A dog.".to_owned()
+        } else {
+            "cat".to_owned()
+        }
+    });
+    let ask = format!(
+        "eval tifa --images drawn --questions q.json --vqa openai:{}/v1#seer --out r.json",
+        server.url()
+    );
+    let ended = selma.run(&ask).ok();
+    for part in [
+        "50.00",
+        "type: activity",
+        "1 exact, 1 by their words",
+        "2 questions, 0 unanswered",
+    ] {
+        assert!(ended.text().contains(part), "{part}: {}", ended.text());
+    }
+    assert_eq!(
+        TifaResult::load(&selma.path("r.json")).unwrap().questions,
+        2
+    );
+    let sent: Value = serde_json::from_str(&server.seen()[0].body).unwrap();
+    assert_eq!(
+        asked(&sent),
+        "Answer the multiple-choice question. Question: what is it? Choices: cat, dog Answer:"
+    );
+    selma.run(&format!("{ask} --prompt question")).ok();
+    let sent: Value = serde_json::from_str(&server.seen()[2].body).unwrap();
+    assert_eq!(asked(&sent), "what is it?");
+    let given = json!({"question_details": {"a_1": {"what is it?": {"free_form_vqa": "x", "multiple_choice_vqa": "cat"}}}});
+    selma.write("given.json", given.to_string());
+    let ended = selma
+        .run("eval tifa --questions q.json --answers given.json")
+        .ok();
+    assert!(
+        ended
+            .text()
+            .contains("2 questions, 1 unanswered; taken for choices: 1 as given"),
+        "{}",
+        ended.text()
+    );
+    selma
+        .run("eval tifa --questions given.json --answers given.json")
+        .failed(&["given.json", "TIFA's questions"]);
+    // Nobody listens there.
+    selma.write(
+        "dead.toml",
+        "base_url = \"http://127.0.0.1:9/v1\"\nmodel = \"m\"\nmax_retries = 0\n",
+    );
+    selma
+        .run("eval tifa --questions q.json --images drawn --vqa openai --llm-config dead.toml --out no.json")
+        .failed(&["not one of 2 questions was answered, for example: no answer from http://127.0.0.1:9"]);
+    assert!(!selma.path("no.json").exists());
+    selma
+        .run("eval tifa --questions q.json")
+        .misused(&["--images"]);
+    selma
+        .run("eval tifa --questions q.json --images drawn")
+        .misused(&["--vqa"]);
 }

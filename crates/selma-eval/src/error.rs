@@ -19,6 +19,13 @@ pub enum Place {
     },
     /// An element of a list in memory, counted from 0.
     Index(usize),
+    /// An element of a JSON file's list.
+    Element {
+        /// The file.
+        path: PathBuf,
+        /// Its number, counted from 0.
+        index: usize,
+    },
 }
 
 impl fmt::Display for Place {
@@ -26,6 +33,9 @@ impl fmt::Display for Place {
         match self {
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Index(index) => write!(f, "question {index} of the list"),
+            Self::Element { path, index } => {
+                write!(f, "{}, question {index} of the list", path.display())
+            }
         }
     }
 }
@@ -61,6 +71,16 @@ pub enum EvalError {
         /// The file.
         path: PathBuf,
         /// The parser's reason, with line and column.
+        source: serde_json::Error,
+    },
+    /// A file of TIFA's questions or answers could not be read.
+    #[error("{path} is not {expected}")]
+    Tifa {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        expected: &'static str,
+        /// The parser's reason, with field, line and column.
         source: serde_json::Error,
     },
     /// A column that the format demands is not in the header.
@@ -177,6 +197,14 @@ pub enum EvalError {
         /// The proposition.
         proposition: u32,
     },
+    /// An answer to a multiple-choice question that was not asked.
+    #[error("there is an answer to {question:?} about item {item}, but no such question")]
+    UnknownQuestion {
+        /// The item.
+        item: String,
+        /// The question.
+        question: String,
+    },
     /// An item has no image.
     #[error("item {item} has no image: {path} does not exist")]
     MissingImage {
@@ -206,6 +234,12 @@ pub enum EvalError {
     Vqa {
         /// [`Vqa::name`](crate::Vqa::name) of the model.
         model: String,
+        /// What the model's back end said.
+        message: String,
+    },
+    /// The language model that writes questions could not be asked.
+    #[error("questions cannot be written: {message}")]
+    Writer {
         /// What the model's back end said.
         message: String,
     },

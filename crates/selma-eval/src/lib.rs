@@ -1,17 +1,29 @@
 #![doc = include_str!("../README.md")]
 
+mod cache;
+#[cfg(feature = "llm")]
+mod chat_vqa;
 mod compare;
 pub mod dsg;
 mod error;
 mod evaluate;
 mod files;
 mod images;
+mod parallel;
+#[cfg(feature = "llm")]
+mod patience;
 mod pool;
 pub mod rating;
 mod result;
+mod soft;
 pub mod stats;
+pub mod tifa;
 mod vqa;
+mod vqascore;
 
+pub use cache::CachedVqa;
+#[cfg(feature = "llm")]
+pub use chat_vqa::{ChatPrompt, ChatVqa, PictureFormat};
 pub use compare::{By, CategoryDifference, compare, compare_by, compare_questions};
 pub use dsg::{Answers, DsgQuestion, QuestionSet};
 pub use error::{EvalError, Place};
@@ -19,5 +31,7 @@ pub use evaluate::{Progress, ask, evaluate};
 pub use images::{ImageFolder, ImageSource};
 pub use pool::pool;
 pub use result::{EvalOptions, EvalResult, ItemResult, QuestionResult, score};
+pub use soft::SoftScore;
 pub use stats::{Bootstrap, Estimate, Paired};
-pub use vqa::Vqa;
+pub use vqa::{Reply, Told, Vqa, YesProbability};
+pub use vqascore::{VqaScoreItem, VqaScoreProgress, VqaScoreResult, vqa_score};

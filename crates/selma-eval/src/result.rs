@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::BufReader,
     path::Path,
 };
 
@@ -10,7 +9,7 @@ use selma_durable::write_json;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Answers, EvalError, QuestionSet,
+    Answers, EvalError, QuestionSet, Reply, SoftScore, YesProbability,
     dsg::{Aggregation, AnswerMatch, Item, MissingItems},
     files,
     stats::{Bootstrap, Cluster, Estimate},
@@ -50,6 +49,13 @@ pub struct EvalResult {
     pub questions: usize,
     /// Those of them without an answer, or with an empty one; they score zero.
     pub unanswered: usize,
+    /// Answers that are neither "yes" nor "no"; they score zero. Many of them say that [`AnswerMatch`] does not fit the
+    /// model, or the model not the questions. Files leave out 0.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub unclear: usize,
+    /// The soft score, where the model told how likely "yes" was. Files leave it out where it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub soft: Option<SoftScore>,
     /// Items left out because they had no answer at all ([`MissingItems::Skip`]).
     pub skipped: Vec<String>,
     /// The score, between 0 and 1.
@@ -63,6 +69,10 @@ pub struct EvalResult {
     pub by_group: BTreeMap<String, Estimate>,
     /// Every item that was scored, in the order of the questions.
     pub items: Vec<ItemResult>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// The score of one prompt's image.
@@ -97,6 +107,12 @@ pub struct QuestionResult {
     pub answer: Option<String>,
     /// 1 when the answer is "yes" and no parent invalidates it, else 0.
     pub score: f64,
+    /// How likely "yes" was, where the model told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub yes: Option<YesProbability>,
+    /// Why there is no answer, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 /// Scores given answers without any model, for example those of DSG's release. `model` and `vqa` name who drew the
@@ -166,6 +182,14 @@ pub(crate) fn summarise(
         bootstrap: options.bootstrap,
         questions: asked().count(),
         unanswered: asked().filter(|question| question.answer.is_none()).count(),
+        unclear: asked()
+            .filter_map(|question| question.answer.as_deref())
+            .filter(|answer| {
+                let rule = options.answer_match;
+                !rule.is_yes(answer) && !rule.is_no(answer)
+            })
+            .count(),
+        soft: SoftScore::of(&items, &options.bootstrap)?,
         skipped,
         overall: options.bootstrap.estimate(&overall)?,
         by_broad: estimates(|_, question| Some(&question.category_broad))?,
@@ -176,18 +200,18 @@ pub(crate) fn summarise(
 }
 
 fn score_item(item: &Item, answers: &Answers, options: &EvalOptions) -> ItemResult {
-    let given: Vec<Option<&str>> = item
+    let given: Vec<Option<&Reply>> = item
         .questions
         .iter()
-        .map(|question| {
-            answers
-                .get(&item.id, question.proposition_id)
-                .filter(|answer| !answer.trim().is_empty())
-        })
+        .map(|question| answers.reply(&item.id, question.proposition_id))
         .collect();
+    let words = |reply: &Option<&Reply>| -> Option<String> {
+        let reply = reply.filter(|reply| reply.is_answered())?;
+        Some(reply.text.clone())
+    };
     let raw: Vec<bool> = given
         .iter()
-        .map(|answer| answer.is_some_and(|answer| options.answer_match.is_yes(answer)))
+        .map(|reply| words(reply).is_some_and(|answer| options.answer_match.is_yes(&answer)))
         .collect();
     let scores = options.aggregation.question_scores(item, &raw);
     let questions: Vec<QuestionResult> = item
@@ -195,13 +219,15 @@ fn score_item(item: &Item, answers: &Answers, options: &EvalOptions) -> ItemResu
         .iter()
         .zip(given)
         .zip(scores)
-        .map(|((question, answer), score)| QuestionResult {
+        .map(|((question, reply), score)| QuestionResult {
             proposition_id: question.proposition_id,
             question: question.question.clone(),
             category_broad: question.category_broad.clone(),
             category_detailed: question.category_detailed.clone(),
-            answer: answer.map(str::to_owned),
+            answer: words(&reply),
             score: f64::from(u8::from(score)),
+            yes: reply.and_then(|reply| reply.yes),
+            failure: reply.and_then(|reply| reply.failure.clone()),
         })
         .collect();
     let sum: f64 = questions.iter().map(|question| question.score).sum();
@@ -281,13 +307,7 @@ impl EvalResult {
     /// [`EvalError::Io`]; [`EvalError::Json`] for a torn file, a missing or an unknown key;
     /// [`EvalError::DuplicateItem`] when an item stands twice.
     pub fn load(path: &Path) -> Result<Self, EvalError> {
-        let result: Self =
-            serde_json::from_reader(BufReader::new(files::open(path)?)).map_err(|source| {
-                EvalError::Json {
-                    path: path.to_path_buf(),
-                    source,
-                }
-            })?;
+        let result: Self = files::read_result(path)?;
         let mut seen = BTreeSet::new();
         for item in &result.items {
             if !seen.insert(&item.item_id) {

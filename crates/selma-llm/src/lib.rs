@@ -27,6 +27,7 @@ mod openai_config;
 mod parser;
 mod pool;
 mod prompt;
+mod recorded;
 mod replay;
 mod report;
 mod request_hash;
@@ -68,6 +69,7 @@ pub use prompt::{
     Prompt, RejectReason, RejectedPrompt, read_prompts, read_rejected, write_prompts,
     write_rejected,
 };
+pub use recorded::Recorded;
 pub use replay::Replay;
 pub use report::GenerationReport;
 pub use request_hash::RequestHash;

@@ -23,6 +23,7 @@ mod report;
 mod resize;
 mod run;
 mod scheduler;
+mod server;
 mod skills;
 mod train;
 mod values;
@@ -48,7 +49,7 @@ pub enum Command {
     Diff(diff::Args),
     Fuse(fuse::Args),
     Inspect(inspect::Args),
-    Eval(eval::Args),
+    Eval(Box<eval::Args>),
     Rate(rate::Args),
     Report(report::Args),
 }
@@ -74,7 +75,7 @@ impl Command {
             Self::Diff(args) => diff::run(args),
             Self::Fuse(args) => fuse::run(args),
             Self::Inspect(args) => inspect::run(args),
-            Self::Eval(args) => eval::run(args),
+            Self::Eval(args) => eval::run(*args),
             Self::Rate(args) => rate::run(args),
         }
     }

@@ -160,14 +160,7 @@ impl Export {
     }
 
     fn of_folders(&self, folders: &[(&str, &Path)], prompts: &Path) -> anyhow::Result<Study> {
-        let csv = prompts.extension().is_some_and(|ending| ending == "csv");
-        let prompts: Vec<StudyPrompt> = if csv {
-            // Only the texts are needed, so malformed dependencies do no harm.
-            let questions = QuestionSet::read(prompts, Quirks::Official)?;
-            questions.items().iter().map(StudyPrompt::from).collect()
-        } else {
-            read_study_prompts(prompts)?
-        };
+        let prompts = read_prompts(prompts)?;
         let images = folders.iter().map(|(_, folder)| ImageFolder::new(*folder));
         self.study(folders, &images.collect::<Vec<_>>(), &prompts)
     }
@@ -183,6 +176,16 @@ impl Export {
         let models: Vec<_> = names.zip(images).collect();
         Ok(Study::new(&models, prompts, &self.options())?)
     }
+}
+
+/// Prompts from JSONL or from DSG's annotations.
+pub fn read_prompts(path: &Path) -> anyhow::Result<Vec<StudyPrompt>> {
+    if path.extension().is_none_or(|ending| ending != "csv") {
+        return Ok(read_study_prompts(path)?);
+    }
+    // Only the texts are needed, so malformed dependencies do no harm.
+    let questions = QuestionSet::read(path, Quirks::Official)?;
+    Ok(questions.items().iter().map(StudyPrompt::from).collect())
 }
 
 /// `NAME=DIR`, or a folder by its own name.

@@ -35,14 +35,20 @@ pub enum AnswerMatch {
 impl AnswerMatch {
     /// Whether the answer means "yes".
     pub fn is_yes(self, answer: &str) -> bool {
+        self.is(answer, "yes")
+    }
+
+    /// Whether the answer means "no". What means neither scores as "no" does, and is counted apart.
+    pub fn is_no(self, answer: &str) -> bool {
+        self.is(answer, "no")
+    }
+
+    fn is(self, answer: &str, word: &str) -> bool {
         match self {
-            Self::Exact => answer == "yes",
+            Self::Exact => answer == word,
             Self::Chat => {
-                answer
-                    .trim()
-                    .to_lowercase()
-                    .replace(['.', ',', '?', '!'], "")
-                    == "yes"
+                let answer = answer.trim().to_lowercase();
+                answer.replace(['.', ',', '?', '!'], "") == word
             }
         }
     }
@@ -154,5 +160,7 @@ mod tests {
         for answer in ["no", "", "yes, there is", "no. yes"] {
             assert!(!AnswerMatch::Chat.is_yes(answer), "{answer:?}");
         }
+        assert!(AnswerMatch::Exact.is_no("no") && !AnswerMatch::Exact.is_no("No."));
+        assert!(AnswerMatch::Chat.is_no("No.") && !AnswerMatch::Chat.is_no("no bus"));
     }
 }

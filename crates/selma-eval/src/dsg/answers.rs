@@ -6,15 +6,15 @@ use std::{
 };
 
 use super::table::{Table, integer};
-use crate::{EvalError, Place};
+use crate::{EvalError, Place, Reply};
 
 /// The columns of DSG's `vqa_answers_release/*_dsg.csv` that carry answers.
 const COLUMNS: [&str; 4] = ["t2i_model", "item_id", "question_id", "answer"];
 
 /// A VQA model's own words, by item and proposition.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answers {
-    by_item: BTreeMap<String, BTreeMap<u32, String>>,
+    by_item: BTreeMap<String, BTreeMap<u32, Reply>>,
 }
 
 impl Answers {
@@ -24,27 +24,30 @@ impl Answers {
     }
 
     /// Records an answer; the one that it replaces, if any, is handed back.
-    pub fn insert(&mut self, item_id: &str, proposition_id: u32, answer: String) -> Option<String> {
+    pub fn insert(&mut self, item_id: &str, proposition_id: u32, answer: Reply) -> Option<Reply> {
         self.by_item
             .entry(item_id.to_owned())
             .or_default()
             .insert(proposition_id, answer)
     }
 
-    /// The answer to one question.
+    /// The words of the answer to one question.
     pub fn get(&self, item_id: &str, proposition_id: u32) -> Option<&str> {
-        self.by_item
-            .get(item_id)?
-            .get(&proposition_id)
-            .map(String::as_str)
+        self.reply(item_id, proposition_id)
+            .map(|reply| reply.text.as_str())
     }
 
-    /// All answers, ordered by item id and proposition.
+    /// All that is known of the answer to one question.
+    pub fn reply(&self, item_id: &str, proposition_id: u32) -> Option<&Reply> {
+        self.by_item.get(item_id)?.get(&proposition_id)
+    }
+
+    /// The words of all answers, ordered by item id and proposition.
     pub fn iter(&self) -> impl Iterator<Item = (&str, u32, &str)> {
         self.by_item.iter().flat_map(|(item, answers)| {
-            answers
-                .iter()
-                .map(move |(proposition, answer)| (item.as_str(), *proposition, answer.as_str()))
+            answers.iter().map(move |(proposition, answer)| {
+                (item.as_str(), *proposition, answer.text.as_str())
+            })
         })
     }
 
@@ -94,7 +97,7 @@ impl Answers {
         proposition: u32,
         answer: &str,
     ) -> Result<(), EvalError> {
-        match self.insert(item, proposition, answer.to_owned()) {
+        match self.insert(item, proposition, answer.into()) {
             None => Ok(()),
             Some(_) => Err(EvalError::DuplicateAnswer {
                 place,

@@ -10,9 +10,13 @@ mod graph;
 mod question;
 mod set;
 mod table;
+#[cfg(feature = "llm")]
+mod write;
 
 pub use aggregation::{Aggregation, AnswerMatch, MissingItems};
 pub use answers::Answers;
 pub use dependency::{Quirk, Quirks};
 pub use question::DsgQuestion;
 pub use set::{Item, QuestionSet};
+#[cfg(feature = "llm")]
+pub use write::{UnwrittenItem, WriteProgress, WrittenQuestions, write_questions};

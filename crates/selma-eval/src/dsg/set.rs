@@ -5,6 +5,8 @@ use std::{
     path::Path,
 };
 
+use selma_durable::atomic_write;
+
 use super::{DsgQuestion, Quirk, Quirks, graph, question, table};
 use crate::{EvalError, Place};
 
@@ -64,7 +66,15 @@ impl QuestionSet {
     /// # Errors
     /// [`EvalError::Durable`] when the file cannot be written; the old one is then untouched.
     pub fn write(&self, path: &Path) -> Result<(), EvalError> {
-        table::write(path, self.items.iter().flat_map(|item| &item.questions))
+        Ok(atomic_write(path, &self.to_csv(path)?)?)
+    }
+
+    /// The bytes of such a file; `path` is what an error calls it.
+    ///
+    /// # Errors
+    /// [`EvalError::Csv`] or [`EvalError::Durable`] when a question has no form as CSV.
+    pub fn to_csv(&self, path: &Path) -> Result<Vec<u8>, EvalError> {
+        table::to_csv(path, self.items.iter().flat_map(|item| &item.questions))
     }
 
     /// Groups the items by something else than the source in their ids, for example by skill.
@@ -213,7 +223,9 @@ fn check_graph(
             parent != proposition && known.contains(&parent)
         });
     }
-    if let Some(cycle) = graph::find_cycle(&item.questions) {
+    let propositions = item.questions.iter();
+    let propositions = propositions.map(|q| (q.proposition_id, q.dependency.as_slice()));
+    if let Some(cycle) = graph::find_cycle(propositions) {
         if quirks != Quirks::Strict {
             notes.push(Quirk::Cycle {
                 item: item.id.clone(),

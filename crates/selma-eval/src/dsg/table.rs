@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use selma_durable::{DurableError, atomic_write};
+use selma_durable::DurableError;
 
 use super::{
     DsgQuestion, Quirk, Quirks,
@@ -181,10 +181,11 @@ pub(crate) fn read(path: &Path, quirks: Quirks) -> Result<(Rows, Vec<Quirk>), Ev
     Ok((rows, notes))
 }
 
-pub(crate) fn write<'a>(
+/// The file's bytes; `path` is what an error calls it.
+pub(crate) fn to_csv<'a>(
     path: &Path,
     questions: impl Iterator<Item = &'a DsgQuestion>,
-) -> Result<(), EvalError> {
+) -> Result<Vec<u8>, EvalError> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer
         .write_record(COLUMNS)
@@ -204,10 +205,9 @@ pub(crate) fn write<'a>(
             ])
             .map_err(|error| csv_error(path, error))?;
     }
-    let bytes = writer
+    Ok(writer
         .into_inner()
-        .map_err(|error| DurableError::io("write", path)(error.into_error()))?;
-    Ok(atomic_write(path, &bytes)?)
+        .map_err(|error| DurableError::io("write", path)(error.into_error()))?)
 }
 
 pub(crate) fn csv_error(path: &Path, source: csv::Error) -> EvalError {

@@ -5,7 +5,7 @@ mod compare;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use clap::ArgGroup;
 use selma::RunEvent;
 use selma::prompts::{Answers, write_skill};
@@ -18,7 +18,7 @@ use selma_rouge::Tokenizer;
 
 use self::compare::{BiasArgs, CompareArgs};
 use super::skills::is_file;
-use super::{events::Events, values};
+use super::{events::Events, server, values};
 use crate::interrupt;
 use crate::terminal::{print, say};
 
@@ -186,13 +186,7 @@ fn write(args: &WriteArgs) -> anyhow::Result<()> {
 /// Who writes.
 fn model(args: &WriteArgs) -> anyhow::Result<Box<dyn ChatModel>> {
     let config = match (&args.llm_config, &args.llm, &args.model) {
-        (Some(path), _, _) => {
-            let name = path.display();
-            let text =
-                std::fs::read_to_string(path).with_context(|| format!("cannot read {name}"))?;
-            toml::from_str(&text)
-                .with_context(|| format!("{name} is no description of a server"))?
-        }
+        (Some(path), _, _) => server::load(path)?,
         (None, Some(url), Some(name)) => {
             let mut config = OpenAiConfig::new(url, name);
             config.api_key_env = args.api_key_env.clone();

@@ -1,36 +1,23 @@
-//! `selma eval`.
+//! `selma eval dsg`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use clap::{Subcommand, ValueEnum};
+use clap::ValueEnum;
 use selma_durable::to_json;
 use selma_eval::dsg::{Aggregation, AnswerMatch, MissingItems, Quirks};
 use selma_eval::{
-    Answers, EvalError, EvalOptions, EvalResult, ImageFolder, QuestionSet, Vqa, evaluate, score,
+    Answers, ChatPrompt, EvalError, EvalOptions, EvalResult, ImageFolder, QuestionSet, Vqa,
+    evaluate, score,
 };
-use selma_mini::OracleVqa;
 
+use super::judge::{Judge, JudgeArgs};
+use super::{estimate_row, some_answered, unanswered};
 use crate::interrupt;
 use crate::output::{Output, spare};
 use crate::progress::Progress;
 use crate::table::columns;
 use crate::terminal::{print, say};
-
-/// Measure how faithful pictures are to their prompts.
-#[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example:\n  selma eval dsg --images drawn --annotations questions.csv --vqa oracle"
-)]
-pub struct Args {
-    #[command(subcommand)]
-    metric: Metric,
-}
-
-#[derive(Debug, Subcommand)]
-enum Metric {
-    Dsg(Dsg),
-}
 
 /// Measure faithfulness by yes/no questions about each prompt (Davidsonian Scene Graphs, arXiv 2310.18235).
 ///
@@ -42,8 +29,9 @@ enum Metric {
 #[command(after_help = "\
 Examples:
   selma eval dsg --images drawn --annotations questions.csv --vqa oracle --out result.json
+  selma eval dsg --images drawn --annotations questions.csv --vqa openai:http://localhost:8000/v1#qwen2.5-vl --cache answers.jsonl
   selma eval dsg --answers mplug_dsg.csv --t2i-model sd2dot1 --annotations dsg-1k-anns.csv --quirks official")]
-struct Dsg {
+pub struct Dsg {
     /// Questions, in the form of DSG's annotations.
     #[arg(long, value_name = "CSV")]
     annotations: PathBuf,
@@ -55,9 +43,8 @@ struct Dsg {
         requires = "vqa"
     )]
     images: Option<PathBuf>,
-    /// Who answers the questions: "oracle" sees the shapes of the miniature world (64x64 pixels), and nothing else.
-    #[arg(long, value_name = "NAME")]
-    vqa: Option<Judge>,
+    #[command(flatten)]
+    judge: JudgeArgs,
     /// Score these answers, in the form of DSG's release, instead of asking.
     #[arg(long, value_name = "CSV", conflicts_with_all = ["images", "vqa"])]
     answers: Option<PathBuf>,
@@ -70,20 +57,15 @@ struct Dsg {
     /// How malformed dependencies, which DSG-1k has, are read: refused, as DSG's program, or as SELMA's.
     #[arg(long, value_name = "HOW", default_value = "strict")]
     quirks: Reading,
-    /// Which answers mean "yes": exactly that, or also "Yes." as chat models say it.
-    #[arg(long, value_name = "HOW", default_value = "exact")]
-    answer_match: Match,
+    /// Which answers mean "yes": exactly that, or also "Yes." as chat models say it. Default: chat with --vqa openai, else exact.
+    #[arg(long, value_name = "HOW")]
+    answer_match: Option<Match>,
     /// What an item without a single answer counts: zero, or nothing.
     #[arg(long, value_name = "HOW", default_value = "zero")]
     missing: Missing,
     /// Also write the result, with every answer, as JSON.
     #[arg(long, value_name = "FILE.json")]
     out: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Judge {
-    Oracle,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -111,16 +93,11 @@ enum Missing {
     Skip,
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
-    match args.metric {
-        Metric::Dsg(args) => args.run(),
-    }
-}
-
 impl Dsg {
-    fn run(self) -> anyhow::Result<()> {
+    pub fn run(self) -> anyhow::Result<()> {
         let inputs = std::iter::once(self.annotations.as_path()).chain(self.answers.as_deref());
-        spare(inputs, self.out.as_deref())?;
+        let outputs = self.out.iter().chain(self.judge.cache());
+        spare(inputs, outputs.map(PathBuf::as_path))?;
         let output = self.out.as_deref().map(Output::create).transpose()?;
         let quirks = match self.quirks {
             Reading::Strict => Quirks::Strict,
@@ -155,19 +132,28 @@ impl Dsg {
     }
 
     fn ask(&self, questions: &QuestionSet) -> anyhow::Result<EvalResult> {
-        let (Some(images), Some(judge)) = (&self.images, self.vqa) else {
+        let Some(images) = &self.images else {
             bail!("either --answers, or --images and --vqa, are needed");
         };
         if !images.is_dir() {
             bail!("{} is not a folder", images.display());
         }
         interrupt::install()?;
-        let judge: &dyn Vqa = match judge {
-            Judge::Oracle => &OracleVqa,
-        };
+        self.judge.with(ChatPrompt::YesNo, |judge| {
+            self.judged(questions, images, judge)
+        })
+    }
+
+    fn judged(
+        &self,
+        questions: &QuestionSet,
+        images: &Path,
+        judge: &dyn Vqa,
+    ) -> anyhow::Result<EvalResult> {
         let model = images.display().to_string();
         let source = ImageFolder::new(images);
         let mut progress = Progress::new("asking", questions.items().len() as u64, "pictures");
+        let mut open = 0;
         let asked = evaluate(
             &model,
             questions,
@@ -175,15 +161,20 @@ impl Dsg {
             judge,
             &self.options(),
             |state| {
-                progress.set(state.done as u64, "");
+                let answers = state.answers.iter();
+                open += answers.filter(|(_, reply)| !reply.is_answered()).count();
+                progress.set(state.done as u64, unanswered(open));
                 interrupt::flow()
             },
         );
         match asked {
-            Err(EvalError::Cancelled { .. }) => bail!("interrupted; nothing was written"),
+            Err(EvalError::Cancelled { .. }) => bail!(self.judge.interrupted()),
             other => {
                 let result = other?;
                 progress.finish();
+                let mut asked = result.items.iter().flat_map(|item| &item.questions);
+                let failure = asked.find_map(|question| question.failure.as_deref());
+                some_answered(result.unanswered, result.questions, failure)?;
                 Ok(result)
             }
         }
@@ -195,9 +186,9 @@ impl Dsg {
                 Rule::Official => Aggregation::Official,
                 Rule::Selma => Aggregation::Selma,
             },
-            answer_match: match self.answer_match {
-                Match::Exact => AnswerMatch::Exact,
-                Match::Chat => AnswerMatch::Chat,
+            answer_match: match (self.answer_match, self.judge.vqa()) {
+                (Some(Match::Chat), _) | (None, Some(Judge::OpenAi(_))) => AnswerMatch::Chat,
+                (Some(Match::Exact) | None, _) => AnswerMatch::Exact,
             },
             missing_items: match self.missing {
                 Missing::Zero => MissingItems::Zero,
@@ -221,18 +212,7 @@ fn text(result: &EvalResult) -> String {
         .chain(part("source", &result.by_group))
         .chain(part("category", &result.by_broad))
         .chain(part("detail", &result.by_detailed))
-        .map(|(name, estimate)| {
-            [
-                name,
-                format!("{:.2}", 100.0 * estimate.mean),
-                format!(
-                    "[{:.2}, {:.2}]",
-                    100.0 * estimate.low,
-                    100.0 * estimate.high
-                ),
-                estimate.clusters.to_string(),
-            ]
-        })
+        .map(|(name, estimate)| estimate_row(name, &estimate))
         .collect();
     let table = columns(["DSG, percent", "score", "95% interval", "prompts"], &rows);
     let rule = match result.aggregation {
@@ -243,6 +223,25 @@ fn text(result: &EvalResult) -> String {
         "{}, answered by {}: {} questions, {} unanswered, {rule}\n\n{table}",
         result.model, result.vqa, result.questions, result.unanswered
     );
+    if let Some(soft) = &result.soft {
+        let [_, mean, interval, prompts] = estimate_row(String::new(), &soft.estimate);
+        text += &format!(
+            "\n\nmean probability of \"yes\", percent: {mean} {interval}, {} questions of {prompts} prompts; \
+             \"yes\" and \"no\" have {:.1}% of all probability",
+            soft.questions,
+            100.0 * soft.coverage
+        );
+    }
+    if result.unclear > 0 {
+        text += &format!(
+            "\n\nneither \"yes\" nor \"no\": {} answers, which count as \"no\" (see --answer-match)",
+            result.unclear
+        );
+    }
+    let mut failures = result.items.iter().flat_map(|item| &item.questions);
+    if let Some(failure) = failures.find_map(|question| question.failure.as_ref()) {
+        text += &format!("\n\nunanswered, for example: {failure}");
+    }
     if !result.skipped.is_empty() {
         text += &format!(
             "\n\nleft out, without any answer: {}",
