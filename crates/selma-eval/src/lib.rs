@@ -9,6 +9,7 @@ mod images;
 mod pool;
 pub mod rating;
 mod result;
+mod scorer;
 pub mod stats;
 mod vqa;
 
@@ -19,5 +20,6 @@ pub use evaluate::{Progress, ask, evaluate};
 pub use images::{ImageFolder, ImageSource};
 pub use pool::pool;
 pub use result::{EvalOptions, EvalResult, ItemResult, QuestionResult, score};
+pub use scorer::{Scorer, mean_score, score_pictures};
 pub use stats::{Bootstrap, Estimate, Paired};
 pub use vqa::Vqa;

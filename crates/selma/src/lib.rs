@@ -15,6 +15,7 @@ pub mod prompts;
 mod recipe;
 pub mod report;
 mod run;
+mod scorer;
 mod stages;
 mod tensorboard;
 
@@ -29,6 +30,7 @@ pub use recipe::{
     EvalStage, ImageStage, MergeStage, ModelOptions, PromptStage, Recipe, TrainStage, Writer,
 };
 pub use run::{Model, Run, Stage};
+pub use scorer::NamedScorer;
 pub use stages::seeds::compare_seeds;
 pub use tensorboard::TensorBoardLog;
 

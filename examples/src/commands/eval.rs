@@ -11,16 +11,17 @@ use selma_eval::{
 };
 use selma_mini::OracleVqa;
 
+use super::eval_score;
 use crate::interrupt;
 use crate::output::{Output, spare};
 use crate::progress::Progress;
 use crate::table::columns;
 use crate::terminal::{print, say};
 
-/// Measure how faithful pictures are to their prompts.
+/// Measure how faithful pictures are to their prompts, and how well people would like them.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  selma eval dsg --images drawn --annotations questions.csv --vqa oracle"
+    after_help = "Examples:\n  selma eval dsg --images drawn --annotations questions.csv --vqa oracle\n  selma eval score --scorer pickscore --weights PickScore_v1 --images drawn"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -30,6 +31,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Metric {
     Dsg(Dsg),
+    Score(eval_score::Args),
 }
 
 /// Measure faithfulness by yes/no questions about each prompt (Davidsonian Scene Graphs, arXiv 2310.18235).
@@ -114,6 +116,7 @@ enum Missing {
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.metric {
         Metric::Dsg(args) => args.run(),
+        Metric::Score(args) => eval_score::run(args),
     }
 }
 

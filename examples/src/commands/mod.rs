@@ -6,6 +6,7 @@ mod convert;
 mod data;
 mod diff;
 mod eval;
+mod eval_score;
 mod events;
 mod extract;
 mod filter;
