@@ -133,7 +133,7 @@ fn red(framing: Framing, image: &RgbImage) -> Vec<i32> {
     let pixels = ImageProcessor { size: 4, framing }.prepare(&[image], &Device::flex());
     assert_eq!(pixels.dims(), [1, 3, 4, 4]);
     let values = pixels.into_data().try_to_vec::<f32>().unwrap();
-    let level = |value: &f32| ((value * 0.268_629_54 + 0.481_454_66) * 255.0).round() as i32;
+    let level = |value: &f32| ((value * 0.268_629_55 + 0.481_454_67) * 255.0).round() as i32;
     values.iter().take(16).map(level).collect()
 }
 

@@ -116,7 +116,7 @@ enum Missing {
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.metric {
         Metric::Dsg(args) => args.run(),
-        Metric::Score(args) => eval_score::run(args),
+        Metric::Score(args) => eval_score::run(&args),
     }
 }
 

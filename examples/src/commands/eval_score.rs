@@ -95,7 +95,7 @@ impl Args {
     }
 }
 
-pub fn run(args: Args) -> anyhow::Result<()> {
+pub fn run(args: &Args) -> anyhow::Result<()> {
     interrupt::install()?;
     let kind = args.kind()?;
     let inputs = std::iter::once(&args.weights).chain(&args.head);

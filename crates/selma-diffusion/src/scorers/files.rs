@@ -212,19 +212,20 @@ fn require_processor(folder: &Path, image_size: usize) -> Result<(), ConfigError
         return Ok(());
     }
     let fields: Map<String, Value> = read_json(&path)?;
-    // As JSON has them: the shortest decimal numbers that are these of `f32`.
-    let numbers = |values: [f32; 3]| {
-        let numbers = values.map(|value| value.to_string().parse().unwrap_or(f64::from(value)));
-        Value::from(numbers.to_vec())
-    };
     let all = ["do_resize", "do_center_crop", "do_rescale", "do_normalize"];
-    let mut defaults = vec![
-        ("image_mean", numbers(MEAN)),
-        ("image_std", numbers(STD)),
-        ("resample", Value::from(3)),
-    ];
-    defaults.extend(all.map(|name| (name, Value::from(true))));
+    let mut defaults = all.map(|name| (name, Value::from(true))).to_vec();
+    defaults.push(("resample", Value::from(3)));
     require_default(&fields, &defaults).map_err(|error| error.in_file(&path))?;
+    for (field, expected) in [("image_mean", MEAN), ("image_std", STD)] {
+        let Some(found) = fields.get(field) else {
+            continue;
+        };
+        let numbers = found.as_array().into_iter().flatten().map(Value::as_f64);
+        let numbers = numbers.map(|number| number.map(|number| number as f32));
+        if !numbers.eq(expected.map(Some)) {
+            return Err(ConfigError::invalid(field, format!("{expected:?}"), found).in_file(&path));
+        }
+    }
     for (field, side) in [("size", "shortest_edge"), ("crop_size", "height")] {
         let Some(found) = fields.get(field) else {
             continue;

@@ -7,9 +7,9 @@ use rayon::prelude::*;
 use selma_image::{Filter, resize_crop, resize_exact};
 
 /// Mean of red, green and blue in CLIP's training data, between 0 and 1; OpenCLIP's published models have the same.
-pub(super) const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
+pub(super) const MEAN: [f32; 3] = [0.481_454_67, 0.457_827_5, 0.408_210_72];
 /// Their standard deviations.
-pub(super) const STD: [f32; 3] = [0.268_629_54, 0.261_302_6, 0.275_777_1];
+pub(super) const STD: [f32; 3] = [0.268_629_55, 0.261_302_6, 0.275_777_1];
 
 /// How a picture of any shape becomes a square.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -86,12 +86,12 @@ impl PictureScorer {
             size: u32::try_from(vision.image_size).unwrap_or(u32::MAX),
             framing: kind.framing(),
         };
-        let rule = match &kind {
+        let rule = match kind {
             ScorerKind::Clip => Rule::NotNegative(100.0),
             ScorerKind::PickScore => Rule::Cosine(stored.logit_scale()?),
             ScorerKind::Hps => Rule::Cosine(1.0),
             ScorerKind::Aesthetic { head } => {
-                Rule::Head(AestheticHead::load(head, stored.config.projection_dim)?)
+                Rule::Head(AestheticHead::load(&head, stored.config.projection_dim)?)
             }
         };
         Ok(Self {
