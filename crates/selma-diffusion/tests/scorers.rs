@@ -70,11 +70,12 @@ fn scores(kind: ScorerKind, weights: &str) -> Vec<f64> {
     let pictures = pictures();
     let together: Vec<(&RgbImage, &str)> = pictures.iter().zip(TEXTS).collect();
     let scores = scorer.score(&together).unwrap();
-    // One at a time, and twice the same text, gives the same.
+    // In other company, and with the same text several times, a picture scores the same.
     let [first, second] = [0, 3].map(|index| (together[index].0, TEXTS[0]));
     let both = scorer.score(&[first, second, first]).unwrap();
-    assert!((both[0] - scores[0]).abs() <= 1e-4 * scores[0].abs());
-    assert_eq!(both[0], both[2]);
+    for again in [both[0], both[2]] {
+        assert!((again - scores[0]).abs() <= 1e-4 * scores[0].abs());
+    }
     scores
 }
 
