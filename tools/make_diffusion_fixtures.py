@@ -227,6 +227,8 @@ def randomise(model, seed, gain=1.0):
     with torch.no_grad():
         for module in model.modules():
             for name, p in module.named_parameters(recurse=False):
+                if p.dim() == 0:
+                    continue
                 if isinstance(module, norms):
                     p.copy_((1.0 if name == "weight" else 0.0) + 0.3 * randn(g, *p.shape))
                 elif name == "bias":

@@ -12,6 +12,7 @@ pub mod pipeline;
 pub mod png;
 pub mod presets;
 pub mod schedulers;
+pub mod scorers;
 pub mod single_file;
 pub mod tokenizer;
 pub mod weights;

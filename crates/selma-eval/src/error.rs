@@ -1,4 +1,5 @@
 use std::{
+    error::Error as StdError,
     fmt, io,
     path::{Path, PathBuf},
 };
@@ -242,6 +243,24 @@ pub enum EvalError {
     Writer {
         /// What the model's back end said.
         message: String,
+    },
+    /// A scorer could not score pictures.
+    #[error("scorer {scorer} failed")]
+    Scorer {
+        /// [`Scorer::name`](crate::Scorer::name) of the model.
+        scorer: String,
+        /// The model's reason.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// A scorer broke its contract of one score per picture.
+    #[error("scorer {scorer} gave {found} scores of {expected} pictures")]
+    ScoreCount {
+        /// [`Scorer::name`](crate::Scorer::name) of the model.
+        scorer: String,
+        /// Pictures given.
+        expected: usize,
+        /// Scores received.
+        found: usize,
     },
     /// The VQA model broke its contract of one answer per question.
     #[error("VQA model {model} gave {found} answers to the {expected} questions of item {item}")]

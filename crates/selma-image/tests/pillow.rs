@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use image::math::Rect;
 use image::{RgbImage, imageops};
 use proptest::prelude::*;
-use selma_image::{Filter, resize, resize_crop};
+use selma_image::{Filter, resize, resize_crop, resize_exact};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
@@ -39,6 +39,36 @@ fn pictures_are_resized_as_by_pillow() {
     }
     for filter in [Filter::Bilinear, Filter::Bicubic, Filter::Lanczos] {
         assert_eq!(seen.iter().filter(|found| **found == filter).count(), 11);
+    }
+}
+
+#[test]
+fn an_edge_swings_beyond_black_and_white_where_nothing_is_cut_off() {
+    let edge = RgbImage::from_fn(8, 1, |x, _| image::Rgb([if x < 4 { 0 } else { 255 }; 3]));
+    let values = resize_exact(&edge, 32, 1, Filter::Bicubic);
+    assert!(values.iter().any(|[red, ..]| *red < -5.0));
+    assert!(values.iter().any(|[red, ..]| *red > 260.0));
+    let empty = resize_exact(&RgbImage::new(0, 0), 2, 2, Filter::Bicubic);
+    assert_eq!(empty, [[0.0; 3]; 4]);
+}
+
+#[test]
+fn rounded_the_exact_picture_is_that_of_bytes() {
+    // Too soft for the filter to swing beyond black and white, where bytes are cut off.
+    let soft = RgbImage::from_fn(23, 17, |x, y| {
+        image::Rgb([60 + x as u8 * 5, 60 + y as u8 * 6, 128])
+    });
+    for filter in [Filter::Bilinear, Filter::Bicubic, Filter::Lanczos] {
+        for (width, height) in [(9, 9), (23, 17), (40, 5), (5, 40)] {
+            let bytes = resize(&soft, width, height, filter);
+            let exact = resize_exact(&soft, width, height, filter);
+            assert_eq!(exact.len(), bytes.pixels().len());
+            for (pixel, exact) in bytes.pixels().zip(&exact) {
+                for (byte, value) in pixel.0.into_iter().zip(exact) {
+                    assert!((f32::from(byte) - value).abs() < 1.1, "{byte} {value}");
+                }
+            }
+        }
     }
 }
 

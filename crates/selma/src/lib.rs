@@ -18,6 +18,7 @@ pub mod prompts;
 mod recipe;
 pub mod report;
 mod run;
+mod scorer;
 mod stages;
 mod step_log;
 mod tensorboard;
@@ -35,6 +36,7 @@ pub use recipe::{
     EvalStage, ImageStage, MergeStage, ModelOptions, PromptStage, Recipe, TrainStage, Writer,
 };
 pub use run::{Model, Run, Stage};
+pub use scorer::NamedScorer;
 pub use stages::seeds::compare_seeds;
 pub use step_log::{Metrics, StepTiming};
 pub use tensorboard::TensorBoardLog;

@@ -32,7 +32,8 @@ pub use options::{CheckpointOptions, ConfigSource};
 pub use stored::{Component, Stored};
 
 use index::read_index;
-use names::{is_constant, text_names, vae_names};
+pub(crate) use names::is_constant;
+use names::{text_names, vae_names};
 
 /// The scheduler's configuration in the folder of a pipeline.
 const SCHEDULER: &str = "scheduler/scheduler_config.json";

@@ -12,7 +12,7 @@ pub(super) fn text_names(weights: &Weights) -> impl Fn(&str) -> String {
 }
 
 /// A buffer 0, 1, 2, .. that old versions of transformers saved.
-pub(super) fn is_constant(name: &str) -> bool {
+pub(crate) fn is_constant(name: &str) -> bool {
     name.ends_with("position_ids")
 }
 

@@ -7,8 +7,9 @@ use selma_lora::nn::{LoraLinear, LoraLinearConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::clip_encoder::{ClipEncoder, ClipEncoderConfig};
 use crate::config::{ConfigError, LAYERS, WIDTHS, require_default, require_sizes};
-use crate::nn::{Activation, AttentionOptions, Embedding, LayerNorm, attention};
+use crate::nn::{Activation, Embedding, LayerNorm};
 
 /// The architecture that ends in a projection.
 const WITH_PROJECTION: &str = "CLIPTextModelWithProjection";
@@ -113,47 +114,42 @@ impl ClipTextConfig {
     /// Those of [`validate`](Self::validate).
     pub fn init(&self, device: &Device) -> Result<ClipTextModel, ConfigError> {
         self.validate()?;
-        let width = self.hidden_size;
-        let linear = |input, output| LoraLinearConfig::new(input, output).init(device);
-        let norm = || LayerNorm::init(width, self.layer_norm_eps, device);
-        let layer = || ClipEncoderLayer {
-            layer_norm1: norm(),
-            self_attn: ClipAttention {
-                q_proj: linear(width, width),
-                k_proj: linear(width, width),
-                v_proj: linear(width, width),
-                out_proj: linear(width, width),
-                heads: self.num_attention_heads,
-            },
-            layer_norm2: norm(),
-            mlp: ClipMlp {
-                fc1: linear(width, self.intermediate_size),
-                fc2: linear(self.intermediate_size, width),
-                activation: self.hidden_act,
-            },
-        };
+        let projection = || self.projection(self.projection_dim, device);
         Ok(ClipTextModel {
-            text_model: ClipTextTransformer {
-                embeddings: ClipTextEmbeddings {
-                    token_embedding: Embedding::init(self.vocab_size, width, device),
-                    position_embedding: Embedding::init(
-                        self.max_position_embeddings,
-                        width,
-                        device,
-                    ),
-                },
-                encoder: ClipEncoder {
-                    layers: (0..self.num_hidden_layers).map(|_| layer()).collect(),
-                },
-                final_layer_norm: norm(),
-            },
-            text_projection: self.has_projection().then(|| {
-                LoraLinearConfig::new(width, self.projection_dim)
-                    .with_bias(false)
-                    .init(device)
-            }),
-            end_token: self.eos_token_id.filter(|&id| id != LARGEST),
+            text_model: self.transformer(device),
+            text_projection: self.has_projection().then(projection),
         })
+    }
+
+    /// Embeddings, layers and the last normalisation.
+    pub(super) fn transformer(&self, device: &Device) -> ClipTextTransformer {
+        let width = self.hidden_size;
+        let positions = self.max_position_embeddings;
+        let encoder = ClipEncoderConfig {
+            hidden_size: width,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.num_hidden_layers,
+            num_attention_heads: self.num_attention_heads,
+            hidden_act: self.hidden_act,
+            layer_norm_eps: self.layer_norm_eps,
+            causal: true,
+        };
+        ClipTextTransformer {
+            embeddings: ClipTextEmbeddings {
+                token_embedding: Embedding::init(self.vocab_size, width, device),
+                position_embedding: Embedding::init(positions, width, device),
+            },
+            encoder: encoder.init(device),
+            final_layer_norm: LayerNorm::init(width, self.layer_norm_eps, device),
+            end_token: self.eos_token_id.filter(|&id| id != LARGEST),
+        }
+    }
+
+    /// The projection of the pooled text to `width`.
+    pub(super) fn projection(&self, width: usize, device: &Device) -> LoraLinear {
+        LoraLinearConfig::new(self.hidden_size, width)
+            .with_bias(false)
+            .init(device)
     }
 }
 
@@ -166,103 +162,6 @@ pub struct ClipTextEmbeddings {
     pub position_embedding: Embedding,
 }
 
-/// Causal self-attention.
-#[derive(Module, Debug)]
-pub struct ClipAttention {
-    /// Queries.
-    pub q_proj: LoraLinear,
-    /// Keys.
-    pub k_proj: LoraLinear,
-    /// Values.
-    pub v_proj: LoraLinear,
-    /// Output.
-    pub out_proj: LoraLinear,
-    /// Number of heads.
-    pub heads: usize,
-}
-
-lora_layers!(ClipAttention {
-    q_proj,
-    k_proj,
-    v_proj,
-    out_proj
-});
-
-impl ClipAttention {
-    fn forward(&self, input: Tensor<3>) -> Tensor<3> {
-        let [batch, length, width] = input.dims();
-        let split = |projected: Tensor<3>| {
-            projected
-                .reshape([batch, length, self.heads, width / self.heads])
-                .swap_dims(1, 2)
-        };
-        let options = AttentionOptions {
-            causal: true,
-            upcast: true,
-        };
-        let attended = attention(
-            split(self.q_proj.forward(input.clone())),
-            split(self.k_proj.forward(input.clone())),
-            split(self.v_proj.forward(input)),
-            options,
-        );
-        self.out_proj
-            .forward(attended.swap_dims(1, 2).reshape([batch, length, width]))
-    }
-}
-
-/// The feed-forward network.
-#[derive(Module, Debug)]
-pub struct ClipMlp {
-    /// To the inner width.
-    pub fc1: LoraLinear,
-    /// Back.
-    pub fc2: LoraLinear,
-    /// Between them.
-    #[module(skip)]
-    pub activation: Activation,
-}
-
-lora_layers!(ClipMlp { fc1, fc2 });
-
-/// One layer.
-#[derive(Module, Debug)]
-pub struct ClipEncoderLayer {
-    /// Before the attention.
-    pub layer_norm1: LayerNorm,
-    /// Causal self-attention.
-    pub self_attn: ClipAttention,
-    /// Before the feed-forward network.
-    pub layer_norm2: LayerNorm,
-    /// Feed-forward network.
-    pub mlp: ClipMlp,
-}
-
-lora_layers!(ClipEncoderLayer { self_attn, mlp });
-
-impl ClipEncoderLayer {
-    fn forward(&self, input: Tensor<3>) -> Tensor<3> {
-        let hidden = self
-            .self_attn
-            .forward(self.layer_norm1.forward(input.clone()))
-            + input;
-        let inner = self
-            .mlp
-            .fc1
-            .forward(self.layer_norm2.forward(hidden.clone()));
-        self.mlp.fc2.forward(self.mlp.activation.forward(inner)) + hidden
-    }
-}
-
-/// The stack of layers.
-#[derive(Module, Debug)]
-pub struct ClipEncoder {
-    /// From the bottom.
-    pub layers: Vec<ClipEncoderLayer>,
-}
-
-lora_layers!(ClipEncoder { layers });
-
 /// Embeddings, layers and the last normalisation.
 #[derive(Module, Debug)]
 pub struct ClipTextTransformer {
@@ -272,6 +171,9 @@ pub struct ClipTextTransformer {
     pub encoder: ClipEncoder,
     /// After the last layer.
     pub final_layer_norm: LayerNorm,
+    /// The token at which a text is pooled; the largest id if none.
+    #[module(skip)]
+    pub end_token: Option<u32>,
 }
 
 lora_layers!(ClipTextTransformer { encoder });
@@ -283,9 +185,6 @@ pub struct ClipTextModel {
     pub text_model: ClipTextTransformer,
     /// Of the pooled text, in the architecture with a projection.
     pub text_projection: Option<LoraLinear>,
-    /// The token at which a text is pooled; the largest id if none.
-    #[module(skip)]
-    pub end_token: Option<u32>,
 }
 
 lora_layers!(ClipTextModel {
@@ -317,29 +216,40 @@ impl ClipTextModel {
     /// If a text is longer than the table of positions.
     #[must_use]
     pub fn forward(&self, input_ids: Tensor<2, Int>) -> ClipTextOutput {
+        let output = self.text_model.forward(input_ids);
+        match &self.text_projection {
+            None => output,
+            Some(projection) => ClipTextOutput {
+                pooled: projection.forward(output.pooled),
+                ..output
+            },
+        }
+    }
+}
+
+impl ClipTextTransformer {
+    /// What the model gives, without its projection.
+    pub(super) fn forward(&self, input_ids: Tensor<2, Int>) -> ClipTextOutput {
         let [_, length] = input_ids.dims();
         let device = input_ids.device();
-        let embeddings = &self.text_model.embeddings;
+        let embeddings = &self.embeddings;
         let positions: Vec<i32> = (0..length as i32).collect();
         let positions =
             Tensor::<2, Int>::from_data(TensorData::new(positions, [1, length]), &device);
         let mut hidden = embeddings.token_embedding.forward(input_ids.clone())
             + embeddings.position_embedding.forward(positions.clone());
         let mut hidden_states = vec![hidden.clone()];
-        for layer in &self.text_model.encoder.layers {
+        for layer in &self.encoder.layers {
             hidden = layer.forward(hidden);
             hidden_states.push(hidden.clone());
         }
-        let last_hidden_state = self.text_model.final_layer_norm.forward(hidden);
+        let last_hidden_state = self.final_layer_norm.forward(hidden);
         let ends = self.ends(input_ids, positions);
         let pooled = at(last_hidden_state.clone(), ends);
         ClipTextOutput {
             last_hidden_state,
             hidden_states,
-            pooled: match &self.text_projection {
-                Some(projection) => projection.forward(pooled),
-                None => pooled,
-            },
+            pooled,
         }
     }
 

@@ -1,8 +1,11 @@
-//! The networks of Stable Diffusion, with the names, field paths and `config.json` fields of diffusers.
+//! The networks of Stable Diffusion, and CLIP as a whole, with the names, field paths and `config.json` fields of diffusers.
 
 mod attention;
 mod autoencoder_kl;
+mod clip;
+mod clip_encoder;
 mod clip_text;
+mod clip_vision;
 mod conditioning;
 mod embeddings;
 mod recompute;
@@ -16,7 +19,9 @@ mod vae_tiling;
 
 pub use attention::{Attention, AttentionConfig, BasicTransformerBlock, FeedForward, Geglu};
 pub use autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig, DiagonalGaussian};
+pub use clip::{ClipConfig, ClipModel};
 pub use clip_text::{ClipTextConfig, ClipTextModel, ClipTextOutput};
+pub use clip_vision::ClipVisionConfig;
 pub use conditioning::{AddedConditioning, Conditioning, TimeIds};
 pub use embeddings::{TimestepEmbedding, timestep_embedding};
 pub use recompute::Recording;

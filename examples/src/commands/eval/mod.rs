@@ -3,6 +3,7 @@
 mod dsg;
 mod judge;
 mod questions;
+mod score;
 mod tifa;
 mod vqascore;
 
@@ -10,10 +11,10 @@ use anyhow::ensure;
 use clap::Subcommand;
 use selma_eval::Estimate;
 
-/// Measure how faithful pictures are to their prompts.
+/// Measure how faithful pictures are to their prompts, and how well people would like them.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Example:\n  selma eval dsg --images drawn --annotations questions.csv --vqa oracle"
+    after_help = "Examples:\n  selma eval dsg --images drawn --annotations questions.csv --vqa oracle\n  selma eval score --scorer pickscore --weights PickScore_v1 --images drawn"
 )]
 pub struct Args {
     #[command(subcommand)]
@@ -27,6 +28,7 @@ enum Metric {
     #[command(name = "vqascore")]
     VqaScore(vqascore::VqaScore),
     Questions(questions::Questions),
+    Score(score::Args),
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
@@ -35,6 +37,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         Metric::Tifa(args) => args.run(),
         Metric::VqaScore(args) => args.run(),
         Metric::Questions(args) => args.run(),
+        Metric::Score(args) => score::run(&args),
     }
 }
 
