@@ -55,7 +55,7 @@ pub struct Args {
 /// What is done with experts beside training them.
 #[derive(Debug, clap::Subcommand)]
 enum Command {
-    Calibrate(calibrate::Args),
+    Calibrate(Box<calibrate::Args>),
     Router(Box<mixture::RouterArgs>),
     Weights(Box<mixture::WeightsArgs>),
 }
