@@ -321,7 +321,8 @@ impl Recipe {
             }
         }
         let (weights, skills) = (&self.train.settings.data_weights, &self.prompts.skills);
-        if !weights.is_empty() && !(self.train.union && weights.len() == skills.len()) {
+        let fits = self.train.union && weights.len() == skills.len();
+        if !(weights.is_empty() || fits) {
             let expected = format!(
                 "a weight for each of {} skills, with `union = true`",
                 skills.len()
