@@ -36,6 +36,12 @@ name = "elsewhere"
 data = { folder = "whole/images/coco" }
 settings = { steps = 2 }
 
+[[mixtures]]
+name = "router"
+of = ["coco", "truth"]
+mixing = { top_k = 2 }
+settings = { steps = 2, learning_rate = 1e-3 }
+
 [[merges]]
 name = "truth"
 of = ["truth"]

@@ -27,7 +27,7 @@ pub use encode::DataEncoder;
 pub use error::SelmaError;
 pub use events::{RunEvent, RunObserver};
 pub use expert::{Expert, TrainingData};
-pub use further::{FurtherMerge, FurtherTraining, TrainingPictures};
+pub use further::{FurtherMerge, FurtherMixture, FurtherTraining, MixtureKind, TrainingPictures};
 pub use layout::Layout;
 pub use merge_method::MergeMethod;
 pub use plan::{Job, jobs};

@@ -13,7 +13,7 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::files::{read_json, read_toml};
-use crate::{FurtherMerge, FurtherTraining, Layout, MergeMethod, SelmaError};
+use crate::{FurtherMerge, FurtherMixture, FurtherTraining, Layout, MergeMethod, SelmaError};
 
 /// A run: everything that decides its results.
 ///
@@ -39,6 +39,9 @@ pub struct Recipe {
     /// Further adapters of stage 3.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trainings: Vec<FurtherTraining>,
+    /// Mixtures of what was trained, the last of stage 3.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mixtures: Vec<FurtherMixture>,
     /// Stage 4: merging the experts.
     pub merge: MergeStage,
     /// Further merged models of stage 4.
@@ -278,10 +281,16 @@ impl Recipe {
             method.validate(self.prompts.skills.len())?;
         }
         let further = self.trainings.iter().map(|training| &training.name);
-        for name in further.chain(self.merges.iter().map(|merge| &merge.name)) {
+        let mixtures = self.mixtures.iter().map(|mixture| &mixture.name);
+        let merges = self.merges.iter().map(|merge| &merge.name);
+        for name in further.chain(mixtures).chain(merges) {
             if !plain(name) {
                 let expected = "names of letters, digits, '-', '_' and '.'";
-                return wrong("trainings and merges", expected, format!("{name:?}"));
+                return wrong(
+                    "trainings, mixtures and merges",
+                    expected,
+                    format!("{name:?}"),
+                );
             }
         }
         for (field, value) in [
