@@ -17,6 +17,7 @@ mod preview;
 pub mod prompts;
 mod recipe;
 pub mod report;
+mod rounds;
 mod run;
 mod scorer;
 mod stages;
@@ -35,6 +36,7 @@ pub use preview::Previews;
 pub use recipe::{
     EvalStage, ImageStage, MergeStage, ModelOptions, PromptStage, Recipe, TrainStage, Writer,
 };
+pub use rounds::{Round, RoundStage, compare_rounds};
 pub use run::{Model, Run, Stage};
 pub use scorer::NamedScorer;
 pub use stages::seeds::compare_seeds;

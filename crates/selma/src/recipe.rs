@@ -13,7 +13,9 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::files::{read_json, read_toml};
-use crate::{FurtherMerge, FurtherMixture, FurtherTraining, Layout, MergeMethod, SelmaError};
+use crate::{
+    FurtherMerge, FurtherMixture, FurtherTraining, Layout, MergeMethod, RoundStage, SelmaError,
+};
 
 /// A run: everything that decides its results.
 ///
@@ -49,6 +51,9 @@ pub struct Recipe {
     pub merges: Vec<FurtherMerge>,
     /// How all models are compared.
     pub eval: EvalStage,
+    /// How often all of it is gone through; once, if there is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<RoundStage>,
 }
 
 /// What to read instead of what a model says: see [`CheckpointOptions`].
@@ -291,6 +296,19 @@ impl Recipe {
                     expected,
                     format!("{name:?}"),
                 );
+            }
+        }
+        if let Some(rounds) = &self.rounds {
+            if rounds.count == 0 {
+                return wrong("rounds.count", "at least 1", "0".to_owned());
+            }
+            let merges = methods.iter().map(|method| &method.name);
+            let mut names = merges.chain(self.merges.iter().map(|merge| &merge.name));
+            if let Some(carry) = &rounds.carry
+                && !names.any(|name| name == carry)
+            {
+                let expected = "the name of one of merge.methods or merges";
+                return wrong("rounds.carry", expected, format!("{carry:?}"));
             }
         }
         for (field, value) in [

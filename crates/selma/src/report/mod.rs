@@ -20,6 +20,7 @@ mod html;
 mod markdown;
 mod number;
 mod pictures;
+mod rounds;
 mod sections;
 mod seeds;
 mod table;
@@ -30,6 +31,7 @@ use std::{collections::BTreeMap, path::Path};
 use selma_durable::{DurableError, atomic_write, create_folder};
 use selma_eval::{Estimate, Paired};
 
+pub use rounds::{RoundRow, RoundTable};
 pub use seeds::{SeedRow, SeedTable};
 
 /// What was measured, and on what.
