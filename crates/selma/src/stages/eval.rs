@@ -5,7 +5,6 @@ use std::path::Path;
 use selma_dataset::METADATA_FILE;
 use selma_diffusion::schedulers::build;
 use selma_diffusion::{DiffusionError, StableDiffusion};
-use selma_eval::dsg::Item;
 use selma_eval::{
     CachedVqa, ChatPrompt, EvalError, EvalOptions, EvalResult, ImageFolder, Vqa, evaluate,
 };
@@ -281,24 +280,20 @@ impl Evaluation<'_> {
             self.adapter = Some(adapter.sha256());
         }
         // The same noise for every model, so that pictures of one prompt can be compared.
-        let seed = |number| {
-            let purpose = format!("eval {}", questions.name);
-            self.run.seed(&purpose, &[number])
-        };
-        let drawing = |(item, number)| {
-            let Item {
-                id, text, group, ..
-            } = item;
-            Drawing {
-                id,
+        let purpose = format!("eval {}", questions.name);
+        let drawings: Vec<Drawing<'_>> = questions
+            .set
+            .items()
+            .iter()
+            .zip(0..)
+            .map(|(item, number)| Drawing {
+                id: &item.id,
                 copy: 0,
-                skill: group,
-                text,
-                seed: seed(number),
-            }
-        };
-        let items = questions.set.items().iter().zip(0..);
-        let drawings: Vec<Drawing<'_>> = items.map(drawing).collect();
+                skill: &item.group,
+                text: &item.text,
+                seed: self.run.seed(&purpose, &[number]),
+            })
+            .collect();
         let model = self.run.recipe.model.to_string_lossy();
         let style = DrawingStyle {
             steps: stage.steps,
