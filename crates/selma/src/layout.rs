@@ -72,6 +72,12 @@ impl Layout {
         self.root.join("experts").join(name)
     }
 
+    /// What a server has answered about the pictures that an adapter is trained on.
+    #[must_use]
+    pub fn selection_of(&self, name: &str) -> PathBuf {
+        self.root.join("selection").join(format!("{name}.jsonl"))
+    }
+
     /// A trained adapter.
     #[must_use]
     pub fn adapter_of(&self, name: &str) -> PathBuf {
