@@ -162,10 +162,13 @@ pub(crate) fn image_folder(
         .join(format!("{set}-g{guidance}"))
 }
 
+/// What the names of the run's own results begin with.
+pub(crate) const RESULT_PREFIX: &str = "dsg-";
+
 fn result_path(run: &Run, model: &Model, set: &str, guidance: f64) -> std::path::PathBuf {
     run.layout
         .eval_of(&model.name)
-        .join(format!("dsg-{set}-g{guidance}.json"))
+        .join(format!("{RESULT_PREFIX}{set}-g{guidance}.json"))
 }
 
 fn questions(
