@@ -15,11 +15,11 @@ use selma_eval::dsg::{DsgQuestion, Quirks};
 use selma_eval::{Answers, EvalOptions, QuestionSet, Reply, score};
 
 const QUESTIONS: &str = "\
-item_id,text,category_broad,category_detailed,tuple,question_natural_language,proposition_id,dependency
-a,a red <script>alert(1)</script> star,entity,whole,star,Is there a star?,1,0
-a,a red <script>alert(1)</script> star,attribute,color,red,Is the star red?,2,1
-b,two rings,entity,whole,rings,Are there rings?,1,0
-c,a view,global,-,view,Is it a view?,1,0
+item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,question_natural_language
+a,a red <script>alert(1)</script> star,star,1,0,entity,whole,star,Is there a star?
+a,a red <script>alert(1)</script> star,red,2,1,attribute,color,red,Is the star red?
+b,two rings,rings,1,0,entity,whole,rings,Are there rings?
+c,a view,view,1,0,global,-,view,Is it a view?
 ";
 
 /// The result of a model that gets the star's colour right or not.

@@ -84,7 +84,12 @@ pub(super) fn plain(report: &Report) -> String {
     if report.models.is_empty() {
         return match text.is_empty() {
             true => "No model has been measured.\n".to_owned(),
-            false => text,
+            false => {
+                text + &format!(
+                    "Below each mean its {} interval over prompts. * best of its column.\n",
+                    level(report)
+                )
+            }
         };
     }
     let columns = columns(&report.models);
