@@ -294,6 +294,10 @@ pub(super) fn notes(report: &Report) -> String {
 
 /// Names and values, then names and hashes.
 pub(super) fn settings(report: &Report) -> String {
+    let settings = match report.settings.is_empty() {
+        true => String::new(),
+        false => values(&report.settings, "settings"),
+    };
     let hashes = match report.hashes.is_empty() {
         true => String::new(),
         false => format!(
@@ -301,7 +305,7 @@ pub(super) fn settings(report: &Report) -> String {
             values(&report.hashes, "settings hashes")
         ),
     };
-    values(&report.settings, "settings") + &hashes
+    settings + &hashes
 }
 
 fn values(values: &[(String, String)], class: &str) -> String {
