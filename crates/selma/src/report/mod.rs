@@ -22,6 +22,7 @@ mod escape;
 mod evaluation;
 mod html;
 mod markdown;
+mod measured;
 mod merge;
 mod metric;
 mod metrics;
@@ -40,8 +41,8 @@ use selma_durable::{DurableError, atomic_write, create_folder};
 use selma_eval::{Estimate, Paired};
 
 pub use comparison::Comparison;
-pub(crate) use comparison::metrics_of;
 pub use evaluation::{EvaluatedItem, Evaluation};
+pub(crate) use measured::metrics_of;
 pub use merge::{MergeRow, MergedLayer};
 pub use metric::{Metric, MetricRow, Unit};
 pub use seeds::{SeedRow, SeedTable};
