@@ -266,7 +266,7 @@ fn hostile_text_stays_text() {
 #[test]
 fn the_data_of_the_window_reads_back() {
     let html = hostile().html();
-    let data = html.split("id=\"data\">").nth(1).unwrap();
+    let data = html.split("id=\"answers\">").nth(1).unwrap();
     let data = data.split("</script>").next().unwrap();
     let data: serde_json::Value = serde_json::from_str(data).unwrap();
     assert_eq!(data["models"], serde_json::json!([HOSTILE]));
@@ -275,6 +275,16 @@ fn the_data_of_the_window_reads_back() {
     assert_eq!(sample["categories"], serde_json::json!([HOSTILE]));
     let answer = serde_json::json!([[0, "</script><!--", false]]);
     assert_eq!(sample["answers"], serde_json::json!([answer, answer]));
+}
+
+#[test]
+fn no_id_stands_twice() {
+    let html = full().html();
+    let mut ids = attributes(&html, "id");
+    ids.sort_unstable();
+    let count = ids.len();
+    ids.dedup();
+    assert_eq!(ids.len(), count, "{ids:?}");
 }
 
 #[test]

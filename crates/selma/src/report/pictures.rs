@@ -81,7 +81,7 @@ pub(super) fn pictures(report: &Report) -> String {
         "{}<div class=\"grid{wide}\" style=\"--models:{count}\" id=\"grid\">\
          <div class=\"heads\" aria-hidden=\"true\"><span>Prompt</span>{heads}</div>\n{rows}</div>\
          <p class=\"more\"><button type=\"button\" id=\"more\" hidden>Show more</button></p>{WINDOW}\
-         <script type=\"application/json\" id=\"data\">{data}</script>",
+         <script type=\"application/json\" id=\"answers\">{data}</script>",
         controls(report, &models)
     )
 }

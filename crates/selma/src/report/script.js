@@ -3,7 +3,7 @@
   const grid = document.getElementById("grid");
   if (!grid) return;
   const byId = (id) => document.getElementById(id);
-  const data = JSON.parse(byId("data").textContent);
+  const data = JSON.parse(byId("answers").textContent);
   const controls = byId("controls");
   const more = byId("more");
   const page = 24;

@@ -5,7 +5,7 @@ use selma_eval::stats::percentile;
 use super::{ModelKind, Report, chart::Axis, escape, number, plane::Plane};
 
 /// Stretches of steps that a chart shows at most, each by its mean.
-const STRETCHES: usize = 60;
+const STRETCHES: usize = 40;
 
 /// A stretch of at least this many steps shows how its losses are spread.
 const SPREAD: usize = 4;
@@ -15,7 +15,7 @@ const SPREAD: usize = 4;
 pub struct TrainingCurve {
     /// Name of the adapter.
     pub name: String,
-    /// What was minimised; charts of one objective have the same axes.
+    /// What was minimised; charts of one objective have the same scale.
     pub objective: String,
     /// Its settings in a few words.
     pub detail: String,
@@ -116,14 +116,17 @@ fn group(report: &Report, trainings: &[&TrainingCurve]) -> String {
         let (low, high) = s.spread.unwrap_or((s.mean, s.mean));
         [s.mean, low, high]
     });
-    let steps = all().map(|stretch| stretch.step).chain([0.0]);
-    let plane = Plane {
-        x: Axis::holding(steps, (0.0, 1e9)),
-        y: Axis::holding(losses, (-1e9, 1e9)),
-    };
+    let y = Axis::holding(losses, (-1e9, 1e9));
     let charts = trainings.iter().zip(&stretches);
     charts
-        .map(|(training, stretches)| chart(report, training, stretches, &plane))
+        .map(|(training, stretches)| {
+            let steps = training.steps.iter().map(|step| step.step as f64);
+            let plane = Plane {
+                x: Axis::holding(steps.chain([0.0]), (0.0, 1e9)),
+                y: y.clone(),
+            };
+            chart(report, training, stretches, &plane)
+        })
         .collect()
 }
 
@@ -200,7 +203,7 @@ mod tests {
         let curve = curve(600);
         let stretches = curve.stretches();
         assert_eq!(stretches.len(), STRETCHES);
-        assert_eq!(stretches[0].step, 5.5);
+        assert_eq!(stretches[0].step, 8.0);
         let (low, high) = stretches[0].spread.unwrap();
         assert!(low < stretches[0].mean && high < 1.0, "{low} {high}");
         let [(first, _), (last, _)] = curve.ends().unwrap();

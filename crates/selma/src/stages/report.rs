@@ -210,10 +210,7 @@ fn samples(
 }
 
 fn settings(run: &Run) -> Result<Vec<(String, String)>, SelmaError> {
-    let mut settings = vec![
-        ("model".to_owned(), run.recipe.model.display().to_string()),
-        ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-    ];
+    let mut settings = vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
     let recipe = serde_json::to_value(&run.recipe).map_err(SelmaError::Json)?;
     flatten("", &recipe, &mut settings);
     // The recipe's seed is in their place.
