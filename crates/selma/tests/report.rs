@@ -519,7 +519,7 @@ fn several_metrics_stand_in_one_table_with_the_best_of_each() {
     assert_eq!(stars, 5 + 2);
     assert!(html.contains("22.80<span class=\"star\""));
     // A single metric that is in the table of faithfulness needs no other.
-    let mut one = report.clone();
+    let mut one = report;
     one.metrics.truncate(1);
     assert!(!one.html().contains("<section id=\"metrics\""));
     one.models.clear();

@@ -51,8 +51,8 @@ pub struct Args {
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
-    if let Some(out) = &args.out {
-        return compare(&args, out);
+    if !args.eval.is_empty() {
+        return compare(args);
     }
     let runs = args.runs.iter().map(|folder| open(folder));
     let runs = runs.collect::<Result<Vec<Run>, SelmaError>>()?;
@@ -76,7 +76,8 @@ fn report(run: &Run) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn compare(args: &Args, out: &Path) -> anyhow::Result<()> {
+fn compare(args: Args) -> anyhow::Result<()> {
+    let out = args.out.context("--eval needs --out")?;
     let mut evaluations = Vec::new();
     for file in &args.eval {
         let (name, path) = match file.split_once('=') {
@@ -92,13 +93,13 @@ fn compare(args: &Args, out: &Path) -> anyhow::Result<()> {
         Ok((name.to_owned(), PathBuf::from(folder)))
     });
     let comparison = Comparison {
-        title: args.title.clone(),
+        title: args.title,
         evaluations,
-        base: args.base.clone(),
+        base: args.base,
         images: images.collect::<anyhow::Result<_>>()?,
     };
     let report = comparison.report()?;
-    report.write(out)?;
+    report.write(&out)?;
     print(report.table())?;
     say(format_args!("report: {}", out.join("index.html").display()));
     Ok(())
