@@ -257,7 +257,7 @@ fn funnel_row(row: &FunnelRow, most: usize) -> String {
         "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}%</td>\
          <td class=\"bar\"><span class=\"read\" style=\"width:{}%\"></span><span class=\"kept\" style=\"width:{}%\"></span></td>\
          <td>{}</td><td class=\"text\"><small>{}</small></td></tr>\n",
-        escape::html(&row.skill),
+        escape::name(&row.skill),
         number::count(row.requests),
         number::count(row.parsed),
         number::count(row.kept),
