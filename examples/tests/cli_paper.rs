@@ -199,7 +199,7 @@ fn every_stage_of_the_papers_recipes_runs_in_small() {
         let teacher = recipe["images"].get("model").unwrap_or(&recipe["model"]);
         assert!(drawn.contains(teacher.as_str().unwrap()), "{name}: {drawn}");
         let report = String::from_utf8(selma.read("run/report/report.md")).unwrap();
-        for part in ["## Preferences", "answered by Qwen", "questions.csv"] {
+        for part in ["## Metrics", "answered by Qwen", "questions.csv"] {
             assert!(report.contains(part), "{name}: {part}: {report}");
         }
     }

@@ -11,8 +11,8 @@ use std::{collections::BTreeMap, fs, io::Cursor};
 
 use image::{ImageFormat, Rgb, RgbImage};
 use selma::report::{
-    Answer, FunnelRow, GuidanceCurve, ModelKind, ModelRow, Preference, Report, SampleImage,
-    SampleRow,
+    Answer, FunnelRow, GuidanceCurve, MergeRow, MergedLayer, Metric, MetricRow, ModelKind,
+    ModelRow, Report, SampleImage, SampleRow, TrainingCurve, TrainingStep, Unit,
 };
 use selma_eval::{Estimate, Paired};
 
@@ -52,11 +52,6 @@ fn model(name: &str, kind: ModelKind, overall: f64, entity: f64, relation: f64) 
             n: 1500,
             clusters: 300,
         }),
-        preferences: vec![Preference {
-            scorer: "pickscore".to_owned(),
-            mean: estimate(20.0 + overall),
-            difference_to_base: None,
-        }],
     }
 }
 
@@ -74,6 +69,7 @@ fn picture(model: &str, score: f64) -> SampleImage {
         score,
         answers: vec![Answer {
             question: "Is there a star?".to_owned(),
+            category: "whole".to_owned(),
             answer: Some("yes".to_owned()),
             ok: true,
         }],
@@ -101,6 +97,7 @@ fn report() -> Report {
             parsed: 1200,
             kept: 800,
             images: 800,
+            rejected: vec![("too_long".to_owned(), 20), ("similar".to_owned(), 380)],
         }],
         curves: vec![
             GuidanceCurve {
@@ -120,9 +117,76 @@ fn report() -> Report {
     }
 }
 
+fn metric_row(model: &ModelRow, overall: f64, values: [f64; 3]) -> MetricRow {
+    let ids = ["short-1", "short-2", "short-3"].map(str::to_owned);
+    MetricRow {
+        model: model.name.clone(),
+        kind: model.kind,
+        overall: estimate(overall),
+        difference_to_base: model.difference_to_base,
+        by_category: by(&[("short", overall)]),
+        values: ids.into_iter().zip(values).collect(),
+    }
+}
+
+/// A report with all that a run leaves, and a second metric.
+fn full() -> Report {
+    let report = report();
+    let row = |factor: f64| {
+        let rows = report.models.iter();
+        rows.map(move |model| {
+            let overall = model.overall.mean * factor;
+            metric_row(model, overall, [0.5 * factor, 0.75 * factor, factor])
+        })
+    };
+    let metrics = vec![
+        Metric {
+            name: "DSG".to_owned(),
+            detail: "judge".to_owned(),
+            unit: Unit::Share,
+            rows: row(1.0).collect(),
+        },
+        Metric {
+            name: "pickscore".to_owned(),
+            detail: String::new(),
+            unit: Unit::Plain,
+            rows: row(30.0).collect(),
+        },
+    ];
+    let step = |step: usize| TrainingStep {
+        step,
+        loss: 0.2 / step as f64,
+        accuracy: Some(0.5),
+    };
+    Report {
+        metrics,
+        training: vec![TrainingCurve {
+            name: "expert short".to_owned(),
+            objective: "denoising".to_owned(),
+            detail: "300 steps of 32".to_owned(),
+            steps: (1..=300).map(step).collect(),
+        }],
+        merges: vec![MergeRow {
+            name: "mean".to_owned(),
+            method: "mean".to_owned(),
+            inputs: vec![("short".to_owned(), 1.0), ("tags".to_owned(), 0.5)],
+            norm: 0.36,
+            truncation_error: 0.0,
+            self_check: 1.1e-7,
+            layers: vec![MergedLayer {
+                module: "unet.to_q".to_owned(),
+                rank: 64,
+                norm: 0.25,
+            }],
+        }],
+        hashes: vec![("model".to_owned(), "ab1b".to_owned())],
+        ..report
+    }
+}
+
 /// A report whose every text is hostile.
 fn hostile() -> Report {
-    let mut report = report();
+    let mut report = full();
     let text = || HOSTILE.to_owned();
     report.title = text();
     report.summary = text();
@@ -130,7 +194,6 @@ fn hostile() -> Report {
         model.by_skill = by(&[(HOSTILE, 0.5)]);
         model.by_category = by(&[(HOSTILE, 0.5)]);
         model.name.push_str(HOSTILE);
-        model.preferences[0].scorer = text();
     }
     for curve in &mut report.curves {
         curve.model = text();
@@ -141,12 +204,27 @@ fn hostile() -> Report {
             image.model = text();
             image.answers = vec![Answer {
                 question: text(),
+                category: text(),
                 answer: Some("</script><!--".to_owned()),
                 ok: false,
             }];
         }
     }
     report.funnel[0].skill = text();
+    report.funnel[0].rejected[0].0 = text();
+    for metric in &mut report.metrics {
+        (metric.name, metric.detail) = (text(), text());
+        for row in &mut metric.rows {
+            row.model.push_str(HOSTILE);
+            row.by_category = by(&[(HOSTILE, 0.5)]);
+        }
+    }
+    let training = &mut report.training[0];
+    (training.name, training.objective, training.detail) = (text(), text(), text());
+    let merge = &mut report.merges[0];
+    (merge.name, merge.method) = (text(), text());
+    (merge.inputs[0].0, merge.layers[0].module) = (text(), text());
+    report.hashes = vec![(text(), text())];
     report.settings = vec![(text(), text())];
     report.notes = vec![text()];
     report
@@ -188,14 +266,25 @@ fn hostile_text_stays_text() {
 #[test]
 fn the_data_of_the_window_reads_back() {
     let html = hostile().html();
-    let data = html.split("id=\"data\">").nth(1).unwrap();
+    let data = html.split("id=\"answers\">").nth(1).unwrap();
     let data = data.split("</script>").next().unwrap();
     let data: serde_json::Value = serde_json::from_str(data).unwrap();
     assert_eq!(data["models"], serde_json::json!([HOSTILE]));
     let sample = &data["samples"][0];
     assert_eq!(sample["questions"], serde_json::json!([HOSTILE]));
+    assert_eq!(sample["categories"], serde_json::json!([HOSTILE]));
     let answer = serde_json::json!([[0, "</script><!--", false]]);
     assert_eq!(sample["answers"], serde_json::json!([answer, answer]));
+}
+
+#[test]
+fn no_id_stands_twice() {
+    let html = full().html();
+    let mut ids = attributes(&html, "id");
+    ids.sort_unstable();
+    let count = ids.len();
+    ids.dedup();
+    assert_eq!(ids.len(), count, "{ids:?}");
 }
 
 #[test]
@@ -317,14 +406,21 @@ fn parts_without_data_are_left_out() {
     assert_eq!(Report::default().table(), "No model has been measured.\n");
     for (id, empty) in [
         ("scores", (|r| r.models.clear()) as fn(&mut Report)),
+        ("metrics", |r| r.metrics.clear()),
+        ("spread", |r| r.metrics.clear()),
+        ("training", |r| r.training.clear()),
+        ("merges", |r| r.merges.clear()),
         ("guidance", |r| r.curves.clear()),
         ("pictures", |r| r.samples.clear()),
         ("data", |r| r.funnel.clear()),
         ("notes", |r| r.notes.clear()),
-        ("settings", |r| r.settings.clear()),
+        ("settings", |r| {
+            r.settings.clear();
+            r.hashes.clear();
+        }),
     ] {
         let section = format!("<section id=\"{id}\"");
-        let mut report = report();
+        let mut report = full();
         assert!(report.html().contains(&section), "{id}");
         empty(&mut report);
         assert!(!report.html().contains(&section), "{id}");
@@ -334,7 +430,16 @@ fn parts_without_data_are_left_out() {
 
 #[test]
 fn numbers_of_the_charts_are_numbers() {
-    let mut odd = report();
+    let mut odd = full();
+    odd.metrics[0].rows[0]
+        .values
+        .insert("x".to_owned(), f64::NAN);
+    odd.metrics[1].rows[1].overall.mean = f64::NAN;
+    odd.metrics[1].rows[2].values.clear();
+    odd.training[0].steps[3].loss = f64::NAN;
+    odd.training[0].steps[4].loss = f64::INFINITY;
+    odd.merges[0].norm = f64::NAN;
+    odd.merges[0].layers[0].norm = f64::INFINITY;
     odd.models[0].overall.mean = f64::NAN;
     odd.models[1].overall.high = f64::INFINITY;
     odd.models[2].guidance = f64::NAN;
@@ -344,7 +449,7 @@ fn numbers_of_the_charts_are_numbers() {
     odd.curves[1].points.clear();
     odd.samples[0].images[0].score = f64::NAN;
     odd.funnel[0].parsed = 0;
-    for report in [report(), odd] {
+    for report in [report(), full(), odd] {
         let html = report.html();
         assert!(html.contains("<svg"), "no chart");
         for word in ["NaN", "\"inf", "-inf", "inf%"] {
@@ -389,6 +494,75 @@ fn a_page_of_pictures_keeps_its_order_and_its_gaps() {
 }
 
 #[test]
+fn several_metrics_stand_in_one_table_with_the_best_of_each() {
+    let report = full();
+    let markdown = report.markdown();
+    let expected = "\
+| model | DSG, judge | vs base | pickscore | vs base |
+| --- | ---: | ---: | ---: | ---: |
+| base | 70.0 (68.0 to 73.0) |  | 21.00 (20.98 to 21.03) |  |
+";
+    assert!(markdown.contains(expected), "{markdown}");
+    let row = "| merged | **76.0** (74.0 to 79.0) | +6.0 (+4.0 to +9.0, p = 0.012) | **22.80** (22.78 to 22.83) | +0.06";
+    assert!(markdown.replace('\u{a0}', " ").contains(row), "{markdown}");
+    let table = report.table();
+    assert!(
+        table.starts_with("metrics       DSG, judge     pickscore\n"),
+        "{table}"
+    );
+    assert!(
+        table.contains("*76.0") && table.contains("*22.80"),
+        "{table}"
+    );
+    let html = report.html();
+    let stars = html.matches("title=\"best of its column\"").count();
+    assert_eq!(stars, 5 + 2);
+    assert!(html.contains("22.80<span class=\"star\""));
+    // A single metric that is in the table of faithfulness needs no other.
+    let mut one = report;
+    one.metrics.truncate(1);
+    assert!(!one.html().contains("<section id=\"metrics\""));
+    one.models.clear();
+    assert!(one.html().contains("<section id=\"metrics\""));
+    assert!(one.table().starts_with("metrics"), "{}", one.table());
+}
+
+#[test]
+fn trainings_and_merges_are_in_all_forms() {
+    let report = full();
+    let (html, markdown, csv) = (report.html(), report.markdown(), report.csv());
+    for text in [
+        "loss 0.0266 to 0.0007",
+        "norm 0.25",
+        "0.5 \u{d7} tags",
+        "similar 380, too long 20",
+    ] {
+        assert!(html.contains(text), "{text}");
+    }
+    assert!(
+        markdown.contains("| mean | mean | short, 0.5 \u{d7} tags | 1 | 64 | 0.36 | 0 | 1.1e-7 |"),
+        "{markdown}"
+    );
+    assert!(
+        markdown.contains("| expert short | loss 0.0266 to 0.0007"),
+        "{markdown}"
+    );
+    assert!(csv.contains("\nmean,,,merge,norm,0.36,,,,1,1\n"), "{csv}");
+    assert!(
+        csv.contains("\n,,,data,short: too_long,20,,,,20,20\n"),
+        "{csv}"
+    );
+    assert!(
+        csv.contains("\nbase,base,,metric,pickscore,21,20.98,21.03,,1500,300\n"),
+        "{csv}"
+    );
+    assert!(
+        csv.contains("\nbase,base,,quartiles,\"DSG, judge\",0.75,0.625,0.875,,3,3\n"),
+        "{csv}"
+    );
+}
+
+#[test]
 fn csv_has_a_row_for_each_number_and_quotes_its_text() {
     let mut report = report();
     report.models[1].name = "expert \"short\", large".to_owned();
@@ -409,7 +583,8 @@ fn csv_has_a_row_for_each_number_and_quotes_its_text() {
     assert!(csv.contains("merged,merged,2.5,difference,,"));
     assert!(csv.contains("merged,merged,1,guidance,,0.72,"));
     // Overall, two categories, two skills for three models, two differences, four points of curves.
-    assert_eq!(lines.len(), 1 + 3 * 5 + 2 + 4);
+    // Four counts and two reasons of one skill.
+    assert_eq!(lines.len(), 1 + 3 * 5 + 2 + 4 + 6);
     assert!(
         lines[1..]
             .iter()
@@ -463,6 +638,7 @@ fn a_large_page_stays_below_25_megabytes() {
     let pictures: Vec<Vec<u8>> = (0..9).map(|_| noise()).collect();
     let answers: Vec<Answer> = (0..8)
         .map(|number| Answer {
+            category: "spatial".to_owned(),
             question: format!("Is object number {number} to the left of the large red square?"),
             answer: Some("yes".to_owned()),
             ok: true,

@@ -2,13 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use burn::tensor::Device;
+use selma::report::{Comparison, Evaluation};
 use selma::{Recipe, Run, SelmaError, Stage, compare_seeds};
 
 use super::events::Events;
 use crate::terminal::{print, say};
 
-/// Write the report of a run again and print its table, or set runs of one recipe with different seeds side by side.
+/// Write the report of a run again and print its table, set runs of one recipe with different seeds side by side, or make a
+/// report of evaluations that no run has made.
+///
+/// Results of other metrics become part of a run's report when they lie beside its own, as eval/MODEL/NAME.json or .jsonl.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Several runs give one table in Markdown: every model's difference to the base in each run, and over the prompts of all runs
@@ -16,14 +21,39 @@ together. Their recipes differ in nothing but name and seed.
 
 Examples:
   selma report runs/mini
-  selma report runs/mini-42 runs/mini-43 runs/mini-44")]
+  selma report runs/mini-42 runs/mini-43 runs/mini-44
+  selma report --eval sd14=dsg-a.json tuned=dsg-b.json sd14=hps-a.jsonl tuned=hps-b.jsonl --images sd14=a tuned=b --out report")]
 pub struct Args {
     /// Folders of runs whose evaluation is finished.
-    #[arg(value_name = "DIR", required = true)]
+    #[arg(value_name = "DIR", required_unless_present = "eval")]
     runs: Vec<PathBuf>,
+    /// Files of selma eval dsg, tifa, vqascore and score, of any models and metrics. NAME is what the model is called; without
+    /// it as the file says. The first model is the base.
+    #[arg(long, value_name = "[NAME=]FILE", num_args = 1.., conflicts_with = "runs", requires = "out")]
+    eval: Vec<String>,
+    /// Folders with a picture ID.png for each prompt of --eval, for the page.
+    #[arg(long, value_name = "NAME=DIR", num_args = 1.., requires = "eval")]
+    images: Vec<String>,
+    /// The model that the others are compared with.
+    #[arg(long, value_name = "NAME", requires = "eval")]
+    base: Option<String>,
+    /// Heading of the page of --eval.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        requires = "eval",
+        default_value = "Evaluation"
+    )]
+    title: String,
+    /// Folder for the report of --eval.
+    #[arg(long, value_name = "DIR", requires = "eval")]
+    out: Option<PathBuf>,
 }
 
 pub fn run(args: Args) -> anyhow::Result<()> {
+    if !args.eval.is_empty() {
+        return compare(args);
+    }
     let runs = args.runs.iter().map(|folder| open(folder));
     let runs = runs.collect::<Result<Vec<Run>, SelmaError>>()?;
     match runs.as_slice() {
@@ -43,5 +73,34 @@ fn report(run: &Run) -> anyhow::Result<()> {
     print(run.report()?.table())?;
     let page = run.layout.report().join("index.html");
     say(format_args!("report: {}", page.display()));
+    Ok(())
+}
+
+fn compare(args: Args) -> anyhow::Result<()> {
+    let out = args.out.context("--eval needs --out")?;
+    let mut evaluations = Vec::new();
+    for file in &args.eval {
+        let (name, path) = match file.split_once('=') {
+            Some((name, path)) if !Path::new(file).is_file() => (Some(name), path),
+            _ => (None, file.as_str()),
+        };
+        evaluations.extend(Evaluation::read(Path::new(path), name)?);
+    }
+    let images = args.images.iter().map(|folder| {
+        let named = folder.split_once('=');
+        let (name, folder) =
+            named.with_context(|| format!("--images: expected NAME=DIR, found {folder}"))?;
+        Ok((name.to_owned(), PathBuf::from(folder)))
+    });
+    let comparison = Comparison {
+        title: args.title,
+        evaluations,
+        base: args.base,
+        images: images.collect::<anyhow::Result<_>>()?,
+    };
+    let report = comparison.report()?;
+    report.write(&out)?;
+    print(report.table())?;
+    say(format_args!("report: {}", out.join("index.html").display()));
     Ok(())
 }

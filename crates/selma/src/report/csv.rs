@@ -2,13 +2,23 @@
 
 use selma_eval::{Estimate, Paired};
 
-use super::{ModelRow, Report, escape};
+use super::{FunnelRow, Metric, ModelRow, Report, escape};
 
 const NAMES: &str = "model,kind,guidance,group,name,mean,low,high,p,n,prompts";
 
-/// Groups are `overall`, `category`, `skill`, `difference` (to the base, with its p-value), `preference` and `preference difference` (of the
-/// scorer that `name` says, on its own scale) and `guidance` (the curve, whose `name` is empty). All other scores are shares between 0 and 1; what is
-/// not finite is left empty.
+/// | group | name | mean, low, high |
+/// |---|---|---|
+/// | `overall`, `category`, `skill` | that of the category or skill | faithfulness, a share between 0 and 1 |
+/// | `difference` | | faithfulness minus the base's, with its p-value |
+/// | `guidance` | | faithfulness at another guidance |
+/// | `metric`, `metric difference` | the metric | any metric |
+/// | `metric category` | the metric, a colon, the category | likewise |
+/// | `quartiles` | the metric | median, lower and upper quartile of the prompts' scores |
+/// | `data` | the skill, a colon, the count | a count |
+/// | `training` | `first` or `last` | mean loss of this tenth of the steps, of which there are `n` |
+/// | `merge` | `norm`, `truncation_error`, `self_check` | that figure of a merge of `n` layers |
+///
+/// What is not finite is left empty.
 pub(super) fn document(report: &Report) -> String {
     let mut rows = vec![NAMES.to_owned()];
     for model in &report.models {
@@ -21,8 +31,91 @@ pub(super) fn document(report: &Report) -> String {
             score(&head, "guidance", "", estimate)
         }));
     }
+    rows.extend(report.metrics.iter().flat_map(metric_rows));
+    rows.extend(report.funnel.iter().flat_map(funnel_rows));
+    for training in &report.training {
+        let head = head(&training.name, "", f64::NAN);
+        let ends = training.ends().into_iter().flatten().zip(["first", "last"]);
+        rows.extend(
+            ends.map(|((loss, _), name)| {
+                single(&head, "training", name, loss, training.steps.len())
+            }),
+        );
+    }
+    for merge in &report.merges {
+        let head = head(&merge.name, "", f64::NAN);
+        let figures = [
+            ("norm", merge.norm),
+            ("truncation_error", merge.truncation_error),
+            ("self_check", merge.self_check),
+        ];
+        let figures =
+            figures.map(|(name, value)| single(&head, "merge", name, value, merge.layers.len()));
+        rows.extend(figures);
+    }
     rows.push(String::new());
     rows.join("\n")
+}
+
+fn metric_rows(metric: &Metric) -> Vec<String> {
+    let title = metric.title();
+    let mut rows = Vec::new();
+    for of in &metric.rows {
+        let head = head(&of.model, of.kind.name(), f64::NAN);
+        rows.push(score(&head, "metric", &title, &of.overall));
+        rows.extend(
+            of.difference_to_base
+                .iter()
+                .map(|paired| difference(&head, "metric difference", &title, paired)),
+        );
+        rows.extend(of.by_category.iter().map(|(name, estimate)| {
+            let name = format!("{title}: {name}");
+            score(&head, "metric category", &name, estimate)
+        }));
+        rows.extend(of.quartiles().map(|[low, median, high]| {
+            let figures = [number(median), number(low), number(high), String::new()];
+            let n = of.finite().count();
+            row(&head, "quartiles", &title, &figures, n, n)
+        }));
+    }
+    rows
+}
+
+fn funnel_rows(of: &FunnelRow) -> Vec<String> {
+    let head = head("", "", f64::NAN);
+    let counts = [
+        ("requests", of.requests),
+        ("parsed", of.parsed),
+        ("kept", of.kept),
+        ("images", of.images),
+    ];
+    let rejected = of.rejected.iter();
+    let rejected = rejected.map(|(reason, count)| (reason.as_str(), *count));
+    let counts = counts.into_iter().chain(rejected);
+    counts
+        .map(|(name, count)| {
+            let name = format!("{}: {name}", of.skill);
+            single(&head, "data", &name, count as f64, count)
+        })
+        .collect()
+}
+
+/// One number without an interval.
+fn single(head: &str, group: &str, name: &str, value: f64, n: usize) -> String {
+    let figures = [number(value), String::new(), String::new(), String::new()];
+    row(head, group, name, &figures, n, n)
+}
+
+fn difference(head: &str, group: &str, name: &str, paired: &Paired) -> String {
+    let figures = [paired.difference, paired.low, paired.high, paired.p];
+    row(
+        head,
+        group,
+        name,
+        &figures.map(number),
+        paired.n,
+        paired.clusters,
+    )
 }
 
 fn model_rows(model: &ModelRow) -> Vec<String> {
@@ -37,19 +130,7 @@ fn model_rows(model: &ModelRow) -> Vec<String> {
     }
     let paired = model.difference_to_base.iter();
     rows.extend(paired.map(|paired| difference(&head, "difference", "", paired)));
-    for preference in &model.preferences {
-        let name = &preference.scorer;
-        rows.push(score(&head, "preference", name, &preference.mean));
-        let paired = preference.difference_to_base.iter();
-        rows.extend(paired.map(|paired| difference(&head, "preference difference", name, paired)));
-    }
     rows
-}
-
-fn difference(head: &str, group: &str, name: &str, paired: &Paired) -> String {
-    let figures = [paired.difference, paired.low, paired.high, paired.p];
-    let figures = figures.map(number);
-    row(head, group, name, &figures, paired.n, paired.clusters)
 }
 
 fn head(model: &str, kind: &str, guidance: f64) -> String {

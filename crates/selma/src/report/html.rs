@@ -4,16 +4,12 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 
 use super::{
-    ModelKind, ModelRow, Report,
-    chart::{self, Panel, Row},
-    curve, escape, number, pictures, preferences, sections, table,
+    Report, charts, curve, distribution, escape, merge, metrics, pictures, sections, table,
+    training,
 };
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
-
-/// Between what scores lie, in percent.
-const SCORES: (f64, f64) = (0.0, 100.0);
 
 /// A part of the page with a heading.
 struct Section {
@@ -83,6 +79,17 @@ fn sections(report: &Report) -> Vec<Section> {
     };
     let measured = !report.models.is_empty();
     add(
+        metrics::present(report),
+        "metrics",
+        "Metrics",
+        format!(
+            "Every model by every metric, with the {level} interval over prompts below each figure; more is better. \
+             <span class=\"star\">*</span> marks the best of a column. Differences are paired by prompt; those in bold \
+             have an interval clear of zero."
+        ),
+        metrics::html,
+    );
+    add(
         measured,
         "scores",
         "Scores",
@@ -94,24 +101,23 @@ fn sections(report: &Report) -> Vec<Section> {
         sections::scores,
     );
     add(
-        measured,
+        charts::present(report),
         "categories",
         "By category and skill",
         format!(
             "Means with their {level} intervals. The dashed line is the base model. Charts beside one another have the same \
              scale but not the same origin. Intervals of two models may overlap although their paired difference is clear."
         ),
-        charts,
+        charts::charts,
     );
     add(
-        preferences::any(report),
-        "preferences",
-        "Preferences",
-        format!(
-            "What scorers say of the same pictures, each on its own scale, with {level} intervals. More is better; \
-             differences are paired by prompt."
-        ),
-        preferences::html,
+        distribution::present(report).next().is_some(),
+        "spread",
+        "Spread over prompts",
+        "How many prompts have which score. Below each histogram a line holds the middle half of the prompts, and a tick \
+         their median, which stands to the right; the dashed outline is the base model."
+            .to_owned(),
+        distribution::distributions,
     );
     add(
         !report.curves.is_empty(),
@@ -141,6 +147,24 @@ fn sections(report: &Report) -> Vec<Section> {
         sections::funnel,
     );
     add(
+        !report.training.is_empty(),
+        "training",
+        "Training",
+        "The loss of each training by step. Of long ones a line shows means of several steps, and a band the middle half of \
+         them. Below each name: the mean of the first tenth of the steps and of the last."
+            .to_owned(),
+        training::curves,
+    );
+    add(
+        !report.merges.is_empty(),
+        "merges",
+        "Merges",
+        "What each merge did. The norm is that of the whole update of the weights; the bars have that of each layer, on \
+         one scale. Cut off is what a lower rank lost of it, the self-check how far a layer is from its formula."
+            .to_owned(),
+        merge::merges,
+    );
+    add(
         !report.notes.is_empty(),
         "notes",
         "Notes",
@@ -148,109 +172,11 @@ fn sections(report: &Report) -> Vec<Section> {
         sections::notes,
     );
     add(
-        !report.settings.is_empty(),
+        !report.settings.is_empty() || !report.hashes.is_empty(),
         "settings",
         "Settings",
         "What made these figures.".to_owned(),
         sections::settings,
     );
     sections
-}
-
-fn charts(report: &Report) -> String {
-    let columns = table::columns(&report.models);
-    let panels = |group| -> Vec<Panel> {
-        let columns = columns.iter().filter(|column| column.group == group);
-        columns.map(|column| score_panel(report, column)).collect()
-    };
-    let mut top = panels(table::Group::Overall);
-    let categories = panels(table::Group::Category);
-    let skills = panels(table::Group::Skill);
-    let mut html = legend(report);
-    for panel in &mut top {
-        "Overall".clone_into(&mut panel.title);
-    }
-    let overall = chart::panels(&top, SCORES, "%");
-    let differences = difference_panel(report).map_or_else(String::new, |panel| {
-        chart::panels(&[panel], (-100.0, 100.0), "pts")
-    });
-    html.push_str(&format!("<div class=\"pair\">{overall}{differences}</div>"));
-    for (title, panels) in [("Categories of questions", categories), ("Skills", skills)] {
-        if !panels.is_empty() {
-            let panels = chart::panels(&panels, SCORES, "%");
-            html.push_str(&format!("<h3>{title}</h3>{panels}"));
-        }
-    }
-    html
-}
-
-fn score_panel(report: &Report, column: &table::Column<'_>) -> Panel {
-    let rows = report.models.iter().zip(&column.cells);
-    let rows = rows.filter_map(|(model, cell)| {
-        let estimate = cell.estimate?;
-        Some(Row {
-            label: model.name.clone(),
-            kind: model.kind,
-            mean: estimate.mean * 100.0,
-            low: estimate.low * 100.0,
-            high: estimate.high * 100.0,
-            value: number::percent(estimate.mean),
-            best: cell.best,
-        })
-    });
-    let base = report.models.iter().zip(&column.cells);
-    let base = base
-        .filter(|(model, _)| model.kind == ModelKind::Base)
-        .find_map(|(_, cell)| cell.estimate);
-    Panel {
-        title: column.name.to_owned(),
-        rows: rows.collect(),
-        reference: base.map(|e| e.mean * 100.0).filter(|mean| mean.is_finite()),
-    }
-}
-
-fn difference_panel(report: &Report) -> Option<Panel> {
-    let rows: Vec<Row> = report.models.iter().filter_map(difference_row).collect();
-    (!rows.is_empty()).then(|| Panel {
-        title: "Difference to base, paired by prompt".to_owned(),
-        rows,
-        reference: Some(0.0),
-    })
-}
-
-fn difference_row(model: &ModelRow) -> Option<Row> {
-    let paired = model.difference_to_base?;
-    Some(Row {
-        label: model.name.clone(),
-        kind: model.kind,
-        mean: paired.difference * 100.0,
-        low: paired.low * 100.0,
-        high: paired.high * 100.0,
-        value: sections::signed(paired.difference),
-        best: paired.low > 0.0,
-    })
-}
-
-fn legend(report: &Report) -> String {
-    let kinds = [
-        (ModelKind::Base, "base"),
-        (ModelKind::Expert, "expert: one skill"),
-        (ModelKind::Union, "union: one LoRA on all data"),
-        (ModelKind::Merged, "merged experts"),
-        (ModelKind::Other, "other"),
-    ];
-    let present = kinds
-        .into_iter()
-        .filter(|(kind, _)| report.models.iter().any(|model| model.kind == *kind));
-    let entries: String = present
-        .map(|(kind, text)| {
-            format!(
-                "<span class=\"kind-{}\"><svg viewBox=\"-8 -8 16 16\" width=\"16\" height=\"16\" aria-hidden=\"true\">\
-                 <path class=\"mark\" d=\"{}\"/></svg>{text}</span>",
-                kind.name(),
-                chart::shape(kind)
-            )
-        })
-        .collect();
-    format!("<p class=\"legend\">{entries}</p>")
 }

@@ -1,6 +1,6 @@
 //! The report as Markdown.
 
-use super::{Report, escape, number, preferences, sections, table};
+use super::{Report, distribution, escape, metrics, number, sections, table, training};
 
 pub(super) fn document(report: &Report) -> String {
     let mut parts = vec![format!("# {}", escape::markdown(&report.title))];
@@ -8,6 +8,10 @@ pub(super) fn document(report: &Report) -> String {
         parts.push(escape::markdown(&report.summary));
     }
     parts.extend(sections::verdict(report).map(|verdict| escape::markdown(&verdict.sentence)));
+    if metrics::present(report) {
+        parts.push("## Metrics".to_owned());
+        parts.push(metrics::document(report));
+    }
     if !report.models.is_empty() {
         parts.push("## Faithfulness".to_owned());
         parts.push(scores(report));
@@ -20,9 +24,9 @@ pub(super) fn document(report: &Report) -> String {
             table::level(report)
         ));
     }
-    if preferences::any(report) {
-        parts.push("## Preferences".to_owned());
-        parts.push(preferences::document(report));
+    if distribution::present(report).next().is_some() {
+        parts.push("## Spread over prompts".to_owned());
+        parts.push(quartiles(report));
     }
     if !report.curves.is_empty() {
         parts.push("## Guidance".to_owned());
@@ -32,6 +36,14 @@ pub(super) fn document(report: &Report) -> String {
         parts.push("## Data".to_owned());
         parts.push(funnel(report));
     }
+    if !report.training.is_empty() {
+        parts.push("## Training".to_owned());
+        parts.push(trainings(report));
+    }
+    if !report.merges.is_empty() {
+        parts.push("## Merges".to_owned());
+        parts.push(merges(report));
+    }
     if !report.notes.is_empty() {
         parts.push("## Notes".to_owned());
         let notes = report.notes.iter();
@@ -40,11 +52,17 @@ pub(super) fn document(report: &Report) -> String {
             .collect();
         parts.push(notes.join("\n"));
     }
-    if !report.settings.is_empty() {
-        parts.push("## Settings".to_owned());
-        let rows = report.settings.iter();
+    for (heading, name, values) in [
+        ("## Settings", "setting", &report.settings),
+        ("## Hashes", "SHA-256 of", &report.hashes),
+    ] {
+        if values.is_empty() {
+            continue;
+        }
+        parts.push(heading.to_owned());
+        let rows = values.iter();
         let rows = rows.map(|(name, value)| vec![escape::markdown(name), escape::markdown(value)]);
-        parts.push(rows_of(&["setting".to_owned(), "value".to_owned()], rows));
+        parts.push(rows_of(&[name.to_owned(), "value".to_owned()], rows));
     }
     parts.push(String::new());
     parts.join("\n\n").trim_end().to_owned() + "\n"
@@ -60,7 +78,10 @@ fn scores(report: &Report) -> String {
     });
     let guidance = report.models.iter().map(|m| number::plain(m.guidance));
     let columns = table::columns(&report.models);
-    let mut all = vec![("guidance".to_owned(), guidance.collect())];
+    let mut all = Vec::new();
+    if table::guided(report) {
+        all.push(("guidance".to_owned(), guidance.collect()));
+    }
     all.extend(score_columns(&columns, table::Group::Overall));
     all.push(("vs base".to_owned(), differences.collect()));
     all.extend(score_columns(&columns, table::Group::Category));
@@ -142,14 +163,73 @@ fn curves(report: &Report) -> String {
 }
 
 fn funnel(report: &Report) -> String {
-    let head = ["skill", "requests", "parsed", "kept", "images"].map(str::to_owned);
+    let head = ["skill", "requests", "parsed", "kept", "images", "not kept"].map(str::to_owned);
     let rows = report.funnel.iter().map(|row| {
         let counts = [row.requests, row.parsed, row.kept, row.images];
         std::iter::once(escape::markdown(&row.skill))
             .chain(counts.iter().map(usize::to_string))
+            .chain([escape::markdown(&sections::reasons(row))])
             .collect()
     });
     rows_of(&head, rows)
+}
+
+/// Median and quartiles of the prompts' scores.
+fn quartiles(report: &Report) -> String {
+    let head = ["model", "metric", "median", "half of the prompts"].map(str::to_owned);
+    let rows = distribution::present(report).flat_map(|metric| {
+        metric.rows.iter().filter_map(|row| {
+            let [low, median, high] = row
+                .quartiles()?
+                .map(|value| metric.unit.score(value, row.overall.mean));
+            Some(vec![
+                escape::markdown(&row.model),
+                escape::markdown(&metric.title()),
+                median,
+                format!("{low} to {high}"),
+            ])
+        })
+    });
+    rows_of(&head, rows)
+}
+
+fn trainings(report: &Report) -> String {
+    let head = ["training", "first to last tenth", "steps", "settings"].map(str::to_owned);
+    let rows = report.training.iter().map(|training| {
+        vec![
+            escape::markdown(&training.name),
+            escape::markdown(&training::in_words(training)),
+            training.steps.len().to_string(),
+            escape::markdown(&training.detail),
+        ]
+    });
+    rows_of(&head, rows)
+}
+
+fn merges(report: &Report) -> String {
+    let head = [
+        "merged",
+        "method",
+        "of",
+        "layers",
+        "rank",
+        "norm",
+        "cut off",
+        "self-check",
+    ];
+    let rows = report.merges.iter().map(|merge| {
+        vec![
+            escape::markdown(&merge.name),
+            escape::markdown(&merge.method),
+            escape::markdown(&merge.of()),
+            merge.layers.len().to_string(),
+            merge.ranks(),
+            number::short(merge.norm),
+            number::short(merge.truncation_error),
+            number::short(merge.self_check),
+        ]
+    });
+    rows_of(&head.map(str::to_owned), rows)
 }
 
 /// A table with names in the first column and figures in the others.

@@ -13,28 +13,42 @@
 //! [`SeedTable`] sets several runs of one recipe side by side.
 
 mod chart;
+mod charts;
+mod comparison;
 mod csv;
 mod curve;
+mod distribution;
 mod escape;
+mod evaluation;
 mod html;
 mod markdown;
+mod measured;
+mod merge;
+mod metric;
+mod metrics;
 mod number;
 mod pictures;
-mod preferences;
+mod plane;
 mod rounds;
 mod sections;
 mod seeds;
 mod table;
 mod thumbnail;
+mod training;
 
 use std::{collections::BTreeMap, path::Path};
 
 use selma_durable::{DurableError, atomic_write, create_folder};
 use selma_eval::{Estimate, Paired};
 
-pub use preferences::Preference;
+pub use comparison::Comparison;
+pub use evaluation::{EvaluatedItem, Evaluation};
+pub(crate) use measured::metrics_of;
+pub use merge::{MergeRow, MergedLayer};
+pub use metric::{Metric, MetricRow, Unit};
 pub use rounds::{RoundRow, RoundTable};
 pub use seeds::{SeedRow, SeedTable};
+pub use training::{TrainingCurve, TrainingStep};
 
 /// What was measured, and on what.
 ///
@@ -50,14 +64,23 @@ pub struct Report {
     /// The models in the order of the table. The first [`ModelKind::Base`] is what the charts refer to, the first
     /// [`ModelKind::Merged`] the model that the headline speaks of.
     pub models: Vec<ModelRow>,
+    /// What the models were measured by. With several metrics there is a table of all of them; each has its distribution over
+    /// prompts.
+    pub metrics: Vec<Metric>,
     /// Prompts with the pictures that the models drew from them.
     pub samples: Vec<SampleRow>,
     /// What became of the language model's answers, by skill.
     pub funnel: Vec<FunnelRow>,
     /// How each model's score depends on the guidance.
     pub curves: Vec<GuidanceCurve>,
-    /// Name and value of each setting: recipe, hashes, seeds.
+    /// How the loss of each training went.
+    pub training: Vec<TrainingCurve>,
+    /// What each merge did.
+    pub merges: Vec<MergeRow>,
+    /// Name and value of each setting: recipe, seeds.
     pub settings: Vec<(String, String)>,
+    /// What was read or made, and its SHA-256.
+    pub hashes: Vec<(String, String)>,
     /// Remarks that a reader of the figures should know, one paragraph of plain text each.
     pub notes: Vec<String>,
 }
@@ -69,10 +92,14 @@ impl Default for Report {
             summary: String::new(),
             confidence: 0.95,
             models: Vec::new(),
+            metrics: Vec::new(),
             samples: Vec::new(),
             funnel: Vec::new(),
             curves: Vec::new(),
+            training: Vec::new(),
+            merges: Vec::new(),
             settings: Vec::new(),
+            hashes: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -93,14 +120,14 @@ pub enum ModelKind {
     Other,
 }
 
-/// Scores of one model. All but the preferences are shares between 0 and 1.
+/// Scores of one model. All of them are shares between 0 and 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelRow {
     /// Unique name.
     pub name: String,
     /// The part that it plays.
     pub kind: ModelKind,
-    /// The guidance at which it was measured.
+    /// The guidance at which it was measured; not a number where that is not known.
     pub guidance: f64,
     /// Score over all questions.
     pub overall: Estimate,
@@ -110,8 +137,6 @@ pub struct ModelRow {
     pub by_category: BTreeMap<String, Estimate>,
     /// This model's overall score minus the base's, paired by prompt; `None` for the base itself.
     pub difference_to_base: Option<Paired>,
-    /// What scorers say of the same pictures, each on its own scale.
-    pub preferences: Vec<Preference>,
 }
 
 /// A prompt and what was drawn from it.
@@ -134,7 +159,7 @@ pub struct SampleImage {
     pub model: String,
     /// The picture as a PNG file. The page shows "not readable" in place of one that cannot be decoded.
     pub png: Vec<u8>,
-    /// Share of questions answered as the prompt demands, between 0 and 1.
+    /// Share of questions answered as the prompt demands, between 0 and 1; not a number without questions.
     pub score: f64,
     /// The questions with their answers.
     pub answers: Vec<Answer>,
@@ -145,6 +170,8 @@ pub struct SampleImage {
 pub struct Answer {
     /// The question.
     pub question: String,
+    /// What it is about: "color", "spatial", …; may be empty.
+    pub category: String,
     /// The judge's own words; `None` without an answer.
     pub answer: Option<String>,
     /// Whether it counts as right.
@@ -164,6 +191,8 @@ pub struct FunnelRow {
     pub kept: usize,
     /// Pictures drawn from these.
     pub images: usize,
+    /// Why prompts were not kept, and how many.
+    pub rejected: Vec<(String, usize)>,
 }
 
 /// Score of one model by guidance.
@@ -241,9 +270,8 @@ impl Report {
 
     /// The kind of a model by name; [`ModelKind::Other`] for one that is not in the table.
     fn kind_of(&self, name: &str) -> ModelKind {
-        self.models
-            .iter()
-            .find(|model| model.name == name)
-            .map_or(ModelKind::Other, |model| model.kind)
+        let mut models = metrics::models(self).into_iter();
+        let model = models.find(|(model, _)| *model == name);
+        model.map_or(ModelKind::Other, |(_, kind)| kind)
     }
 }

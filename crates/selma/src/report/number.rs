@@ -29,24 +29,6 @@ pub(super) fn points(difference: f64) -> String {
     }
 }
 
-/// A score on a scale of its own, with four decimals.
-pub(super) fn score(value: f64) -> String {
-    if value.is_finite() {
-        format!("{value:.4}")
-    } else {
-        NONE.to_owned()
-    }
-}
-
-/// A difference of such scores, with its sign.
-pub(super) fn signed_score(value: f64) -> String {
-    if value.is_finite() {
-        format!("{value:+.4}")
-    } else {
-        NONE.to_owned()
-    }
-}
-
 /// A p-value that no line breaks: "p = 0.012", "p < 0.001".
 pub(super) fn p_value(p: f64) -> String {
     if !p.is_finite() {
@@ -75,6 +57,37 @@ pub(super) fn plain(value: f64) -> String {
         ((value * 1000.0).round() / 1000.0 + 0.0).to_string()
     } else {
         NONE.to_owned()
+    }
+}
+
+/// A number with four significant digits of one of the size of `like`, at most four decimals: "21.43", "0.2712".
+pub(super) fn decimal(value: f64, like: f64) -> String {
+    if !value.is_finite() {
+        return NONE.to_owned();
+    }
+    let size = like.abs().max(1e-9).log10().floor();
+    let decimals = (3.0 - size).clamp(0.0, 4.0) as usize;
+    let text = format!("{value:.decimals$}");
+    // What rounds to zero has no sign.
+    match text.strip_prefix('-') {
+        Some(rest) if !rest.contains(|c: char| ('1'..='9').contains(&c)) => rest.to_owned(),
+        _ => text,
+    }
+}
+
+/// A number with three significant digits in its shortest form: "0.0214", "1.1e-7".
+pub(super) fn short(value: f64) -> String {
+    if !value.is_finite() {
+        return NONE.to_owned();
+    }
+    let rounded: f64 = format!("{value:.2e}").parse().unwrap_or(value);
+    let size = rounded.abs();
+    if rounded == 0.0 {
+        "0".to_owned()
+    } else if (1e-4..1e6).contains(&size) {
+        rounded.to_string()
+    } else {
+        format!("{rounded:e}")
     }
 }
 
@@ -117,6 +130,9 @@ mod tests {
         assert_eq!(p_value(0.0123), "p\u{a0}=\u{a0}0.012");
         assert_eq!(plain(4.0), "4");
         assert_eq!(plain(2.5), "2.5");
+        assert_eq!(short(0.021_44), "0.0214");
+        assert_eq!(short(1.137e-7), "1.14e-7");
+        assert_eq!(short(-0.0), "0");
         assert_eq!(svg(-0.001), "0");
         assert_eq!(svg(f64::INFINITY), "0");
         assert_eq!(svg(1.0 / 3.0), "0.33");

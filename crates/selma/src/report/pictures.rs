@@ -6,7 +6,7 @@ use selma_durable::script_json;
 use serde::Serialize;
 
 use super::{
-    ModelKind, Report, SampleImage, SampleRow, escape, number,
+    Metric, ModelKind, Report, SampleImage, SampleRow, Unit, escape, number,
     thumbnail::{Thumbnail, thumbnails},
 };
 
@@ -17,6 +17,8 @@ const ONE_ROW: usize = 11;
 #[derive(Serialize)]
 struct Data<'a> {
     models: Vec<&'a str>,
+    /// Title of each metric, and whether it is a share.
+    metrics: Vec<(String, bool)>,
     /// By sample, the questions asked about it; by picture, its answers.
     samples: Vec<SampleData<'a>>,
 }
@@ -24,6 +26,10 @@ struct Data<'a> {
 #[derive(Serialize)]
 struct SampleData<'a> {
     questions: Vec<&'a str>,
+    /// By question, what it is about.
+    categories: Vec<&'a str>,
+    /// By metric and model, the score of the prompt.
+    values: Vec<Vec<Option<f64>>>,
     /// By picture in the order of the page: number of the question, answer, whether it is right.
     answers: Vec<Vec<(usize, Option<&'a str>, bool)>>,
 }
@@ -43,7 +49,10 @@ pub(super) fn pictures(report: &Report) -> String {
     let mut samples = Vec::with_capacity(report.samples.len());
     for (index, sample) in report.samples.iter().enumerate() {
         rows.push_str(&row(report, sample, index, &models, &mut thumbnails));
-        samples.push(answers(sample, &models));
+        samples.push(SampleData {
+            values: values(report, sample, &models),
+            ..answers(sample, &models)
+        });
     }
     let heads: String = models
         .iter()
@@ -63,13 +72,16 @@ pub(super) fn pictures(report: &Report) -> String {
     let count = models.len();
     let data = script_json(&Data {
         models: models.clone(),
+        metrics: (report.metrics.iter())
+            .map(|metric| (metric.title(), metric.unit == Unit::Share))
+            .collect(),
         samples,
     });
     format!(
         "{}<div class=\"grid{wide}\" style=\"--models:{count}\" id=\"grid\">\
          <div class=\"heads\" aria-hidden=\"true\"><span>Prompt</span>{heads}</div>\n{rows}</div>\
          <p class=\"more\"><button type=\"button\" id=\"more\" hidden>Show more</button></p>{WINDOW}\
-         <script type=\"application/json\" id=\"data\">{data}</script>",
+         <script type=\"application/json\" id=\"answers\">{data}</script>",
         controls(report, &models)
     )
 }
@@ -99,8 +111,19 @@ fn in_order<'a>(sample: &'a SampleRow, models: &[&str]) -> Vec<(usize, &'a Sampl
     images
 }
 
+/// The scores of a prompt by each metric, with six decimals, which are more than are shown.
+fn values(report: &Report, sample: &SampleRow, models: &[&str]) -> Vec<Vec<Option<f64>>> {
+    let value = |metric: &Metric, model: &str| {
+        let value = metric.row(model)?.values.get(&sample.id)?;
+        value.is_finite().then(|| (value * 1e6).round() / 1e6)
+    };
+    let of = |metric: &Metric| models.iter().map(|model| value(metric, model)).collect();
+    report.metrics.iter().map(of).collect()
+}
+
 fn answers<'a>(sample: &'a SampleRow, models: &[&str]) -> SampleData<'a> {
     let mut questions: Vec<&str> = Vec::new();
+    let mut categories: Vec<&str> = Vec::new();
     let answers = (in_order(sample, models).into_iter())
         .map(|(_, image)| {
             (image.answers.iter())
@@ -108,6 +131,7 @@ fn answers<'a>(sample: &'a SampleRow, models: &[&str]) -> SampleData<'a> {
                     let known = questions.iter().position(|q| *q == answer.question);
                     let number = known.unwrap_or_else(|| {
                         questions.push(&answer.question);
+                        categories.push(&answer.category);
                         questions.len() - 1
                     });
                     (number, answer.answer.as_deref(), answer.ok)
@@ -115,7 +139,12 @@ fn answers<'a>(sample: &'a SampleRow, models: &[&str]) -> SampleData<'a> {
                 .collect()
         })
         .collect();
-    SampleData { questions, answers }
+    SampleData {
+        questions,
+        categories,
+        values: Vec::new(),
+        answers,
+    }
 }
 
 fn row(
@@ -161,18 +190,25 @@ fn picture(image: &SampleImage, number: usize, thumbnail: Option<&Thumbnail>) ->
     let score = number::percent(image.score);
     let shown = if image.score.is_finite() {
         (image.score * 100.0).round().to_string()
+    } else if image.answers.is_empty() {
+        String::new()
     } else {
         "?".to_owned()
+    };
+    // Those who do not see the picture are told its score, if there is one.
+    let score = match image.score.is_finite() {
+        true => format!(", score {score}%"),
+        false => String::new(),
     };
     let whole = if image.score >= 1.0 { " full" } else { "" };
     let model = escape::html(&image.model);
     let badge = format!("<span class=\"badge{whole}\" aria-hidden=\"true\">{shown}</span>");
     let content = thumbnail.map_or_else(
-        || format!("<span class=\"none\">not readable<span class=\"hidden\">: {model}, score {score}%</span></span>"),
+        || format!("<span class=\"none\">not readable<span class=\"hidden\">: {model}{score}</span></span>"),
         |Thumbnail { uri, width, height, small }| {
             let small = if *small { " class=\"small\"" } else { "" };
             format!(
-                "<img{small} src=\"{uri}\" width=\"{width}\" height=\"{height}\" decoding=\"async\" alt=\"{model}, score {score}%\">"
+                "<img{small} src=\"{uri}\" width=\"{width}\" height=\"{height}\" decoding=\"async\" alt=\"{model}{score}\">"
             )
         },
     );
@@ -189,13 +225,29 @@ fn picture(image: &SampleImage, number: usize, thumbnail: Option<&Thumbnail>) ->
 /// Filter and order; shown by the script, since they do nothing without it.
 fn controls(report: &Report, models: &[&str]) -> String {
     let skills: BTreeSet<&str> = report.samples.iter().map(|s| s.skill.as_str()).collect();
-    let skills: String = skills
-        .into_iter()
-        .map(|skill| {
-            let skill = escape::html(skill);
-            format!("<option value=\"{skill}\">{skill}</option>")
+    let images = report.samples.iter().flat_map(|sample| &sample.images);
+    let categories = images.flat_map(|image| &image.answers);
+    let categories: BTreeSet<&str> = categories
+        .map(|answer| answer.category.as_str())
+        .filter(|category| !category.is_empty())
+        .collect();
+    let skills = filter("Skill", "skill", &skills);
+    let categories = filter("Questions about", "category", &categories);
+    let metrics: String = report
+        .metrics
+        .iter()
+        .enumerate()
+        .map(|(index, metric)| {
+            let title = escape::html(&metric.title());
+            format!("<option value=\"{index}\">{title}</option>")
         })
         .collect();
+    let hidden = if report.metrics.len() < 2 {
+        " hidden"
+    } else {
+        ""
+    };
+    let metrics = format!("<label{hidden}>Score <select id=\"metric\">{metrics}</select></label>");
     let position = |kind| {
         models
             .iter()
@@ -216,8 +268,7 @@ fn controls(report: &Report, models: &[&str]) -> String {
             .collect()
     };
     format!(
-        "<form class=\"controls\" id=\"controls\" hidden><label>Skill <select id=\"skill\"><option value=\"\">all</option>{skills}\
-         </select></label><label>Compare <select id=\"first\">{}</select></label><label>with <select id=\"second\">{}</select>\
+        "<form class=\"controls\" id=\"controls\" hidden>{skills}{categories}{metrics}<label>Compare <select id=\"first\">{}</select></label><label>with <select id=\"second\">{}</select>\
          </label><label>Order <select id=\"order\"><option value=\"given\">as measured</option>\
          <option value=\"gain\">largest gain first</option><option value=\"loss\">largest loss first</option>\
          <option value=\"low\">lowest score first</option></select></label>\
@@ -227,11 +278,26 @@ fn controls(report: &Report, models: &[&str]) -> String {
     )
 }
 
+/// A choice of one of several words, or all; hidden where there is nothing to choose.
+fn filter(label: &str, id: &str, words: &BTreeSet<&str>) -> String {
+    let hidden = if words.len() < 2 { " hidden" } else { "" };
+    let options: String = words
+        .iter()
+        .map(|word| {
+            let word = escape::html(word);
+            format!("<option value=\"{word}\">{word}</option>")
+        })
+        .collect();
+    format!(
+        "<label{hidden}>{label} <select id=\"{id}\"><option value=\"\">all</option>{options}</select></label>"
+    )
+}
+
 /// The window that shows one picture; the script fills it in.
 const WINDOW: &str = "<dialog id=\"window\" aria-labelledby=\"window-model\"><div class=\"window\">\
 <div class=\"stage\"><img id=\"window-image\" alt=\"\"></div><div class=\"details\"><div class=\"window-head\">\
 <h3 id=\"window-model\"></h3><span class=\"badge\" id=\"window-score\"></span></div>\
-<p id=\"window-prompt\" dir=\"auto\"></p><ol id=\"window-answers\"></ol></div></div><div class=\"window-bar\">\
+<p id=\"window-prompt\" dir=\"auto\"></p><p id=\"window-metrics\"></p><ol id=\"window-answers\"></ol></div></div><div class=\"window-bar\">\
 <button type=\"button\" id=\"previous\" aria-label=\"previous model\">\u{2190} previous</button>\
 <button type=\"button\" id=\"next\" aria-label=\"next model\" autofocus>next \u{2192}</button><button type=\"button\" id=\"close\">Close</button>\
 </div></dialog>";

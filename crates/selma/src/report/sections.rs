@@ -2,6 +2,9 @@
 
 use super::{FunnelRow, ModelRow, Report, escape, number, table};
 
+/// Marks the best of a column.
+pub(super) const STAR: &str = "<span class=\"star\" title=\"best of its column\">*</span>";
+
 /// Merged against base in a sentence that says no more than the interval does.
 #[derive(Debug)]
 pub(super) struct Verdict {
@@ -49,7 +52,10 @@ pub(super) fn tiles(report: &Report) -> String {
             label,
             &number::percent(e.mean),
             &format!("{} to {}", number::percent(e.low), number::percent(e.high)),
-            &format!("{}, guidance {}", model.name, number::plain(model.guidance)),
+            &match model.guidance.is_finite() {
+                true => format!("{}, guidance {}", model.name, number::plain(model.guidance)),
+                false => model.name.clone(),
+            },
         )
     };
     let mut tiles = String::new();
@@ -114,6 +120,11 @@ pub(super) fn scores(report: &Report) -> String {
     } else {
         ""
     };
+    let guided = table::guided(report);
+    let guidance = match guided {
+        true => "<th scope=\"col\" rowspan=\"2\">Guidance</th>",
+        false => "",
+    };
     let names: String = columns
         .iter()
         .filter(|column| column.group != table::Group::Overall)
@@ -127,11 +138,11 @@ pub(super) fn scores(report: &Report) -> String {
         })
         .collect();
     let rows: String = (report.models.iter().enumerate())
-        .map(|(index, model)| score_row(model, index, &columns, differences))
+        .map(|(index, model)| score_row(model, index, &columns, differences, guided))
         .collect();
     format!(
         "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Scores\"><table class=\"scores\"><thead><tr>\
-         <th scope=\"col\" rowspan=\"2\">Model</th><th scope=\"col\" rowspan=\"2\">Guidance</th>\
+         <th scope=\"col\" rowspan=\"2\">Model</th>{guidance}\
          <th scope=\"col\" rowspan=\"2\">Overall</th>{vs_base}{}{}</tr><tr>{names}</tr></thead>\
          <tbody>{rows}</tbody></table></div>",
         group(table::Group::Category, "By category"),
@@ -150,12 +161,16 @@ fn score_row(
     index: usize,
     columns: &[table::Column<'_>],
     differences: bool,
+    guided: bool,
 ) -> String {
+    let guidance = match guided {
+        true => format!("<td>{}</td>", number::plain(model.guidance)),
+        false => String::new(),
+    };
     let mut cells = format!(
-        "<tr class=\"kind-{}\"><th scope=\"row\"><span class=\"name\">{}</span></th><td>{}</td>",
+        "<tr class=\"kind-{}\"><th scope=\"row\"><span class=\"name\">{}</span></th>{guidance}",
         model.kind.name(),
-        escape::name(&model.name),
-        number::plain(model.guidance)
+        escape::name(&model.name)
     );
     for column in columns {
         let cell = column.cells.get(index);
@@ -179,11 +194,7 @@ fn score_cell(cell: table::Cell<'_>, start: bool) -> String {
     let Some(e) = cell.estimate else {
         return format!("<td{class}>\u{2013}</td>");
     };
-    let star = if cell.best {
-        "<span class=\"star\" title=\"best of its column\">*</span>"
-    } else {
-        ""
-    };
+    let star = if cell.best { STAR } else { "" };
     format!(
         "<td{class}><span class=\"mean\">{}{star}</span><small>{}\u{2013}{}</small></td>",
         number::percent(e.mean),
@@ -195,16 +206,21 @@ fn score_cell(cell: table::Cell<'_>, start: bool) -> String {
 fn difference_cell(model: &ModelRow) -> String {
     model.difference_to_base.map_or_else(
         || "<td>\u{2013}</td>".to_owned(),
-        |d| {
-            let clear = if d.low > 0.0 || d.high < 0.0 { " clear" } else { "" };
-            format!(
-                "<td class=\"change{clear}\" title=\"{}\"><span class=\"mean\">{}</span><small>{} to {}</small></td>",
-                escape::html(&number::p_value(d.p)),
-                signed(d.difference),
-                signed(d.low),
-                signed(d.high)
-            )
-        },
+        |d| change(&[d.difference, d.low, d.high].map(number::points), &d),
+    )
+}
+
+/// A difference with the ends of its interval, bold when that is clear of zero.
+pub(super) fn change(texts: &[String; 3], paired: &selma_eval::Paired) -> String {
+    let clear = match paired.low > 0.0 || paired.high < 0.0 {
+        true => " clear",
+        false => "",
+    };
+    // A minus sign as wide as the plus sign.
+    let [difference, low, high] = texts.each_ref().map(|text| text.replace('-', "\u{2212}"));
+    format!(
+        "<td class=\"change{clear}\" title=\"{}\"><span class=\"mean\">{difference}</span><small>{low} to {high}</small></td>",
+        escape::html(&number::p_value(paired.p))
     )
 }
 
@@ -224,7 +240,7 @@ pub(super) fn funnel(report: &Report) -> String {
         "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Data\"><table class=\"funnel\"><thead><tr>\
          <th scope=\"col\">Skill</th><th scope=\"col\">Requests</th><th scope=\"col\">Prompts read</th>\
          <th scope=\"col\">Kept</th><th scope=\"col\">Share kept</th><th scope=\"col\" class=\"bar-head\">Read and kept</th>\
-         <th scope=\"col\">Pictures</th></tr></thead><tbody>{rows}</tbody></table></div>"
+         <th scope=\"col\">Pictures</th><th scope=\"col\" class=\"text\">Not kept because</th></tr></thead><tbody>{rows}</tbody></table></div>"
     )
 }
 
@@ -240,8 +256,8 @@ fn funnel_row(row: &FunnelRow, most: usize) -> String {
     format!(
         "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}%</td>\
          <td class=\"bar\"><span class=\"read\" style=\"width:{}%\"></span><span class=\"kept\" style=\"width:{}%\"></span></td>\
-         <td>{}</td></tr>\n",
-        escape::html(&row.skill),
+         <td>{}</td><td class=\"text\"><small>{}</small></td></tr>\n",
+        escape::name(&row.skill),
         number::count(row.requests),
         number::count(row.parsed),
         number::count(row.kept),
@@ -249,7 +265,22 @@ fn funnel_row(row: &FunnelRow, most: usize) -> String {
         width(row.parsed),
         width(row.kept),
         number::count(row.images),
+        escape::html(&reasons(row)),
     )
+}
+
+/// "similar 90, too long 12": why prompts were not kept, the most frequent first.
+pub(super) fn reasons(row: &FunnelRow) -> String {
+    let mut reasons: Vec<&(String, usize)> = row
+        .rejected
+        .iter()
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    reasons.sort_by(|(_, a), (_, b)| b.cmp(a));
+    let reasons = reasons
+        .into_iter()
+        .map(|(reason, count)| format!("{} {count}", reason.replace('_', " ")));
+    reasons.collect::<Vec<String>>().join(", ")
 }
 
 /// A paragraph for each note.
@@ -261,15 +292,29 @@ pub(super) fn notes(report: &Report) -> String {
     format!("<ul class=\"notes\">{notes}</ul>")
 }
 
-/// Names and values.
+/// Names and values, then names and hashes.
 pub(super) fn settings(report: &Report) -> String {
-    let rows: String = report
-        .settings
+    let settings = match report.settings.is_empty() {
+        true => String::new(),
+        false => values(&report.settings, "settings"),
+    };
+    let hashes = match report.hashes.is_empty() {
+        true => String::new(),
+        false => format!(
+            "<h3>Hashes (SHA-256)</h3>{}",
+            values(&report.hashes, "settings hashes")
+        ),
+    };
+    settings + &hashes
+}
+
+fn values(values: &[(String, String)], class: &str) -> String {
+    let rows: String = values
         .iter()
         .map(|(name, value)| {
             let (name, value) = (escape::html(name), escape::html(value));
             format!("<div><dt>{name}</dt><dd>{value}</dd></div>")
         })
         .collect();
-    format!("<dl class=\"settings\">{rows}</dl>")
+    format!("<dl class=\"{class}\">{rows}</dl>")
 }

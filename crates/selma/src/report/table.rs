@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use selma_eval::{Estimate, Paired};
 
-use super::{ModelRow, Report, escape, number, preferences};
+use super::{ModelRow, Report, escape, metrics, number};
 
 /// Means that differ by less than this are equal: they are sums of the same answers in another order.
 const TIE: f64 = 1e-9;
@@ -50,7 +50,12 @@ pub(super) fn columns(models: &[ModelRow]) -> Vec<Column<'_>> {
     columns
 }
 
-fn column<'a>(group: Group, name: &'a str, estimates: &[Option<&'a Estimate>]) -> Column<'a> {
+/// One column, with the best of it marked.
+pub(super) fn column<'a>(
+    group: Group,
+    name: &'a str,
+    estimates: &[Option<&'a Estimate>],
+) -> Column<'a> {
     let means = || {
         estimates
             .iter()
@@ -75,16 +80,25 @@ fn column<'a>(group: Group, name: &'a str, estimates: &[Option<&'a Estimate>]) -
 
 /// The table for a terminal: one block with the categories, one with the skills.
 pub(super) fn plain(report: &Report) -> String {
+    let mut text = metrics_block(report).unwrap_or_default();
     if report.models.is_empty() {
-        return "No model has been measured.\n".to_owned();
+        return match text.is_empty() {
+            true => "No model has been measured.\n".to_owned(),
+            false => {
+                text + &format!(
+                    "Below each mean its {} interval over prompts. * best of its column.\n",
+                    level(report)
+                )
+            }
+        };
     }
     let columns = columns(&report.models);
     let mut first = block_head(report, "model");
-    first.push(guidance_column(report));
+    first.extend(guided(report).then(|| guidance_column(report)));
     first.extend(score_columns(&columns, Group::Overall));
     first.extend(difference_column(report));
     first.extend(score_columns(&columns, Group::Category));
-    let mut text = align(&first);
+    text.push_str(&align(&first));
     let skills = score_columns(&columns, Group::Skill);
     if !skills.is_empty() {
         let mut second = block_head(report, "by skill");
@@ -96,8 +110,27 @@ pub(super) fn plain(report: &Report) -> String {
         "\nFaithfulness in percent; below each figure its {} interval over prompts. * best of its column.\n",
         level(report)
     ));
-    text.push_str(&preferences::plain(report));
     text
+}
+
+/// All metrics side by side, if there are several.
+fn metrics_block(report: &Report) -> Option<String> {
+    if !metrics::present(report) {
+        return None;
+    }
+    let names = metrics::models(report).into_iter();
+    let names = names.map(|(name, _)| [escape::one_line(name), String::new()]);
+    let mut block = vec![text_column("metrics", names)];
+    for (metric, column) in &metrics::columns(report) {
+        let lines = metrics::lines(report, metric, column);
+        block.push(text_column(&metric.title(), lines.into_iter()));
+    }
+    Some(align(&block) + "\n")
+}
+
+/// Whether it is known at which guidance any model was measured.
+pub(super) fn guided(report: &Report) -> bool {
+    report.models.iter().any(|model| model.guidance.is_finite())
 }
 
 /// "95%".
@@ -166,7 +199,7 @@ fn text_column(name: &str, cells: impl Iterator<Item = [String; 2]>) -> TextColu
 }
 
 /// Columns side by side, the first to the left and the others to the right, a rule below their names.
-pub(super) fn align(columns: &[TextColumn]) -> String {
+fn align(columns: &[TextColumn]) -> String {
     let widths: Vec<usize> = columns
         .iter()
         .map(|column| column.iter().map(|c| c.chars().count()).max().unwrap_or(0))

@@ -21,7 +21,7 @@ use crate::{Expert, Model, Run, RunEvent, RunObserver, ScorerSettings, SelmaErro
 const BRANCH: &str = "evaluated";
 
 /// Name of the file of a server's answers about a model's pictures.
-const ANSWERS: &str = "answers.jsonl";
+pub(crate) const ANSWERS: &str = "answers.jsonl";
 
 /// Sees that the model and the settings of drawing can be used and the world has as many prompts as are wanted, before
 /// any work is done.
@@ -181,10 +181,13 @@ pub(crate) fn image_folder(
         .join(format!("{set}-g{guidance}"))
 }
 
+/// What the names of the run's own results begin with.
+pub(crate) const RESULT_PREFIX: &str = "dsg-";
+
 fn result_path(run: &Run, model: &Model, set: &str, guidance: f64) -> std::path::PathBuf {
     run.layout
         .eval_of(&model.name)
-        .join(format!("dsg-{set}-g{guidance}.json"))
+        .join(format!("{RESULT_PREFIX}{set}-g{guidance}.json"))
 }
 
 /// Draws and judges one model.

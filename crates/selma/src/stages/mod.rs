@@ -1,5 +1,6 @@
 //! The stages of a run, one file each.
 
+mod artefacts;
 pub(crate) mod eval;
 pub(crate) mod images;
 pub(crate) mod merge;

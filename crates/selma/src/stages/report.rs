@@ -6,12 +6,13 @@ use selma_dataset::Dataset;
 use selma_eval::{EvalResult, compare};
 use selma_llm::Skill;
 
+use super::artefacts;
 use super::eval::{chosen_guidance, image_folder, load};
 use super::prompts::generation_report;
-use super::scores;
 use crate::draw::file_name;
 use crate::report::{
-    Answer, FunnelRow, GuidanceCurve, ModelRow, Preference, Report, SampleImage, SampleRow,
+    Evaluation, FunnelRow, GuidanceCurve, ModelKind, ModelRow, Report, SampleImage, SampleRow,
+    metrics_of,
 };
 use crate::{Model, Run, SelmaError};
 
@@ -31,13 +32,20 @@ pub(crate) fn make(run: &Run) -> Result<Report, SelmaError> {
         let result = load(run, &model, "test", guidance)?;
         results.push((model, guidance, result));
     }
+    let further = artefacts::further_evaluations(run)?;
+    let mut evaluations: Vec<Evaluation> = results
+        .iter()
+        .map(|(model, _, result)| Evaluation {
+            model: model.name.clone(),
+            ..Evaluation::of_dsg(result)
+        })
+        .collect();
     let base = results.first().map(|(_, _, result)| result);
-    let preferences = preferences(run, &results)?;
     let models = results
         .iter()
-        .zip(preferences)
+        .zip(&evaluations)
         .enumerate()
-        .map(|(index, ((model, guidance, result), preferences))| {
+        .map(|(index, ((model, guidance, result), evaluation))| {
             let difference_to_base = match base {
                 Some(base) if index > 0 => Some(compare(result, base)?),
                 _ => None,
@@ -47,41 +55,39 @@ pub(crate) fn make(run: &Run) -> Result<Report, SelmaError> {
                 kind: model.kind,
                 guidance: *guidance,
                 overall: result.overall,
-                by_skill: result.by_group.clone(),
-                by_category: categories(&result.by_detailed),
+                by_skill: evaluation.by_group.clone(),
+                by_category: evaluation.by_category.clone(),
                 difference_to_base,
-                preferences,
             })
         })
         .collect::<Result<Vec<_>, SelmaError>>()?;
-    let recipe = &run.recipe;
+    let hashes = artefacts::hashes(run, &further)?;
+    evaluations.extend(further);
+    let kind = |name: &str| {
+        let model = results.iter().find(|(model, _, _)| model.name == name);
+        model.map_or(ModelKind::Other, |(model, _, _)| model.kind)
+    };
+    let name_of_base = results.first().map_or("", |(model, _, _)| &model.name);
+    let (metrics, remarks) = metrics_of(&evaluations, name_of_base, &kind)?;
     let step = sample_step(run, &results);
+    let mut notes = notes(run, &results, step);
+    notes.extend(remarks);
+    let recipe = &run.recipe;
     Ok(Report {
         title: format!("SELMA: {}", recipe.name),
         summary: summary(run),
         confidence: recipe.eval.bootstrap.confidence,
         models,
-        samples: samples(run, &results, step)?,
+        metrics,
+        samples: samples(run, &results, &evaluations, step)?,
         funnel: funnel(run)?,
         curves: curves(run, &results)?,
+        training: artefacts::trainings(run)?,
+        merges: artefacts::merges(run)?,
         settings: settings(run)?,
-        notes: notes(run, &results, step),
+        hashes,
+        notes,
     })
-}
-
-/// What the scorers say of every model.
-fn preferences(
-    run: &Run,
-    results: &[(Model, f64, EvalResult)],
-) -> Result<Vec<Vec<Preference>>, SelmaError> {
-    let scores = results
-        .iter()
-        .map(|(model, guidance, _)| scores::load(run, model, *guidance));
-    let scores = scores.collect::<Result<Vec<_>, _>>()?;
-    let base = scores.first().map(Vec::as_slice);
-    let of_model =
-        |(index, own): (usize, &Vec<_>)| scores::preferences(run, own, base.filter(|_| index > 0));
-    scores.iter().enumerate().map(of_model).collect()
 }
 
 fn summary(run: &Run) -> String {
@@ -155,6 +161,10 @@ fn funnel(run: &Run) -> Result<Vec<FunnelRow>, SelmaError> {
             parsed: report.parsed,
             kept: report.kept,
             images: Dataset::open(run.layout.images_of(&skill.name))?.len(),
+            rejected: (report.rejections().into_iter())
+                .chain([("more than were asked for", report.surplus)])
+                .map(|(reason, count)| (reason.to_owned(), count))
+                .collect(),
         }))
     };
     run.skills
@@ -207,34 +217,30 @@ fn sample_step(run: &Run, results: &[(Model, f64, EvalResult)]) -> usize {
 fn samples(
     run: &Run,
     results: &[(Model, f64, EvalResult)],
+    evaluations: &[Evaluation],
     step: usize,
 ) -> Result<Vec<SampleRow>, SelmaError> {
     let mut rows: BTreeMap<String, SampleRow> = BTreeMap::new();
     let mut order = Vec::new();
-    for (model, guidance, result) in results {
+    for ((model, guidance, _), evaluation) in results.iter().zip(evaluations) {
         let folder = image_folder(run, model, "test", *guidance);
-        for item in result.items.iter().step_by(step) {
-            let path = folder.join(file_name(&item.item_id));
+        for item in evaluation.items.iter().step_by(step) {
+            let path = folder.join(file_name(&item.id));
             let png = std::fs::read(&path).map_err(|source| SelmaError::Io {
                 action: "read",
                 path: path.clone(),
                 source,
             })?;
-            let answers = item.questions.iter().map(|question| Answer {
-                question: question.question.clone(),
-                answer: question.answer.clone(),
-                ok: question.score > 0.0,
-            });
             let image = SampleImage {
                 model: model.name.clone(),
                 png,
-                score: item.score,
-                answers: answers.collect(),
+                score: item.score.unwrap_or(f64::NAN),
+                answers: item.answers.clone(),
             };
-            let row = rows.entry(item.item_id.clone()).or_insert_with(|| {
-                order.push(item.item_id.clone());
+            let row = rows.entry(item.id.clone()).or_insert_with(|| {
+                order.push(item.id.clone());
                 SampleRow {
-                    id: item.item_id.clone(),
+                    id: item.id.clone(),
                     skill: item.group.clone(),
                     prompt: item.text.clone(),
                     images: Vec::new(),
@@ -246,21 +252,8 @@ fn samples(
     Ok(order.iter().filter_map(|id| rows.remove(id)).collect())
 }
 
-/// The scores by DSG's finer categories. `-` is the only one of the broad category `global`, and gets its name.
-fn categories<T: Copy>(by_detailed: &BTreeMap<String, T>) -> BTreeMap<String, T> {
-    let named = by_detailed.iter().map(|(name, score)| {
-        let name = if name == "-" { "global" } else { name };
-        (name.to_owned(), *score)
-    });
-    named.collect()
-}
-
 fn settings(run: &Run) -> Result<Vec<(String, String)>, SelmaError> {
-    let mut settings = vec![
-        ("model".to_owned(), run.recipe.model.display().to_string()),
-        ("model sha256".to_owned(), run.model_hash()?.to_owned()),
-        ("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
-    ];
+    let mut settings = vec![("version".to_owned(), env!("CARGO_PKG_VERSION").to_owned())];
     let recipe = serde_json::to_value(&run.recipe).map_err(SelmaError::Json)?;
     flatten("", &recipe, &mut settings);
     // The recipe's seed is in their place.
@@ -283,18 +276,5 @@ fn flatten(path: &str, value: &serde_json::Value, settings: &mut Vec<(String, St
         }
         serde_json::Value::String(text) => settings.push((path.to_owned(), text.clone())),
         other => settings.push((path.to_owned(), other.to_string())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_category_without_a_name_is_called_global() {
-        let scores = [("-", 1), ("color", 2)].map(|(name, score)| (name.to_owned(), score));
-        let named = categories(&BTreeMap::from(scores));
-        let expected = [("color", 2), ("global", 1)].map(|(name, score)| (name.to_owned(), score));
-        assert_eq!(named, BTreeMap::from(expected));
     }
 }

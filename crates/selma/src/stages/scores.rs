@@ -2,12 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use selma_dataset::{Dataset, Pictures, Scores, write_scores};
-use selma_eval::stats::Cluster;
+use selma_dataset::{Dataset, Pictures, write_scores};
 use selma_eval::{EvalError, score_pictures};
 
 use super::eval::image_folder;
-use crate::report::Preference;
 use crate::scorer::SCORED_TOGETHER;
 use crate::{Model, NamedScorer, Run, RunEvent, RunObserver, ScorerSettings, SelmaError};
 
@@ -93,56 +91,4 @@ fn path_of(run: &Run, model: &Model, settings: &ScorerSettings, guidance: f64) -
     run.layout
         .eval_of(&model.name)
         .join(format!("{name}-test-g{guidance}.jsonl"))
-}
-
-/// The scores of a model's pictures, a list for each scorer, in the order of the recipe.
-pub(super) fn load(
-    run: &Run,
-    model: &Model,
-    guidance: f64,
-) -> Result<Vec<Vec<Cluster>>, SelmaError> {
-    let scorers = &run.recipe.eval.scorers;
-    if scorers.is_empty() {
-        return Ok(Vec::new());
-    }
-    let pictures = Dataset::open(image_folder(run, model, "test", guidance))?;
-    let of_scorer = |settings: &ScorerSettings| {
-        let path = path_of(run, model, settings, guidance);
-        if !path.is_file() {
-            return Err(SelmaError::MissingStage {
-                path,
-                stage: "eval",
-            });
-        }
-        let scores = Scores::read(&path, &pictures)?;
-        let clusters = (0..pictures.len()).map(|index| {
-            let sum = scores.get(settings.name(), index);
-            let sum = sum.ok_or_else(|| SelmaError::Damaged {
-                path: path.clone(),
-                reason: "the score of a picture is missing".to_owned(),
-            })?;
-            Ok(Cluster { sum, count: 1 })
-        });
-        clusters.collect()
-    };
-    scorers.iter().map(of_scorer).collect()
-}
-
-/// What stands in the report of it, beside the base's; `None` for the base itself.
-pub(super) fn preferences(
-    run: &Run,
-    own: &[Vec<Cluster>],
-    base: Option<&[Vec<Cluster>]>,
-) -> Result<Vec<Preference>, SelmaError> {
-    let bootstrap = &run.recipe.eval.bootstrap;
-    let scorers = run.recipe.eval.scorers.iter().zip(own).enumerate();
-    let preferences = scorers.map(|(index, (settings, own))| {
-        let base = base.and_then(|base| base.get(index));
-        Ok(Preference {
-            scorer: settings.name().to_owned(),
-            mean: bootstrap.estimate(own)?,
-            difference_to_base: base.map(|base| bootstrap.paired(own, base)).transpose()?,
-        })
-    });
-    preferences.collect()
 }
