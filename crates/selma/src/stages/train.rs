@@ -63,6 +63,8 @@ fn train(
         skills: &training.skills,
         config: training.config.clone(),
         mixture: None,
+        validation: None,
+        further_devices: &[],
         model_hash,
         checkpoint_every: run.recipe.train.checkpoint_every,
         keep_checkpoints: 1,
