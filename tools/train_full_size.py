@@ -4,7 +4,7 @@
     python tools/train_full_size.py [--families sd15] [--rounds 1] [--steps 3] [--side 64] [--rank 128] [--scratch full-size]
 
 Written with torch 2.15, diffusers 0.42.1, peft 0.21.2; f32 on the CPU, one sample a step, rank 128 on the attention layers, AdamW and clipping as in diffusers' script.
-Each program runs in a process of its own, one after the other, with and without computing again what is inside of layers (diffusers: `enable_gradient_checkpointing`), from the
+Each program runs in a process of its own, one after the other, with and without computing again what is inside of layers (diffusers: `enable_gradient_checkpointing`), and with the frozen weights in bf16, from the
 same file, factors and batches. A row has the largest difference of the losses from those of diffusers, relative; seconds of a step (the median of the rounds, of the steps after the first); the most memory
 held, the mapped file included, when the model was loaded and in all.
 """
@@ -136,6 +136,7 @@ def main():
             "selma": [arguments.program, *common],
             "diffusers + PEFT, checkpointing": [sys.executable, __file__, "--torch", *common, "recompute"],
             "selma, recompute": [arguments.program, *common, "recompute"],
+            "selma, bf16, recompute": [arguments.program, *common, "recompute", "bf16"],
         }
         programs = {name: command for name, command in programs.items() if not arguments.only or name in arguments.only}
         took = {name: [] for name in programs}

@@ -115,6 +115,95 @@ fn recomputing_and_options_of_the_noise_are_settings() {
 }
 
 #[test]
+fn a_base_in_16_bits_and_two_devices_are_flags() {
+    let selma = Selma::new();
+    dataset(&selma);
+    let adapter = |options: &str, out: &str| {
+        let command = format!("{SMALL} {options} --out {out} --model");
+        selma.run_with(&command, &[&tiny_sd()]).ok();
+        selma.read(&format!("{out}/adapter.safetensors"))
+    };
+    let plain = adapter("", "plain");
+    assert_ne!(adapter("--dtype bf16", "bf16"), plain);
+    selma.write("train.toml", "dtype = \"bf16\"\n");
+    assert_eq!(
+        adapter("--config train.toml", "config"),
+        adapter("--dtype bf16", "flag")
+    );
+    assert_eq!(adapter("--dtype f32", "f32"), plain);
+    selma.write("train.toml", "shards = 2\n");
+    assert_eq!(
+        adapter("--config train.toml", "shards"),
+        adapter("--device flex,flex", "devices")
+    );
+    let three = format!("{SMALL} --device flex,flex,flex --out three --model");
+    selma
+        .run_with(&three, &[&tiny_sd()])
+        .failed(&["shards", "batch_size"]);
+    let other = format!("{SMALL} --dtype f8 --out other --model");
+    selma.run_with(&other, &[&tiny_sd()]).misused(&["bf16"]);
+}
+
+#[test]
+fn the_best_checkpoint_by_a_validation_is_picked() {
+    let selma = Selma::new();
+    dataset(&selma);
+    let train = |options: &str| {
+        let command = format!("{SMALL} --learning-rate 0.1 --validation data {options} --model");
+        selma.run_with(&command, &[&tiny_sd()]).ok();
+    };
+    train("--out last");
+    train("--out best --pick best");
+    train("--out all --keep-checkpoints 9");
+    let losses = selma.read("last/validation.jsonl");
+    assert_eq!(selma.read("best/validation.jsonl"), losses);
+    let losses: Vec<(u64, f64)> = String::from_utf8(losses)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .map(|line| {
+            (
+                line["step"].as_u64().unwrap(),
+                line["loss"].as_f64().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        losses.iter().map(|(step, _)| *step).collect::<Vec<_>>(),
+        [2, 4, 5]
+    );
+    let (best, _) = losses.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap();
+    let load = |path: &str| selma_lora::Adapter::load(selma.path(path)).unwrap();
+    let picked = load("best/adapter.safetensors");
+    assert_eq!(picked.metadata["selma.steps"], best.to_string());
+    assert_eq!(picked.metadata["selma.pick"], "best");
+    let expected = match best {
+        5 => load("last/adapter.safetensors"),
+        step => load(&format!(
+            "all/checkpoints/step-{step:06}/adapter.safetensors"
+        )),
+    };
+    for (name, module) in &picked.modules {
+        assert_eq!(module.a, expected.modules[name].a, "{name}");
+        assert_eq!(module.b, expected.modules[name].b, "{name}");
+    }
+    assert!(!selma.path("best/checkpoints").exists());
+    // Without a validation, or with another choice, it is another training.
+    selma
+        .run_with(
+            &format!("{SMALL} --learning-rate 0.1 --out best --model"),
+            &[&tiny_sd()],
+        )
+        .failed(&["best", "training of other"]);
+    selma
+        .run_with(
+            &format!("{SMALL} --pick best --out no --model"),
+            &[&tiny_sd()],
+        )
+        .misused(&["--validation"]);
+}
+
+#[test]
 fn settings_that_cannot_be_used_are_named() {
     let selma = Selma::new();
     dataset(&selma);

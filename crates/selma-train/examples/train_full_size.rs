@@ -1,7 +1,7 @@
 //! Trains an adapter on one UNet of a model for a few steps with given factors and batches, and says what that took.
 //!
 //! ```sh
-//! cargo run --release --example train_full_size -- FOLDER INPUTS.safetensors FACTORS.safetensors STEPS [recompute]
+//! cargo run --release --example train_full_size -- FOLDER INPUTS.safetensors FACTORS.safetensors STEPS [recompute] [bf16]
 //! ```
 //!
 //! `tools/train_full_size.py` makes models of the published sizes with random weights, runs this program and diffusers with PEFT on them, and compares. One line of JSON
@@ -17,10 +17,10 @@ use std::time::Instant;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use memory::peak_bytes;
-use selma_diffusion::Checkpoint;
 use selma_diffusion::models::{AddedConditioning, Conditioning, TimeIds};
 use selma_diffusion::weights::Weights;
-use selma_lora::Adapter;
+use selma_diffusion::{Checkpoint, CheckpointOptions};
+use selma_lora::{Adapter, Dtype};
 use selma_train::{Batch, Denoising, Drawn, TrainConfig, Trainer};
 use serde_json::json;
 
@@ -30,13 +30,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [folder, inputs, factors, steps, options @ ..] = arguments.as_slice() else {
-        return Err("usage: train_full_size FOLDER INPUTS FACTORS STEPS [recompute]".into());
+        return Err("usage: train_full_size FOLDER INPUTS FACTORS STEPS [recompute] [bf16]".into());
     };
     let steps: usize = steps.parse()?;
     let device = Device::flex();
-    let checkpoint = Checkpoint::open(folder)?;
-    let unet = checkpoint.unet(&device)?.model;
-    let scheduler = checkpoint.scheduler_config()?;
     let inputs = Weights::open(inputs)?;
     let adapter = Adapter::load(factors)?;
     let rank = adapter
@@ -51,8 +48,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         rank,
         alpha: rank as f64,
         recompute: options.iter().any(|option| option == "recompute"),
+        dtype: match options.iter().any(|option| option == "bf16") {
+            true => Dtype::BF16,
+            false => Dtype::F32,
+        },
         ..TrainConfig::default()
     };
+    let options = CheckpointOptions {
+        unet_dtype: Some(config.unet_dtype()),
+        ..CheckpointOptions::default()
+    };
+    let checkpoint = Checkpoint::open_with(folder, options)?;
+    let unet = checkpoint.unet(&device)?.model;
+    let scheduler = checkpoint.scheduler_config()?;
     let objective = Denoising::new(&scheduler)?;
     let config = config.validate()?;
     let mut trainer =

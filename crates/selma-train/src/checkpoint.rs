@@ -95,6 +95,19 @@ impl TrainCheckpoints<'_> {
     ///
     /// If the folder cannot be written.
     pub fn save<O: Objective>(&self, trainer: &Trainer<O>) -> Result<(), TrainError> {
+        self.save_beside(trainer, None)
+    }
+
+    /// As [`save`](Self::save), and keeps the checkpoint of one more step where there is one, which is not counted.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be written.
+    pub fn save_beside<O: Objective>(
+        &self,
+        trainer: &Trainer<O>,
+        other: Option<usize>,
+    ) -> Result<(), TrainError> {
         let path = self.folder.join(format!("{PREFIX}{:06}", trainer.step));
         if !path.exists() {
             create_folder(self.folder)?;
@@ -102,7 +115,8 @@ impl TrainCheckpoints<'_> {
         }
         let all = Self::all(self.folder)?;
         let too_many = all.len().saturating_sub(self.keep.max(1));
-        for (_, path) in all.into_iter().take(too_many) {
+        let too_many = all.into_iter().take(too_many);
+        for (_, path) in too_many.filter(|(step, _)| Some(*step) != other) {
             fs::remove_dir_all(&path).map_err(|source| TrainError::Io {
                 action: "remove",
                 path,

@@ -3,12 +3,16 @@
 use std::num::NonZeroU64;
 
 use selma_dataset::GeometryConfig;
+use selma_lora::Dtype;
 use serde::{Deserialize, Serialize};
 
 use crate::{LrScheduler, TrainError};
 
 /// Default of [`TrainConfig::crops`].
 const CROPS: NonZeroU64 = NonZeroU64::MIN.saturating_add(7);
+
+/// Default of [`TrainConfig::loss_scale`].
+const LOSS_SCALE: f64 = 4096.0;
 
 /// How an expert is trained. The defaults are SELMA's for Stable Diffusion (section 4.3 and appendix H of the paper).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,6 +30,14 @@ pub struct TrainConfig {
     /// Whether what is inside the UNet's layers is computed again for the gradient, instead of being kept: much less memory for a quarter to a third more
     /// time. Results differ in rounding only.
     pub recompute: bool,
+    /// Number type that the frozen `UNet` is kept in. In 16 bits it takes half the memory; on the CPU each layer is widened to `f32` while it computes, and GPUs compute in
+    /// the type itself. Factors, loss and optimizer are in `f32`.
+    #[serde(skip_serializing_if = "is_single")]
+    pub dtype: Dtype,
+    /// Where gradients are in `f16`, what the loss is multiplied by before the pass back, so that small gradients are not lost; they are divided by it afterwards. A
+    /// power of two, which changes no digit; smaller where a gradient overflows.
+    #[serde(skip_serializing_if = "is_usual_scale")]
+    pub loss_scale: f64,
     /// Learning rate; its peak, where it changes.
     pub learning_rate: f64,
     /// How the learning rate changes. The paper's is constant.
@@ -77,6 +89,14 @@ pub struct TrainConfig {
     pub seed: u64,
 }
 
+fn is_single(dtype: &Dtype) -> bool {
+    *dtype == Dtype::F32
+}
+
+fn is_usual_scale(scale: &f64) -> bool {
+    *scale == LOSS_SCALE
+}
+
 impl Default for TrainConfig {
     fn default() -> Self {
         let targets = ["to_q", "to_k", "to_v", "to_out.0"];
@@ -86,6 +106,8 @@ impl Default for TrainConfig {
             gradient_accumulation: 4,
             shards: 1,
             recompute: false,
+            dtype: Dtype::F32,
+            loss_scale: LOSS_SCALE,
             learning_rate: 3e-4,
             lr_scheduler: LrScheduler::Constant,
             lr_warmup_steps: 0,
@@ -159,6 +181,11 @@ impl TrainConfig {
                 return Err(wrong(field, "a positive number", value.to_string()));
             }
         }
+        let scale = self.loss_scale;
+        if !(1.0..=65536.0).contains(&scale) || scale.log2().fract() != 0.0 {
+            let found = scale.to_string();
+            return Err(wrong("loss_scale", "a power of two from 1 to 65536", found));
+        }
         for (field, value) in [
             ("weight_decay", self.weight_decay),
             ("max_grad_norm", self.max_grad_norm),
@@ -206,6 +233,13 @@ impl TrainConfig {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ValidTrainConfig(TrainConfig);
 
+impl ValidTrainConfig {
+    /// These settings with others that cannot be wrong.
+    pub(crate) fn with(&self, config: TrainConfig) -> Self {
+        Self(config)
+    }
+}
+
 impl std::ops::Deref for ValidTrainConfig {
     type Target = TrainConfig;
 
@@ -222,11 +256,12 @@ mod tests {
 
     #[test]
     fn a_setting_that_cannot_be_used_is_named() {
-        let cases: [(&str, Spoil); 11] = [
+        let cases: [(&str, Spoil); 12] = [
             ("steps", |config| config.steps = 0),
             ("shards", |config| config.shards = 17),
             ("rank", |config| config.rank = 0),
             ("learning_rate", |config| config.learning_rate = f64::NAN),
+            ("loss_scale", |config| config.loss_scale = 1000.0),
             ("weight_decay", |config| config.weight_decay = -1.0),
             ("beta2", |config| config.beta2 = 1.0),
             ("snr_gamma", |config| config.snr_gamma = Some(0.0)),

@@ -2,7 +2,7 @@
 
 use std::cell::{OnceCell, RefCell};
 
-use burn::tensor::Tensor;
+use burn::tensor::{FloatDType, Tensor};
 use selma_diffusion::models::{Conditioning, Recording, UNet2DConditionModel};
 
 use crate::TrainError;
@@ -12,6 +12,8 @@ use crate::factors::{Gathered, untrack, without_branches};
 #[derive(Debug)]
 pub struct Denoiser<'a> {
     unet: &'a UNet2DConditionModel,
+    /// The number type that the network is asked in; predictions are in `f32`.
+    computed: FloatDType,
     /// The network without a graph, where what is inside its layers is computed again for the gradient.
     plain: Option<UNet2DConditionModel>,
     /// Predictions from which gradients flow back, and how they go on from there.
@@ -20,11 +22,12 @@ pub struct Denoiser<'a> {
 }
 
 impl<'a> Denoiser<'a> {
-    /// A network as it stands.
+    /// A network as it stands, which computes in `f32`.
     #[must_use]
     pub fn new(unet: &'a UNet2DConditionModel) -> Self {
         Self {
             unet,
+            computed: FloatDType::F32,
             plain: None,
             recorded: RefCell::default(),
             reference: OnceCell::new(),
@@ -42,6 +45,12 @@ impl<'a> Denoiser<'a> {
         }
     }
 
+    /// Sets the number type that the network computes in. Its weights may be of another, and predictions are in `f32` all the same.
+    #[must_use]
+    pub fn computing_in(self, computed: FloatDType) -> Self {
+        Self { computed, ..self }
+    }
+
     /// The network's prediction for noisy latents, from which gradients flow back: `[batch, channels, height, width]`.
     ///
     /// # Errors
@@ -54,10 +63,13 @@ impl<'a> Denoiser<'a> {
         conditioning: &Conditioning,
     ) -> Result<Tensor<4>, TrainError> {
         let timesteps = floats(timesteps);
+        let (noisy, conditioning) = self.asked(noisy, conditioning);
         let Some(plain) = &self.plain else {
-            return Ok(self.unet.forward(noisy, &timesteps, conditioning)?);
+            let prediction = self.unet.forward(noisy, &timesteps, &conditioning)?;
+            return Ok(prediction.cast(FloatDType::F32));
         };
-        let (prediction, recording) = plain.forward_recorded(noisy, &timesteps, conditioning)?;
+        let (prediction, recording) = plain.forward_recorded(noisy, &timesteps, &conditioning)?;
+        let prediction = prediction.cast(FloatDType::F32);
         let prediction = prediction.autodiff().require_grad();
         let mut recorded = self.recorded.borrow_mut();
         recorded.push((prediction.clone(), recording));
@@ -80,7 +92,15 @@ impl<'a> Denoiser<'a> {
             without_branches(&mut unet);
             unet
         });
-        Ok(unet.forward(noisy, &floats(timesteps), conditioning)?)
+        let (noisy, conditioning) = self.asked(noisy, conditioning);
+        let prediction = unet.forward(noisy, &floats(timesteps), &conditioning)?;
+        Ok(prediction.cast(FloatDType::F32))
+    }
+
+    /// What the network is asked with, in the number type that it computes in.
+    fn asked(&self, noisy: Tensor<4>, conditioning: &Conditioning) -> (Tensor<4>, Conditioning) {
+        let conditioning = conditioning.clone().cast(self.computed);
+        (noisy.cast(self.computed), conditioning)
     }
 
     /// The gradients of a loss by the factors, flat and in their order.
@@ -95,6 +115,7 @@ impl<'a> Denoiser<'a> {
             let Some(gradient) = prediction.grad(&gradients) else {
                 continue;
             };
+            let gradient = gradient.cast(self.computed);
             recording.backward(self.unet, gradient, &mut |gradients| {
                 gathered.add(&mut factors, gradients);
             })?;

@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod config;
+mod copies;
 mod denoiser;
 mod encoded;
 mod encoding_cache;
@@ -12,6 +13,7 @@ mod feed;
 mod objective;
 mod pair_set;
 mod place;
+mod precision;
 mod prefetch;
 mod preset;
 pub mod pretrain;
@@ -21,6 +23,7 @@ mod shards;
 mod shown;
 mod trainer;
 mod training_set;
+mod validation;
 
 pub use checkpoint::TrainCheckpoints;
 pub use config::{TrainConfig, ValidTrainConfig};

@@ -8,7 +8,9 @@ use selma_diffusion::schedulers::SchedulerConfig;
 use selma_lora::nn::{Attachable, attach, extract, extract_mixture};
 use selma_lora::{Adapter, LoraError, Mixing, Mixture};
 
+use crate::copies::Copies;
 use crate::factors::{BRANCH, COMPONENT, Factors, initial, renew, scalar, untrack};
+use crate::precision::{Precision, kept_in};
 use crate::shards::{for_each_shard, part};
 use crate::{
     Denoiser, Draw, Drawn, Feed, Objective, Observer, Progress, Samples, StepTime,
@@ -30,9 +32,11 @@ pub struct Trainer<O> {
     pub(crate) step: usize,
     /// Hashes of the experts, where a mixture is trained.
     experts: Option<Vec<String>>,
-    objective: O,
+    pub(crate) objective: O,
     pub(crate) timesteps: usize,
     pub(crate) device: Device,
+    pub(crate) precision: Precision,
+    copies: Copies,
 }
 
 impl<O> std::fmt::Debug for Trainer<O> {
@@ -117,14 +121,17 @@ impl<O: Objective> Trainer<O> {
     }
 
     fn start(
-        mut unet: UNet2DConditionModel,
+        unet: UNet2DConditionModel,
         scheduler: &SchedulerConfig,
         objective: O,
         config: ValidTrainConfig,
         device: &Device,
     ) -> Self {
+        let mut unet = kept_in(unet, config.unet_dtype());
         Self {
+            precision: Precision::of(&config, device),
             factors: Factors::track(&mut unet, &config),
+            copies: Copies::default(),
             unet,
             config,
             step: 0,
@@ -133,6 +140,24 @@ impl<O: Objective> Trainer<O> {
             timesteps: scheduler.num_train_timesteps(),
             device: device.clone(),
         }
+    }
+
+    /// Spreads the shards of every batch over further devices, each with a copy of the network; they take turns, the first shard is the trainer's own. Losses
+    /// and gradients are summed in the order of the shards on the trainer's device, so that devices of one kind change no bit.
+    ///
+    /// # Errors
+    ///
+    /// [`TrainError::Setting`] if there are fewer shards than devices.
+    pub fn with_further_devices(mut self, devices: &[Device]) -> Result<Self, TrainError> {
+        if self.config.shards < devices.len() + 1 {
+            return Err(TrainError::Setting {
+                field: "shards",
+                expected: format!("at least one for each of {} devices", devices.len() + 1),
+                found: self.config.shards.to_string(),
+            });
+        }
+        self.copies = Copies::of(&self.model(), &self.config, devices);
+        Ok(self)
     }
 
     /// Optimizer steps done.
@@ -233,6 +258,10 @@ impl<O: Objective> Trainer<O> {
         let learning_rate = self.config.learning_rate_at(self.step);
         self.factors
             .step(&mut self.unet, sums, grad_norm, learning_rate);
+        if !self.copies.is_empty() {
+            let unet = self.model();
+            self.copies.follow(unet, &self.config);
+        }
         self.step += 1;
         Ok(Progress {
             step: self.step,
@@ -251,12 +280,21 @@ impl<O: Objective> Trainer<O> {
         for_each_shard(shards, |shard| {
             let range = part(count, shards, shard);
             let share = range.len() as f64 / (count * batches) as f64;
-            let mut unet = self.unet.clone();
+            let own = (&self.unet, &self.device);
+            let (unet, device) = self.copies.of_shard(shard).unwrap_or(own);
+            let mut unet = unet.clone();
             if shards > 1 {
                 // Leaves of its own: a graph whose leaves are shared can be walked back once only.
                 renew(&mut unet);
             }
-            self.part(&unet, &batch.slice(range), share)
+            let samples = batch.slice(range).to_device(device);
+            let part = self.part(&unet, &samples, share)?;
+            let gradients = part.gradients.into_iter();
+            let gradients = gradients.map(|gradient| gradient.to_device(&self.device));
+            Ok(Part {
+                gradients: gradients.collect(),
+                ..part
+            })
         })
     }
 
@@ -271,13 +309,24 @@ impl<O: Objective> Trainer<O> {
             true => Denoiser::recomputing(unet),
             false => Denoiser::new(unet),
         };
+        let model = model.computing_in(self.precision.computed);
         let loss = self.objective.loss(&model, batch)?;
         let accuracy = loss.accuracy.map(|value| scalar(&value.mul_scalar(share)));
         let value = loss.value.mul_scalar(share);
+        let gradients = match self.precision.loss_scale {
+            None => model.gradients(&value)?,
+            Some(scale) => {
+                let gradients = model.gradients(&value.clone().mul_scalar(scale))?;
+                let unscaled = gradients.into_iter();
+                unscaled
+                    .map(|gradient| gradient.div_scalar(scale))
+                    .collect()
+            }
+        };
         Ok(Part {
             loss: scalar(&value)?,
             accuracy: accuracy.transpose()?,
-            gradients: model.gradients(&value)?,
+            gradients,
         })
     }
 

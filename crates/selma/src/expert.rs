@@ -1,20 +1,22 @@
 //! Training one adapter into a folder, to be continued where it was interrupted.
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+mod steps;
 
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
 use selma_diffusion::StableDiffusion;
-use selma_durable::{create_folder, remove_temporaries, write_json};
+use selma_durable::{create_folder, write_json};
 use selma_lora::{Dtype, Format, Mixing, Mixture};
 use selma_train::{
-    Denoising, DiffusionDpo, Feed, Objective, PairSet, Prefetch, Source, TrainCheckpoints,
-    TrainConfig, Trainer, TrainingSet, ValidTrainConfig,
+    Denoising, DiffusionDpo, Objective, PairSet, Prefetch, Source, TrainCheckpoints, TrainConfig,
+    TrainingSet, ValidTrainConfig,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::files::{read_json, remove_folder};
-use crate::step_log::StepLog;
-use crate::{Previews, RunEvent, RunObserver, SelmaError};
+use crate::validation::ValidationLog;
+use crate::{Pick, Previews, RunObserver, SelmaError, Validation};
 
 /// An adapter to train, or a mixture of adapters.
 ///
@@ -29,6 +31,10 @@ pub struct Expert<'a> {
     pub config: ValidTrainConfig,
     /// The experts whose weights are trained, instead of an adapter: the mixture as it begins.
     pub mixture: Option<&'a Mixture>,
+    /// Data that the training is watched by at every checkpoint, and after the last step, and which of these becomes the adapter.
+    pub validation: Option<Validation<'a>>,
+    /// Devices beside the pipeline's, over which the shards of a batch are spread ([`Trainer::with_further_devices`](selma_train::Trainer::with_further_devices)).
+    pub further_devices: &'a [Device],
     /// Hash of the base's weights, as [`Checkpoint::sha256`](selma_diffusion::Checkpoint::sha256) gives it.
     pub model_hash: &'a str,
     /// Steps between checkpoints.
@@ -61,6 +67,26 @@ impl TrainingData {
             Self::Pairs(set) => set.sha256(),
         }
     }
+
+    fn pictures(&self) -> Option<(&TrainingSet, usize)> {
+        match self {
+            Self::Pictures(set) => Some((set, set.len())),
+            Self::Pairs(_) => None,
+        }
+    }
+
+    fn pairs(&self) -> Option<(&PairSet, usize)> {
+        match self {
+            Self::Pictures(_) => None,
+            Self::Pairs(set) => Some((set, set.len())),
+        }
+    }
+}
+
+/// What an objective trains on, and what the training is watched by, with the number of its samples.
+struct Sources<'a, S> {
+    training: &'a S,
+    validation: Option<(&'a S, usize)>,
 }
 
 /// What decides an adapter: `training.json`.
@@ -74,6 +100,10 @@ struct Training {
     /// Of the mixture as it begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mixture_sha256: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    validation_sha256: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pick: Option<Pick>,
 }
 
 impl Expert<'_> {
@@ -89,6 +119,9 @@ impl Expert<'_> {
     /// Name of the file with the weights of each module, as [`Merge::weights_by_module`](selma_lora::Merge::weights_by_module) takes them, beside a mixture
     /// by [`Mixing::Weights`].
     pub const WEIGHTS: &'static str = "weights.json";
+
+    /// Name of the file with the losses on the validation data, one [`ValidationLoss`](crate::ValidationLoss) a line.
+    pub const VALIDATION: &'static str = "validation.jsonl";
 
     /// Name of the folder with the checkpoints from which a training continues.
     pub const CHECKPOINTS: &'static str = "checkpoints";
@@ -139,33 +172,71 @@ impl Expert<'_> {
         match data {
             TrainingData::Pictures(set) => {
                 let objective = Denoising::new(scheduler)?.with_snr_gamma(self.config.snr_gamma);
-                self.train_by(objective, pipeline, set, training, folder, observer)
+                let sources = Sources {
+                    training: set,
+                    validation: self.watched(TrainingData::pictures)?,
+                };
+                self.train_by(&objective, pipeline, &sources, training, folder, observer)
             }
             TrainingData::Pairs(set) => {
                 let objective = DiffusionDpo::new(scheduler, self.config.dpo_beta)?;
-                self.train_by(objective, pipeline, set, training, folder, observer)
+                let sources = Sources {
+                    training: set,
+                    validation: self.watched(TrainingData::pairs)?,
+                };
+                self.train_by(&objective, pipeline, &sources, training, folder, observer)
             }
         }
     }
 
-    fn train_by<O: Objective>(
+    /// The validation data, where it is of the kind that is trained on.
+    fn watched<S>(
         &self,
-        objective: O,
+        kind: impl Fn(&TrainingData) -> Option<(&S, usize)>,
+    ) -> Result<Option<(&S, usize)>, SelmaError> {
+        let Some(validation) = self.validation else {
+            return Ok(None);
+        };
+        match kind(validation.data) {
+            Some(data) => Ok(Some(data)),
+            None => Err(SelmaError::Setting {
+                field: "validation".to_owned(),
+                expected: "data of the kind that is trained on".to_owned(),
+                found: "data of another".to_owned(),
+            }),
+        }
+    }
+
+    fn train_by<O: Objective + Clone, S: Source<O::Batch>>(
+        &self,
+        objective: &O,
         pipeline: &StableDiffusion,
-        source: &impl Source<O::Batch>,
+        sources: &Sources<'_, S>,
         training: Training,
         folder: &Path,
         observer: &mut RunObserver<'_>,
     ) -> Result<(), SelmaError> {
-        let mut trainer = self.trainer(objective, pipeline, &folder.join(Self::CHECKPOINTS))?;
+        let checkpoints = folder.join(Self::CHECKPOINTS);
+        let mut trainer = self.trainer(objective.clone(), pipeline, &checkpoints)?;
         // Not before it is known to be possible: what cannot be trained leaves the folder to what can.
         if !folder.join(Self::TRAINING).is_file() {
             write_json(&folder.join(Self::TRAINING), &training)?;
         }
         std::thread::scope(|scope| {
-            let feed = Prefetch::start(scope, source, &trainer, self.prefetch);
-            self.steps(&mut trainer, &feed, pipeline, folder, observer)
+            let feed = Prefetch::start(scope, sources.training, &trainer, self.prefetch);
+            let validation = sources.validation;
+            self.steps(&mut trainer, &feed, validation, pipeline, folder, observer)
         })?;
+        let mut picked = Vec::new();
+        if let Some(validation) = self.validation {
+            let best = ValidationLog::open(folder)?.best(trainer.step_count());
+            let best = best
+                .filter(|best| validation.pick == Pick::Best && best.step != trainer.step_count());
+            if let Some(best) = best {
+                trainer = self.resumed(objective.clone(), pipeline, &checkpoints, best.step)?;
+            }
+            picked.push(("selma.pick", validation.pick.name().to_owned()));
+        }
         let notes = [
             ("selma.skills", self.skills.join(",")),
             ("selma.steps", trainer.step_count().to_string()),
@@ -173,6 +244,7 @@ impl Expert<'_> {
             ("selma.model_sha256", training.model_sha256),
             ("selma.data_sha256", training.data_sha256),
         ];
+        let notes = notes.into_iter().chain(picked);
         let notes = notes.map(|(key, value)| (key.to_owned(), value));
         if let Some(mut mixture) = trainer.mixture()? {
             mixture.metadata.extend(notes);
@@ -186,70 +258,11 @@ impl Expert<'_> {
             adapter.metadata.extend(notes);
             adapter.save(folder.join(Self::ADAPTER), Format::Diffusers, Dtype::F32)?;
         }
+        if self.keep_checkpoints < 2 {
+            // The best one, too: it is the adapter.
+            remove_folder(&checkpoints)?;
+        }
         Self::is_finished(folder).map(drop)
-    }
-
-    /// Takes all steps that are left.
-    fn steps<O: Objective>(
-        &self,
-        trainer: &mut Trainer<O>,
-        feed: &impl Feed<O::Batch>,
-        pipeline: &StableDiffusion,
-        folder: &Path,
-        observer: &mut RunObserver<'_>,
-    ) -> Result<(), SelmaError> {
-        let mut log = StepLog::open(folder, trainer.step_count())?;
-        if self.timing {
-            log = log.with_timing(folder)?;
-        }
-        if self.tensorboard {
-            log = log.with_tensorboard(folder)?;
-        }
-        let checkpoints = folder.join(Self::CHECKPOINTS);
-        let kept = TrainCheckpoints {
-            folder: &checkpoints,
-            every: self.checkpoint_every,
-            keep: self.keep_checkpoints,
-        };
-        let (mut whole, mut waited) = (Duration::ZERO, Duration::ZERO);
-        while !trainer.is_finished() {
-            let progress = trainer.step(feed)?;
-            log.push(&progress);
-            let time = progress.time.unwrap_or_default();
-            whole += time.whole;
-            waited += time.waited;
-            let flow = observer(RunEvent::Progress {
-                task: self.name,
-                done: progress.step,
-                total: progress.steps,
-                unit: "steps",
-                note: Some(("loss", f64::from(progress.loss))),
-            });
-            let due = flow.is_break() || kept.is_due(progress.step);
-            // What is recorded is never behind the checkpoint.
-            if due || trainer.is_finished() {
-                log.write()?;
-            }
-            if due {
-                kept.save(trainer)?;
-            }
-            if let Some(previews) = self.previews
-                && (previews.is_due(progress.step) || trainer.is_finished())
-            {
-                previews.draw(pipeline, trainer.model(), folder, progress.step)?;
-            }
-            if flow.is_break() {
-                return Err(SelmaError::Cancelled);
-            }
-        }
-        let task = self.name;
-        // All is done by now: what the observer answers stops nothing.
-        let _ = observer(RunEvent::Waited {
-            task,
-            waited,
-            whole,
-        });
-        Ok(())
     }
 
     /// What is trained here, if nothing else was begun here before.
@@ -260,6 +273,8 @@ impl Expert<'_> {
             model_sha256: self.model_hash.to_owned(),
             data_sha256: data.sha256(),
             mixture_sha256: self.mixture.map(Mixture::sha256),
+            validation_sha256: self.validation.map(|validation| validation.data.sha256()),
+            pick: self.validation.map(|validation| validation.pick),
         };
         let path = folder.join(Self::TRAINING);
         if path.is_file() {
@@ -275,27 +290,5 @@ impl Expert<'_> {
             });
         }
         Ok(training)
-    }
-
-    fn trainer<O: Objective>(
-        &self,
-        objective: O,
-        pipeline: &StableDiffusion,
-        checkpoints: &Path,
-    ) -> Result<Trainer<O>, SelmaError> {
-        let scheduler = &pipeline.scheduler_config;
-        let (unet, config) = (pipeline.unet.clone(), self.config.clone());
-        let device = pipeline.device();
-        if checkpoints.is_dir() {
-            remove_temporaries(checkpoints)?;
-        }
-        let last = TrainCheckpoints::latest(checkpoints)?;
-        Ok(match (last, self.mixture) {
-            (Some(last), _) => Trainer::resume(unet, scheduler, objective, config, &last, device)?,
-            (None, Some(mixture)) => {
-                Trainer::from_mixture(unet, scheduler, objective, config, mixture, device)?
-            }
-            (None, None) => Trainer::new(unet, scheduler, objective, config, device)?,
-        })
     }
 }

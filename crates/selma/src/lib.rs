@@ -25,6 +25,7 @@ mod selection;
 mod stages;
 mod step_log;
 mod tensorboard;
+mod validation;
 
 pub use encode::DataEncoder;
 pub use error::SelmaError;
@@ -46,6 +47,7 @@ pub use selection::{Selection, Selector};
 pub use stages::seeds::compare_seeds;
 pub use step_log::{Metrics, StepTiming};
 pub use tensorboard::TensorBoardLog;
+pub use validation::{Pick, Validation, ValidationLoss};
 
 pub use {
     selma_dataset as dataset, selma_diffusion as diffusion, selma_durable as durable,

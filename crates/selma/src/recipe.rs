@@ -105,6 +105,7 @@ impl ModelOptions {
             tokenizer: self.tokenizer.clone(),
             vae: self.vae.clone(),
             dtype: None,
+            unet_dtype: None,
         })
     }
 }

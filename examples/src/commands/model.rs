@@ -105,9 +105,24 @@ impl ModelOptions {
     ///
     /// Those of [`locate`](Self::locate) and of [`Checkpoint::open`].
     pub fn open(&self, model: &Path, dtype: FloatDType) -> anyhow::Result<Checkpoint> {
+        self.open_with_unet(model, dtype, dtype)
+    }
+
+    /// As [`open`](Self::open), with the weights of the UNet as numbers of a type of their own.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn open_with_unet(
+        &self,
+        model: &Path,
+        dtype: FloatDType,
+        unet_dtype: FloatDType,
+    ) -> anyhow::Result<Checkpoint> {
         let options = CheckpointOptions {
             vae: self.vae.as_deref().map(locate_vae).transpose()?,
             dtype: Some(dtype),
+            unet_dtype: Some(unet_dtype),
             ..self.files.checkpoint_options()
         };
         open(&self.locate(model)?, options)

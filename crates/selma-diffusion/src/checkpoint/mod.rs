@@ -119,6 +119,12 @@ impl Checkpoint {
         self.options.dtype.unwrap_or(FloatDType::F32)
     }
 
+    /// The number type that the weights of the UNet are kept in.
+    #[must_use]
+    pub fn unet_dtype(&self) -> FloatDType {
+        self.options.unet_dtype.unwrap_or(self.dtype())
+    }
+
     /// Whether zeros stand for a negative prompt that is not given (SDXL), rather than the empty text.
     #[must_use]
     pub fn force_zeros_for_empty_prompt(&self) -> bool {
@@ -203,10 +209,9 @@ impl Checkpoint {
     ) -> Result<Component<UNet2DConditionModelConfig, UNet2DConditionModel>, DiffusionError> {
         let stored = self.stored_unet()?;
         let model = stored.model(|config| config.init(device))?;
+        let dtype = self.unet_dtype();
         Ok(Component {
-            model: load(model, &stored.weights, self.dtype(), str::to_owned, |_| {
-                false
-            })?,
+            model: load(model, &stored.weights, dtype, str::to_owned, |_| false)?,
             config: stored.config,
         })
     }

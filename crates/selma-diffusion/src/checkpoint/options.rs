@@ -28,6 +28,9 @@ pub struct CheckpointOptions {
     /// Number type that the networks are loaded in; `f32` if none is given. In `f16` the VAE of SDXL stays in `f32`, see
     /// [`StableDiffusion::with_dtype`](crate::StableDiffusion::with_dtype).
     pub dtype: Option<FloatDType>,
+    /// Number type that the weights of the `UNet` are kept in, if it is another than that of the networks. Its layers compute in the type of their inputs, and
+    /// convert their weights one by one: half the memory for an adapter that is trained in `f32` on a model in `bf16`.
+    pub unet_dtype: Option<FloatDType>,
 }
 
 /// Where configurations come from that go before a checkpoint's own.

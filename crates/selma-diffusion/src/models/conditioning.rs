@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, FloatDType, Tensor};
 
 /// What the samples of a batch are conditioned on.
 #[derive(Debug, Clone)]
@@ -94,6 +94,30 @@ impl Conditioning {
             added: added.map(|(these, more)| AddedConditioning {
                 text_embeds: Tensor::cat(vec![these.text_embeds, more.text_embeds], 0),
                 time_ids: [these.time_ids, more.time_ids].concat(),
+            }),
+        }
+    }
+
+    /// The conditions as numbers of another type.
+    #[must_use]
+    pub fn cast(self, dtype: FloatDType) -> Self {
+        Self {
+            context: self.context.cast(dtype),
+            added: self.added.map(|added| AddedConditioning {
+                text_embeds: added.text_embeds.cast(dtype),
+                ..added
+            }),
+        }
+    }
+
+    /// The conditions on another device.
+    #[must_use]
+    pub fn to_device(self, device: &Device) -> Self {
+        Self {
+            context: self.context.to_device(device),
+            added: self.added.map(|added| AddedConditioning {
+                text_embeds: added.text_embeds.to_device(device),
+                ..added
             }),
         }
     }

@@ -59,7 +59,8 @@ impl GroupNorm {
     }
 
     fn normalise(&self, input: Tensor<4>, activation: bool) -> Tensor<4> {
-        let (weight, bias) = (self.weight.val(), self.bias.val());
+        let dtype = input.dtype();
+        let (weight, bias) = (self.weight.val().cast(dtype), self.bias.val().cast(dtype));
         group_norm(input, weight, bias, self.num_groups, self.eps, activation)
     }
 }
@@ -93,14 +94,16 @@ impl LayerNorm {
     /// - input and output: `[.., width]`
     #[must_use]
     pub fn forward<const D: usize>(&self, input: Tensor<D>) -> Tensor<D> {
-        let (weight, bias) = (self.weight.val(), self.bias.val());
         let dtype = input.dtype();
-        if !matches!(dtype, DType::F16 | DType::BF16) {
-            return layer_norm(input, weight, Some(bias), self.eps);
-        }
-        let single = FloatDType::F32;
-        let (weight, bias) = (weight.cast(single), bias.cast(single));
-        layer_norm(input.cast(single), weight, Some(bias), self.eps).cast(FloatDType::from(dtype))
+        let computed = match dtype {
+            DType::F16 | DType::BF16 => DType::F32,
+            other => other,
+        };
+        let (weight, bias) = (
+            self.weight.val().cast(computed),
+            self.bias.val().cast(computed),
+        );
+        layer_norm(input.cast(computed), weight, Some(bias), self.eps).cast(FloatDType::from(dtype))
     }
 }
 

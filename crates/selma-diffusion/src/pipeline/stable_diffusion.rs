@@ -71,11 +71,12 @@ impl StableDiffusion {
         checkpoint: &Checkpoint,
         device: &Device,
     ) -> Result<Self, DiffusionError> {
-        if !device.supports_dtype(checkpoint.dtype()) {
+        let dtypes = [checkpoint.dtype(), checkpoint.unet_dtype()];
+        if let Some(dtype) = dtypes.into_iter().find(|&x| !device.supports_dtype(x)) {
             return Err(DiffusionError::Request {
                 what: "number type",
                 expected: "one that the device computes with, such as f32".to_owned(),
-                found: format!("{:?}", checkpoint.dtype()).to_lowercase(),
+                found: format!("{dtype:?}").to_lowercase(),
             });
         }
         checkpoint.require_agreement()?;

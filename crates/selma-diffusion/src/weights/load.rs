@@ -177,12 +177,12 @@ struct Filler<'a> {
     weights: &'a Weights,
     dtype: FloatDType,
     wanted: VecDeque<(String, &'a StoredTensor)>,
-    ready: VecDeque<TensorData>,
+    ready: VecDeque<(TensorData, &'a StoredTensor)>,
     failure: Option<WeightsError>,
 }
 
-impl Filler<'_> {
-    fn next(&mut self) -> Option<TensorData> {
+impl<'a> Filler<'a> {
+    fn next(&mut self) -> Option<(TensorData, &'a StoredTensor)> {
         if self.ready.is_empty() {
             self.convert();
         }
@@ -208,7 +208,7 @@ impl Filler<'_> {
                 let data = tensor.data();
                 let data = data.unwrap_or_else(|| TensorData::new(Vec::<f32>::new(), [0]));
                 match first_not_finite(data.as_slice().unwrap_or_default()) {
-                    None => Ok(data),
+                    None => Ok((data, tensor)),
                     Some((index, value)) => Err(WeightsError::NonFinite {
                         path: path.to_owned(),
                         key,
@@ -230,7 +230,7 @@ impl Filler<'_> {
 
 impl ModuleMapper for Filler<'_> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(data) = self.next() else {
+        let Some((data, stored)) = self.next() else {
             return param;
         };
         let (device, id) = (param.lazy_device(), param.id);
@@ -238,7 +238,11 @@ impl ModuleMapper for Filler<'_> {
         // Values in a mapped file stay there unless they have to change.
         let tensor = match self.dtype {
             FloatDType::F32 => tensor,
-            other => tensor.cast(other),
+            other => {
+                let tensor = tensor.cast(other);
+                stored.release();
+                tensor
+            }
         };
         param.transform_for_load(tensor, id)
     }

@@ -99,7 +99,7 @@ pub struct LoraConv2d {
 }
 
 impl LoraConv2d {
-    /// Applies the base and all active branches.
+    /// Applies the base and all active branches, in the number type of the input, to which weights of another type are converted for this call.
     ///
     /// # Shapes
     ///
@@ -133,8 +133,10 @@ impl LoraConv2d {
                 up.mul_scalar(branch.strength())
             })
             .reduce(|sum, update| sum + update);
-        let bias = self.bias.as_ref().map(Param::val);
-        let output = conv2d(input, self.weight.val(), bias, self.stride, self.padding);
+        let dtype = input.dtype();
+        let weight = self.weight.val().cast(dtype);
+        let bias = self.bias.as_ref().map(|bias| bias.val().cast(dtype));
+        let output = conv2d(input, weight, bias, self.stride, self.padding);
         match update {
             Some(update) => output + update,
             None => output,

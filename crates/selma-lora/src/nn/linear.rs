@@ -76,7 +76,7 @@ pub struct LoraLinear {
 }
 
 impl LoraLinear {
-    /// Applies the base, all active branches, and the mixture.
+    /// Applies the base, all active branches, and the mixture, in the number type of the input, to which weights of another type are converted for this call.
     ///
     /// # Shapes
     ///
@@ -107,8 +107,10 @@ impl LoraLinear {
             })
             .chain(mixed)
             .reduce(|sum, update| sum + update);
-        let bias = self.bias.as_ref().map(Param::val);
-        let output = linear(input, self.weight.val().transpose(), bias);
+        let dtype = input.dtype();
+        let weight = self.weight.val().cast(dtype).transpose();
+        let bias = self.bias.as_ref().map(|bias| bias.val().cast(dtype));
+        let output = linear(input, weight, bias);
         match update {
             Some(update) => output + update,
             None => output,

@@ -40,6 +40,16 @@ impl Samples for Batch {
             conditioning: self.conditioning.slice(range),
         }
     }
+
+    fn to_device(self, device: &Device) -> Self {
+        Self {
+            latents: self.latents.to_device(device),
+            noise: self.noise.to_device(device),
+            input_noise: self.input_noise.map(|noise| noise.to_device(device)),
+            timesteps: self.timesteps,
+            conditioning: self.conditioning.to_device(device),
+        }
+    }
 }
 
 /// The squared error of the predicted noise, velocity or sample (arXiv 2006.11239, equation 14; velocity: arXiv

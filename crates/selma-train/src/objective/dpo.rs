@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use burn::tensor::Tensor;
 use burn::tensor::activation::log_sigmoid;
+use burn::tensor::{Device, Tensor};
 use selma_diffusion::models::Conditioning;
 use selma_diffusion::schedulers::SchedulerConfig;
 
@@ -38,6 +38,16 @@ impl Samples for PairBatch {
             noise: part(&self.noise),
             timesteps: sliced(&self.timesteps, &range),
             conditioning: self.conditioning.slice(range),
+        }
+    }
+
+    fn to_device(self, device: &Device) -> Self {
+        Self {
+            chosen: self.chosen.to_device(device),
+            rejected: self.rejected.to_device(device),
+            noise: self.noise.to_device(device),
+            timesteps: self.timesteps,
+            conditioning: self.conditioning.to_device(device),
         }
     }
 }

@@ -5,7 +5,7 @@ mod dpo;
 
 use std::ops::Range;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use crate::{Denoiser, TrainError};
 
@@ -53,6 +53,10 @@ pub trait Samples: Send + Sync {
     /// Those of a range.
     #[must_use]
     fn slice(&self, range: Range<usize>) -> Self;
+
+    /// The same on another device.
+    #[must_use]
+    fn to_device(self, device: &Device) -> Self;
 }
 
 /// The numbers of a range of a list.

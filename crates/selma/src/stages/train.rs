@@ -73,6 +73,8 @@ fn train(
         skills: &training.skills,
         config: training.config.clone(),
         mixture: mixture.as_ref(),
+        validation: None,
+        further_devices: &[],
         model_hash,
         checkpoint_every: run.recipe.train.checkpoint_every,
         keep_checkpoints: 1,

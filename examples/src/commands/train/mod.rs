@@ -9,13 +9,14 @@ use std::path::PathBuf;
 use anyhow::{Context, bail};
 use burn::tensor::FloatDType;
 use image::RgbImage;
-use selma::{DataEncoder, Expert, Previews, RunEvent, TrainingData};
+use selma::{DataEncoder, Expert, Pick, Previews, RunEvent, TrainingData, Validation};
 use selma_dataset::{Crop, Pictures, read_pairs, speaks_of_sides};
 use selma_diffusion::{ConfigSource, StableDiffusion, device};
 use selma_durable::create_folder;
-use selma_lora::Mixture;
+use selma_lora::{Dtype, Mixture};
 use selma_train::{EncodingCache, LrScheduler, TrainConfig, TrainPreset, ValidTrainConfig};
 
+use super::adapter_out::DTYPES;
 use super::data::{DataOptions, SelectOptions};
 use super::events::Events;
 use super::model::{ModelOptions, config_source, tell_family};
@@ -90,6 +91,12 @@ struct TrainArgs {
     /// Train on pairs of the dataset's pictures instead (Diffusion-DPO), as `selma pairs` writes them.
     #[arg(long, value_name = "FILE.jsonl", conflicts_with = "scores")]
     pairs: Option<PathBuf>,
+    /// Data that is not trained on, as for --data: the loss on it, always with the same noise and timesteps, is written to validation.jsonl at every checkpoint and after the last step. It should not be the data that results are measured on.
+    #[arg(long, value_name = "DIR|FILE.tar", conflicts_with = "pairs")]
+    validation: Option<PathBuf>,
+    /// Which checkpoint becomes the adapter: the last step, or the best, with the smallest loss on the validation data. Default: last.
+    #[arg(long, value_name = "NAME", requires = "validation", value_parser = named::<Pick>(Pick::NAMES))]
+    pick: Option<Pick>,
     /// Folder for the adapter; made if need be.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -135,6 +142,9 @@ struct TrainArgs {
     /// Rank of the adapter; its alpha becomes the same.
     #[arg(long, value_name = "R")]
     rank: Option<NonZeroUsize>,
+    /// Number type that the frozen model is kept in: f32, or bf16 or f16 with half the memory. The adapter, the loss and the optimizer are in f32.
+    #[arg(long, value_name = "TYPE", value_parser = named::<Dtype>(DTYPES))]
+    dtype: Option<Dtype>,
     /// Seed of everything random. Experts that are to be merged should share it.
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
@@ -160,9 +170,14 @@ struct TrainArgs {
     /// Threads that make batches ahead, while the network computes. Results do not depend on it.
     #[arg(long, value_name = "N", default_value = "1")]
     prefetch: usize,
-    /// What computes: flex (the CPU), wgpu, cuda or cuda:N.
-    #[arg(long, value_name = "D", default_value = "flex")]
-    device: String,
+    /// What computes: flex (the CPU), wgpu, cuda or cuda:N. Several, as in cuda:0,cuda:1, share every batch, which is cut into as many shards at least.
+    #[arg(
+        long,
+        value_name = "D,D,..",
+        value_delimiter = ',',
+        default_value = "flex"
+    )]
+    device: Vec<String>,
 }
 
 /// Denoising steps of a preview.
@@ -211,7 +226,15 @@ fn train(
     if config.geometry.flip {
         tell_sides(&pictures);
     }
-    let device = device(&args.device)?;
+    let devices = args.device.iter().map(|name| device(name));
+    let devices = devices.collect::<Result<Vec<_>, _>>()?;
+    let [device, further_devices @ ..] = devices.as_slice() else {
+        bail!("--device names no device");
+    };
+    let validation = match &args.validation {
+        Some(path) => Some(reading.open(path)?),
+        None => None,
+    };
     // Before the pictures are encoded: a folder that cannot be written is found at once.
     create_folder(&args.out)?;
     let options = ModelOptions::new(
@@ -220,10 +243,11 @@ fn train(
         args.tokenizer.clone(),
         args.vae.clone(),
     );
-    let checkpoint = options.open(&args.model, FloatDType::F32)?;
+    let unet_dtype = config.unet_dtype();
+    let checkpoint = options.open_with_unet(&args.model, FloatDType::F32, unet_dtype)?;
     tell_family(&checkpoint, "--model-config")?;
     let model_hash = checkpoint.sha256()?;
-    let pipeline = StableDiffusion::from_checkpoint(&checkpoint, &device)?;
+    let pipeline = StableDiffusion::from_checkpoint(&checkpoint, device)?;
     let cache = args.cache.as_deref();
     let cache = cache.map(|folder| EncodingCache::open(folder, &pipeline));
     let cache = cache.transpose()?;
@@ -242,6 +266,19 @@ fn train(
         }
         _ => TrainingData::Pictures(encoder.datasets(&pictures, &all, &mut observe)?),
     };
+    let validation_config = config.for_validation();
+    let encoder = DataEncoder {
+        config: &validation_config,
+        task: "validation",
+        ..encoder
+    };
+    let validation = match &validation {
+        Some(data) => {
+            let set = encoder.datasets(&[&**data], &all, &mut observe)?;
+            Some(TrainingData::Pictures(set))
+        }
+        None => None,
+    };
     let names = args.data.iter().filter_map(|path| path.file_name());
     let skills: Vec<String> = names
         .map(|name| name.to_string_lossy().into_owned())
@@ -257,6 +294,11 @@ fn train(
         skills: &skills,
         config,
         mixture,
+        validation: validation.as_ref().map(|data| Validation {
+            data,
+            pick: args.pick.unwrap_or_default(),
+        }),
+        further_devices,
         model_hash: &model_hash,
         checkpoint_every: args.checkpoint_every.get(),
         keep_checkpoints: args.keep_checkpoints.get(),
@@ -326,6 +368,9 @@ fn config(args: &TrainArgs, mut config: TrainConfig) -> anyhow::Result<ValidTrai
     if let Some(weights) = &args.data_weights {
         config.data_weights.clone_from(weights);
     }
+    config.dtype = args.dtype.unwrap_or(config.dtype);
+    // Each device has a part of every batch.
+    config.shards = config.shards.max(args.device.len());
     config.snr_gamma = args.snr_gamma.or(config.snr_gamma);
     config.seed = args.seed.unwrap_or(config.seed);
     if let Some(rank) = args.rank {
