@@ -22,6 +22,7 @@ mod scorer;
 mod stages;
 mod step_log;
 mod tensorboard;
+mod vqa;
 
 pub use encode::DataEncoder;
 pub use error::SelmaError;
@@ -40,6 +41,7 @@ pub use scorer::NamedScorer;
 pub use stages::seeds::compare_seeds;
 pub use step_log::{Metrics, StepTiming};
 pub use tensorboard::TensorBoardLog;
+pub use vqa::{NamedVqa, Phrase};
 
 pub use {
     selma_dataset as dataset, selma_diffusion as diffusion, selma_durable as durable,

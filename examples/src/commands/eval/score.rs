@@ -22,7 +22,7 @@ use crate::terminal::{print, say};
 /// Score pictures by a model that knows what fits a text or what people like.
 ///
 /// clip: 100 times the cosine of picture and caption, not below 0 (CLIP ViT-B/32 or L/14). pickscore: PickScore_v1. hps, hps21:
-/// HPS_v2_compressed.pt, HPS_v2.1_compressed.pt. aesthetic: LAION's predictor, a head on CLIP ViT-L/14; captions do not count.
+/// HPS_v2_compressed.pt, HPS_v2.1_compressed.pt. imagereward: ImageReward.pt, with BERT's vocabulary beside it. aesthetic: LAION's predictor, a head on CLIP ViT-L/14; captions do not count.
 /// The interval is 95% and takes the prompts, not the pictures, as independent.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -34,7 +34,7 @@ pub struct Args {
     /// What scores.
     #[arg(long, value_name = "NAME")]
     scorer: Kind,
-    /// Its weights: a folder in the layout of transformers, or a file under OpenCLIP's or transformers' names.
+    /// Its weights: a folder in the layout of transformers, a file under OpenCLIP's or transformers' names, or ImageReward.pt or its folder.
     #[arg(long, value_name = "DIR|FILE")]
     weights: PathBuf,
     /// The weights on top of CLIP, of the aesthetic predictor: sac+logos+ava1-l14-linearMSE.pth, or a single linear map.
@@ -66,6 +66,7 @@ enum Kind {
     Hps,
     Hps21,
     Aesthetic,
+    Imagereward,
 }
 
 impl Args {
@@ -80,6 +81,7 @@ impl Args {
             Kind::Aesthetic => ScorerKind::Aesthetic {
                 head: self.head.clone().context("--head is needed")?,
             },
+            Kind::Imagereward => ScorerKind::ImageReward,
         })
     }
 
@@ -90,6 +92,7 @@ impl Args {
             Kind::Hps => "hps",
             Kind::Hps21 => "hps21",
             Kind::Aesthetic => "aesthetic",
+            Kind::Imagereward => "imagereward",
         };
         self.name.clone().unwrap_or_else(|| default.to_owned())
     }
