@@ -1,8 +1,8 @@
-"""Makes the parity fixtures of BLIP-VQA and ImageReward from transformers and torchvision.
+"""Makes the parity fixtures of BLIP-VQA and ImageReward from transformers.
 
     python tools/make_blip_fixtures.py [--out crates/selma-diffusion/tests/fixtures/blip]
 
-Written with torch 2.15, transformers 5.24, torchvision 0.29; f32 on the CPU, fixed seeds, tiny random weights in f16:
+Written with torch 2.15, transformers 5.24, Pillow 13; f32 on the CPU, fixed seeds, tiny random weights in f16:
 
     vqa/      as Salesforce/blip-vqa-base in the layout of transformers, with BERT's `vocab.txt`
     reward/   as ImageReward.pt: the names of BLIP's own program, with its `med_config.json` and `vocab.txt`
@@ -15,7 +15,9 @@ import argparse
 import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from make_diffusion_fixtures import randn, randomise, write_json
@@ -68,7 +70,7 @@ def make_vqa(folder):
     model = randomise(BlipForQuestionAnswering(BlipConfig(**config)), 23)
     with torch.no_grad():
         # So that answers end, some of them.
-        model.text_decoder.cls.predictions.bias[SEP] += 3.0
+        model.text_decoder.cls.predictions.bias[SEP] += 1.5
     write_json(folder / "config.json", config)
     state = halves(model.state_dict())
     # Tied, and as in the published files they are there once.
@@ -162,9 +164,21 @@ def make_reward(folder):
     write_json(folder / "med_config.json", {"architectures": ["BertModel"], "add_cross_attention": True, "encoder_width": 768, "model_type": "bert"} | med)
 
 
+def reward_pixels(picture):
+    """As torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize`, which take Pillow for the first two."""
+    image = picture.convert("RGB")
+    width, height = image.size
+    shorter = min(width, height)
+    width, height = SIZE * width // shorter, SIZE * height // shorter
+    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = round((width - SIZE) / 2), round((height - SIZE) / 2)
+    pixels = torch.from_numpy(np.array(image.crop((left, top, left + SIZE, top + SIZE)))).permute(2, 0, 1) / 255
+    mean, std = (torch.tensor(values)[:, None, None] for values in ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]))
+    return (pixels - mean) / std
+
+
 def expect_reward(folder, pictures, expected):
     """As `ImageReward.score`: texts of 35 tokens at most and filled up, here of 32, which is as many as there are positions."""
-    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
     from transformers import BertTokenizer
 
     state = torch.load(folder / "ImageReward.pt")
@@ -172,13 +186,11 @@ def expect_reward(folder, pictures, expected):
     for part, module in enumerate(parts):
         module.load_state_dict({key: state[reward_name(part, key)].float() for key in module.state_dict()})
     vision, text, mlp = parts
-    steps = [Resize(SIZE, interpolation=InterpolationMode.BICUBIC), CenterCrop(SIZE), lambda image: image.convert("RGB"), ToTensor()]
-    transform = Compose([*steps, Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))])
     tokenizer = BertTokenizer(str(folder / "vocab.txt"))
     scores = []
     for index, picture in enumerate(pictures):
         asked = tokenizer(QUESTIONS[index % len(QUESTIONS)], padding="max_length", truncation=True, max_length=32, return_tensors="pt")
-        seen = vision(pixel_values=transform(picture)[None]).last_hidden_state
+        seen = vision(pixel_values=reward_pixels(picture)[None]).last_hidden_state
         mask = torch.ones(seen.shape[:2], dtype=torch.long)
         hidden = text(input_ids=asked.input_ids, attention_mask=asked.attention_mask, encoder_hidden_states=seen, encoder_attention_mask=mask).last_hidden_state
         scores.append((mlp(hidden[:, 0])[0, 0] - MEAN) / STD)

@@ -177,13 +177,13 @@ fn what_does_not_fit_is_named() {
             "config.json",
             layers,
             "\"num_hidden_layers\": 3",
-            "layer.2.attention.self.query",
+            "layers.2.layer_norm1.weight",
         ),
         (
             "config.json",
             layers,
             "\"num_hidden_layers\": 1",
-            "layer.1.attention.self.query",
+            "layer.1.attention",
         ),
         (
             "config.json",
