@@ -123,6 +123,23 @@ fn answers_are_those_of_transformers_token_by_token() {
     }
 }
 
+#[test]
+fn an_answer_is_no_longer_than_the_network_has_positions() {
+    let short = Search {
+        max_length: 3,
+        ..Search::default()
+    };
+    let model = vqa(1).with_search(short).unwrap();
+    let answer = model.answer(model.look(&pictures()[0]), QUESTIONS[0]);
+    assert_eq!(answer.unwrap().tokens, rows("vqa.greedy")[0][..3]);
+    let long = Search {
+        max_length: 33,
+        ..short
+    };
+    let error = model.with_search(long).unwrap_err().to_string();
+    assert!(error.contains("at most 32, found 33"), "{error}");
+}
+
 /// Probabilities of both words by transformers' logits.
 fn yes_no(logits: &[f32]) -> [f64; 2] {
     let tokenizer = BertTokenizer::load(&path("vqa")).unwrap();

@@ -66,21 +66,23 @@ impl PictureScorer {
     ///
     /// If files are missing, damaged, or do not fit each other.
     pub fn load(kind: ScorerKind, weights: &Path, device: &Device) -> Result<Self, DiffusionError> {
-        if kind == ScorerKind::ImageReward {
-            let network = Network::ImageReward(Box::new(ImageReward::load(weights, device)?));
-            return Ok(Self { network });
-        }
+        let framing = match kind {
+            ScorerKind::ImageReward => {
+                let network = Network::ImageReward(Box::new(ImageReward::load(weights, device)?));
+                return Ok(Self { network });
+            }
+            ScorerKind::Hps => Framing::Pad,
+            ScorerKind::Aesthetic { .. } => Framing::Torchvision,
+            _ => Framing::Transformers,
+        };
         let stored = StoredClip::open(weights)?;
-        let (rule, framing) = match kind {
-            ScorerKind::PickScore => (Rule::Cosine(stored.logit_scale()?), Framing::Transformers),
-            ScorerKind::Hps => (Rule::Cosine(1.0), Framing::Pad),
+        let rule = match kind {
+            ScorerKind::PickScore => Rule::Cosine(stored.logit_scale()?),
+            ScorerKind::Hps => Rule::Cosine(1.0),
             ScorerKind::Aesthetic { head } => {
-                let head = AestheticHead::load(&head, stored.config.projection_dim)?;
-                (Rule::Head(head), Framing::Torchvision)
+                Rule::Head(AestheticHead::load(&head, stored.config.projection_dim)?)
             }
-            ScorerKind::Clip | ScorerKind::ImageReward => {
-                (Rule::NotNegative(100.0), Framing::Transformers)
-            }
+            _ => Rule::NotNegative(100.0),
         };
         let network = Network::Clip(Box::new(ClipScorer::new(&stored, rule, framing, device)?));
         Ok(Self { network })

@@ -47,6 +47,8 @@ pub struct BlipVqa {
     /// The token that an answer begins with, and the one that ends it.
     ends: (u32, u32),
     search: Search,
+    /// The longest answer that the network has positions for.
+    longest: usize,
     device: Device,
 }
 
@@ -96,6 +98,7 @@ impl BlipVqa {
                     .min(text.max_position_embeddings),
                 ..Search::default()
             },
+            longest: text.max_position_embeddings,
             model,
             device: device.clone(),
         })
@@ -105,9 +108,16 @@ impl BlipVqa {
     ///
     /// # Errors
     ///
-    /// Those of [`Search::validate`].
+    /// Those of [`Search::validate`], or if answers may be longer than the network has positions for.
     pub fn with_search(mut self, search: Search) -> Result<Self, DiffusionError> {
         search.validate()?;
+        if search.max_length > self.longest {
+            return Err(DiffusionError::Request {
+                what: "length of an answer",
+                expected: format!("at most {}", self.longest),
+                found: search.max_length.to_string(),
+            });
+        }
         self.search = search;
         Ok(self)
     }
