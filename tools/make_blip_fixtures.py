@@ -120,15 +120,21 @@ def expect_vqa(folder, pictures, expected):
     expected |= {"vqa.pixels": pixels, "vqa.ids": padded(ids, 32), "vqa.logits": torch.stack(logits), "vqa.greedy": padded(greedy, 20), "vqa.beam": padded(beam, 20)}
 
 
-def reward_parts():
+def reward_parts(size="tiny"):
     from transformers import BlipTextConfig, BlipVisionConfig
     from transformers.models.blip.modeling_blip import BlipVisionModel
     from transformers.models.blip.modeling_blip_text import BlipTextModel
 
     # Heads of BLIP's own program have 64 channels at every size.
-    vision = BlipVisionConfig(hidden_size=64, intermediate_size=40, num_hidden_layers=1, num_attention_heads=1, image_size=SIZE, patch_size=PATCH, layer_norm_eps=1e-6)
-    text = BlipTextConfig(**text_config() | {"encoder_hidden_size": 64})
-    mlp = torch.nn.Sequential(torch.nn.Linear(16, 12), torch.nn.Dropout(), torch.nn.Linear(12, 8), torch.nn.Dropout(), torch.nn.Linear(8, 6), torch.nn.Dropout(), torch.nn.Linear(6, 4), torch.nn.Linear(4, 1))
+    tower = {"hidden_size": 64, "intermediate_size": 40, "num_hidden_layers": 1, "num_attention_heads": 1, "image_size": SIZE, "patch_size": PATCH}
+    text, widths = text_config(), [16, 12, 8, 6, 4, 1]
+    if size == "published":
+        tower = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "image_size": 224, "patch_size": 16, "initializer_range": 0.02}
+        text, widths = {"num_attention_heads": 12}, [768, 1024, 128, 64, 16, 1]
+    vision = BlipVisionConfig(**tower, layer_norm_eps=1e-6)
+    text = BlipTextConfig(**text | {"encoder_hidden_size": vision.hidden_size})
+    layers = [torch.nn.Linear(*pair) for pair in zip(widths, widths[1:])]
+    mlp = torch.nn.Sequential(layers[0], torch.nn.Dropout(), layers[1], torch.nn.Dropout(), layers[2], torch.nn.Dropout(), layers[3], layers[4])
     return BlipVisionModel(vision).eval(), BlipTextModel(text, add_pooling_layer=False).eval(), mlp.eval()
 
 
@@ -164,37 +170,43 @@ def make_reward(folder):
     write_json(folder / "med_config.json", {"architectures": ["BertModel"], "add_cross_attention": True, "encoder_width": 768, "model_type": "bert"} | med)
 
 
-def reward_pixels(picture):
+def reward_pixels(picture, size):
     """As torchvision's `Resize`, `CenterCrop`, `ToTensor` and `Normalize`, which take Pillow for the first two."""
     image = picture.convert("RGB")
     width, height = image.size
     shorter = min(width, height)
-    width, height = SIZE * width // shorter, SIZE * height // shorter
+    width, height = size * width // shorter, size * height // shorter
     image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = round((width - SIZE) / 2), round((height - SIZE) / 2)
-    pixels = torch.from_numpy(np.array(image.crop((left, top, left + SIZE, top + SIZE)))).permute(2, 0, 1) / 255
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    pixels = torch.from_numpy(np.array(image.crop((left, top, left + size, top + size)))).permute(2, 0, 1) / 255
     mean, std = (torch.tensor(values)[:, None, None] for values in ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]))
     return (pixels - mean) / std
 
 
-def expect_reward(folder, pictures, expected):
-    """As `ImageReward.score`: texts of 35 tokens at most and filled up, here of 32, which is as many as there are positions."""
+def rewards(folder, parts, pictures, texts, size, length):
+    """As `ImageReward.score`, with texts filled up to their greatest length."""
     from transformers import BertTokenizer
 
+    vision, text, mlp = parts
+    tokenizer = BertTokenizer(str(folder / "vocab.txt"))
+    scores = []
+    for picture, asked in zip(pictures, texts):
+        asked = tokenizer(asked, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+        seen = vision(pixel_values=reward_pixels(picture, size)[None]).last_hidden_state
+        mask = torch.ones(seen.shape[:2], dtype=torch.long)
+        hidden = text(input_ids=asked.input_ids, attention_mask=asked.attention_mask, encoder_hidden_states=seen, encoder_attention_mask=mask).last_hidden_state
+        scores.append((mlp(hidden[:, 0])[0, 0] - MEAN) / STD)
+    return torch.stack(scores)
+
+
+def expect_reward(folder, pictures, expected):
+    """Texts have at most 35 tokens in the program, here 32, which is as many as there are positions."""
     state = torch.load(folder / "ImageReward.pt")
     parts = reward_parts()
     for part, module in enumerate(parts):
         module.load_state_dict({key: state[reward_name(part, key)].float() for key in module.state_dict()})
-    vision, text, mlp = parts
-    tokenizer = BertTokenizer(str(folder / "vocab.txt"))
-    scores = []
-    for index, picture in enumerate(pictures):
-        asked = tokenizer(QUESTIONS[index % len(QUESTIONS)], padding="max_length", truncation=True, max_length=32, return_tensors="pt")
-        seen = vision(pixel_values=reward_pixels(picture)[None]).last_hidden_state
-        mask = torch.ones(seen.shape[:2], dtype=torch.long)
-        hidden = text(input_ids=asked.input_ids, attention_mask=asked.attention_mask, encoder_hidden_states=seen, encoder_attention_mask=mask).last_hidden_state
-        scores.append((mlp(hidden[:, 0])[0, 0] - MEAN) / STD)
-    expected["reward.scores"] = torch.stack(scores)
+    texts = [QUESTIONS[index % len(QUESTIONS)] for index in range(len(pictures))]
+    expected["reward.scores"] = rewards(folder, parts, pictures, texts, SIZE, 32)
 
 
 def main():

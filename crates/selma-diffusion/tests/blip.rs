@@ -94,6 +94,41 @@ fn questions_fall_into_the_pieces_of_transformers() {
 }
 
 #[test]
+fn both_forms_of_the_vocabulary_give_the_same_ids() {
+    let words = fs::read_to_string(path("vqa/vocab.txt")).unwrap();
+    let words = words
+        .lines()
+        .zip(0..)
+        .map(|(word, id)| (word.to_owned(), serde_json::json!(id)));
+    let words: serde_json::Map<String, serde_json::Value> = words.collect();
+    let folder = tempfile::tempdir().unwrap();
+    let write = |kind: &str| {
+        let model = serde_json::json!({"type": kind, "vocab": words});
+        let file = serde_json::json!({"added_tokens": [], "model": model});
+        fs::write(folder.path().join("tokenizer.json"), file.to_string()).unwrap();
+        BertTokenizer::load(folder.path())
+    };
+    let tokenizer = write("WordPiece").unwrap();
+    let ids = QUESTIONS.map(|question| tokenizer.encode(question).unwrap().ids);
+    assert_eq!(ids.to_vec(), rows("vqa.ids"));
+    let star = tokenizer.id("star").unwrap();
+    let ends = tokenizer.id("##s").unwrap();
+    let end = tokenizer.id("[SEP]").unwrap();
+    assert_eq!(tokenizer.decode(&[star, ends, end]).unwrap(), "stars");
+    let error = write("BPE").unwrap_err().to_string();
+    assert!(
+        error.contains("holds a BPE model; expected WordPiece"),
+        "{error}"
+    );
+    fs::remove_file(folder.path().join("tokenizer.json")).unwrap();
+    let error = BertTokenizer::load(folder.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("neither tokenizer.json nor vocab.txt"),
+        "{error}"
+    );
+}
+
+#[test]
 fn answers_are_those_of_transformers_token_by_token() {
     let texts = fs::read_to_string(path("vqa/answers.json")).unwrap();
     let texts: Vec<String> = serde_json::from_str(&texts).unwrap();
