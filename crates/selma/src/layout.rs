@@ -72,10 +72,22 @@ impl Layout {
         self.root.join("experts").join(name)
     }
 
+    /// What a server has answered about the pictures that an adapter is trained on.
+    #[must_use]
+    pub fn selection_of(&self, name: &str) -> PathBuf {
+        self.root.join("selection").join(format!("{name}.jsonl"))
+    }
+
     /// A trained adapter.
     #[must_use]
     pub fn adapter_of(&self, name: &str) -> PathBuf {
         self.expert(name).join(Expert::ADAPTER)
+    }
+
+    /// A trained mixture of adapters.
+    #[must_use]
+    pub fn mixture_of(&self, name: &str) -> PathBuf {
+        self.expert(name).join(Expert::MIXTURE)
     }
 
     /// Folder of encoded pictures and texts, while experts are trained.

@@ -13,7 +13,10 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::files::{read_json, read_toml};
-use crate::{FurtherMerge, FurtherTraining, Layout, MergeMethod, SelmaError};
+use crate::{
+    FurtherMerge, FurtherMixture, FurtherTraining, Judge, Layout, MergeMethod, QuestionFile,
+    RoundStage, ScorerSettings, Selection, SelmaError, TrainingPictures,
+};
 
 /// A run: everything that decides its results.
 ///
@@ -34,11 +37,17 @@ pub struct Recipe {
     pub prompts: PromptStage,
     /// Stage 2: pictures of the prompts by the model itself.
     pub images: ImageStage,
+    /// Who judges the pictures to train on, where trainings choose among them.
+    #[serde(default, skip_serializing_if = "Selection::is_default")]
+    pub selection: Selection,
     /// Stage 3: one expert a skill, and one adapter on all data.
     pub train: TrainStage,
     /// Further adapters of stage 3.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trainings: Vec<FurtherTraining>,
+    /// Mixtures of what was trained, the last of stage 3.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mixtures: Vec<FurtherMixture>,
     /// Stage 4: merging the experts.
     pub merge: MergeStage,
     /// Further merged models of stage 4.
@@ -46,6 +55,9 @@ pub struct Recipe {
     pub merges: Vec<FurtherMerge>,
     /// How all models are compared.
     pub eval: EvalStage,
+    /// How often all of it is gone through; once, if there is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<RoundStage>,
 }
 
 /// What to read instead of what a model says: see [`CheckpointOptions`].
@@ -186,9 +198,23 @@ pub struct MergeStage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvalStage {
-    /// Test prompts a skill.
+    /// Who answers the questions.
+    #[serde(default, skip_serializing_if = "Judge::is_oracle")]
+    pub judge: Judge,
+    /// Pictures are sent to a server as JPEG of this quality, 1 to 100, instead of PNG.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jpeg: Option<u8>,
+    /// The test prompts and their questions; the miniature's own, if there is no file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub questions: Option<QuestionFile>,
+    /// What else scores the pictures of the test prompts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scorers: Vec<ScorerSettings>,
+    /// Test prompts a skill. Of a file: of each source, the first ones; all, if it is 0.
+    #[serde(default)]
     pub prompts: usize,
-    /// Validation prompts a skill, on which each model's guidance is chosen.
+    /// Validation prompts a skill, on which each model's guidance is chosen. A file has none.
+    #[serde(default)]
     pub validation: usize,
     /// Scales of guidance to choose from. With one scale nothing has to be chosen.
     pub guidances: Vec<f64>,
@@ -207,6 +233,50 @@ pub struct EvalStage {
     /// How intervals are made.
     #[serde(default)]
     pub bootstrap: Bootstrap,
+}
+
+impl EvalStage {
+    /// Checks who is asked what.
+    fn validate(&self, plain: impl Fn(&str) -> bool) -> Result<(), SelmaError> {
+        let wrong = |field: &str, expected: &str, found: String| {
+            Err(SelmaError::Setting {
+                field: format!("eval.{field}"),
+                expected: expected.to_owned(),
+                found,
+            })
+        };
+        self.judge.validate("eval", self.jpeg)?;
+        if self.guidances.is_empty() {
+            return wrong("guidances", "at least one", "none".to_owned());
+        }
+        match &self.questions {
+            None if self.prompts == 0 => return wrong("prompts", "at least 1", "0".to_owned()),
+            None if self.guidances.len() > 1 && self.validation == 0 => {
+                let expected = "at least 1, to choose from several guidances";
+                return wrong("validation", expected, "0".to_owned());
+            }
+            Some(_) if self.guidances.len() > 1 || self.validation > 0 => {
+                let expected = "one guidance and no validation, as questions from a file are for the test alone";
+                let found = format!("{:?} and {}", self.guidances, self.validation);
+                return wrong("guidances and validation", expected, found);
+            }
+            _ => {}
+        }
+        for (index, scorer) in self.scorers.iter().enumerate() {
+            scorer.kind()?;
+            let name = scorer.name();
+            if !plain(name) {
+                let expected = "names of letters, digits, '-', '_' and '.'";
+                return wrong("scorers", expected, format!("{name:?}"));
+            }
+            let mut others = self.scorers.iter().skip(index + 1);
+            if others.any(|other| other.name() == name) {
+                let expected = "each once, or with a `name` of its own";
+                return wrong("scorers", expected, format!("{name} twice"));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Recipe {
@@ -278,10 +348,29 @@ impl Recipe {
             method.validate(self.prompts.skills.len())?;
         }
         let further = self.trainings.iter().map(|training| &training.name);
-        for name in further.chain(self.merges.iter().map(|merge| &merge.name)) {
+        let mixtures = self.mixtures.iter().map(|mixture| &mixture.name);
+        let merges = self.merges.iter().map(|merge| &merge.name);
+        for name in further.chain(mixtures).chain(merges) {
             if !plain(name) {
                 let expected = "names of letters, digits, '-', '_' and '.'";
-                return wrong("trainings and merges", expected, format!("{name:?}"));
+                return wrong(
+                    "trainings, mixtures and merges",
+                    expected,
+                    format!("{name:?}"),
+                );
+            }
+        }
+        if let Some(rounds) = &self.rounds {
+            if rounds.count == 0 {
+                return wrong("rounds.count", "at least 1", "0".to_owned());
+            }
+            let merges = methods.iter().map(|method| &method.name);
+            let mut names = merges.chain(self.merges.iter().map(|merge| &merge.name));
+            if let Some(carry) = &rounds.carry
+                && !names.any(|name| name == carry)
+            {
+                let expected = "the name of one of merge.methods or merges";
+                return wrong("rounds.carry", expected, format!("{carry:?}"));
             }
         }
         for (field, value) in [
@@ -289,7 +378,6 @@ impl Recipe {
             ("images.batch_size", self.images.batch_size),
             ("images.per_prompt", self.images.per_prompt),
             ("train.checkpoint_every", self.train.checkpoint_every),
-            ("eval.prompts", self.eval.prompts),
             ("eval.steps", self.eval.steps),
             ("eval.batch_size", self.eval.batch_size),
         ] {
@@ -297,12 +385,14 @@ impl Recipe {
                 return wrong(field, "at least 1", "0".to_owned());
             }
         }
-        if self.eval.guidances.is_empty() {
-            return wrong("eval.guidances", "at least one", "none".to_owned());
-        }
-        if self.eval.guidances.len() > 1 && self.eval.validation == 0 {
-            let expected = "at least 1, to choose from several guidances";
-            return wrong("eval.validation", expected, "0".to_owned());
+        self.eval.validate(plain)?;
+        self.selection.validate()?;
+        let faultless = |training: &FurtherTraining| training.data == TrainingPictures::Faultless;
+        let any_faultless = self.train.filtered || self.trainings.iter().any(faultless);
+        if any_faultless && !self.selection.knows_faults() {
+            let expected =
+                "the oracle, or a server with questions, to tell which pictures are faultless";
+            return wrong("selection", expected, "a score".to_owned());
         }
         for (field, values) in [
             (

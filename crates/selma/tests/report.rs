@@ -11,7 +11,8 @@ use std::{collections::BTreeMap, fs, io::Cursor};
 
 use image::{ImageFormat, Rgb, RgbImage};
 use selma::report::{
-    Answer, FunnelRow, GuidanceCurve, ModelKind, ModelRow, Report, SampleImage, SampleRow,
+    Answer, FunnelRow, GuidanceCurve, ModelKind, ModelRow, Preference, Report, SampleImage,
+    SampleRow,
 };
 use selma_eval::{Estimate, Paired};
 
@@ -51,6 +52,11 @@ fn model(name: &str, kind: ModelKind, overall: f64, entity: f64, relation: f64) 
             n: 1500,
             clusters: 300,
         }),
+        preferences: vec![Preference {
+            scorer: "pickscore".to_owned(),
+            mean: estimate(20.0 + overall),
+            difference_to_base: None,
+        }],
     }
 }
 
@@ -124,6 +130,7 @@ fn hostile() -> Report {
         model.by_skill = by(&[(HOSTILE, 0.5)]);
         model.by_category = by(&[(HOSTILE, 0.5)]);
         model.name.push_str(HOSTILE);
+        model.preferences[0].scorer = text();
     }
     for curve in &mut report.curves {
         curve.model = text();

@@ -86,6 +86,18 @@ impl QuestionSet {
         self
     }
 
+    /// Leaves out items, for example all but the first ones of each source.
+    ///
+    /// # Errors
+    /// [`EvalError::Empty`] when none is left.
+    pub fn retain(mut self, keep: impl FnMut(&Item) -> bool) -> Result<Self, EvalError> {
+        self.items.retain(keep);
+        match self.items.is_empty() {
+            true => Err(EvalError::Empty { what: "questions" }),
+            false => Ok(self),
+        }
+    }
+
     /// The items in the order of their first appearance; never empty.
     pub fn items(&self) -> &[Item] {
         &self.items
@@ -271,6 +283,15 @@ mod tests {
         assert_eq!(set.items()[0].group, "b");
         let set = set.group_by(|item| format!("skill of {}", item.id));
         assert_eq!(set.items()[1].group, "skill of a_1");
+        let some = set.clone().retain(|item| item.id == "a_1").unwrap();
+        assert_eq!(
+            (some.items().len(), some.items()[0].id.as_str()),
+            (1, "a_1")
+        );
+        assert!(matches!(
+            set.retain(|_| false),
+            Err(EvalError::Empty { .. })
+        ));
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! The figures as CSV: one row for each number, so that no reader has to take a table apart.
 
-use selma_eval::Estimate;
+use selma_eval::{Estimate, Paired};
 
 use super::{ModelRow, Report, escape};
 
 const NAMES: &str = "model,kind,guidance,group,name,mean,low,high,p,n,prompts";
 
-/// Groups are `overall`, `category`, `skill`, `difference` (to the base, with its p-value) and `guidance` (the curve,
-/// whose `name` is empty). Scores are shares between 0 and 1; what is not finite is left empty.
+/// Groups are `overall`, `category`, `skill`, `difference` (to the base, with its p-value), `preference` and `preference difference` (of the
+/// scorer that `name` says, on its own scale) and `guidance` (the curve, whose `name` is empty). All other scores are shares between 0 and 1; what is
+/// not finite is left empty.
 pub(super) fn document(report: &Report) -> String {
     let mut rows = vec![NAMES.to_owned()];
     for model in &report.models {
@@ -34,18 +35,21 @@ fn model_rows(model: &ModelRow) -> Vec<String> {
                 .map(|(name, estimate)| score(&head, group, name, estimate)),
         );
     }
-    rows.extend(model.difference_to_base.iter().map(|paired| {
-        let figures = [paired.difference, paired.low, paired.high, paired.p];
-        row(
-            &head,
-            "difference",
-            "",
-            &figures.map(number),
-            paired.n,
-            paired.clusters,
-        )
-    }));
+    let paired = model.difference_to_base.iter();
+    rows.extend(paired.map(|paired| difference(&head, "difference", "", paired)));
+    for preference in &model.preferences {
+        let name = &preference.scorer;
+        rows.push(score(&head, "preference", name, &preference.mean));
+        let paired = preference.difference_to_base.iter();
+        rows.extend(paired.map(|paired| difference(&head, "preference difference", name, paired)));
+    }
     rows
+}
+
+fn difference(head: &str, group: &str, name: &str, paired: &Paired) -> String {
+    let figures = [paired.difference, paired.low, paired.high, paired.p];
+    let figures = figures.map(number);
+    row(head, group, name, &figures, paired.n, paired.clusters)
 }
 
 fn head(model: &str, kind: &str, guidance: f64) -> String {

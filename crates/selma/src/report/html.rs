@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use super::{
     ModelKind, ModelRow, Report,
     chart::{self, Panel, Row},
-    curve, escape, number, pictures, sections, table,
+    curve, escape, number, pictures, preferences, sections, table,
 };
 
 const STYLE: &str = include_str!("style.css");
@@ -102,6 +102,16 @@ fn sections(report: &Report) -> Vec<Section> {
              scale but not the same origin. Intervals of two models may overlap although their paired difference is clear."
         ),
         charts,
+    );
+    add(
+        preferences::any(report),
+        "preferences",
+        "Preferences",
+        format!(
+            "What scorers say of the same pictures, each on its own scale, with {level} intervals. More is better; \
+             differences are paired by prompt."
+        ),
+        preferences::html,
     );
     add(
         !report.curves.is_empty(),

@@ -1,6 +1,6 @@
 //! The report as Markdown.
 
-use super::{Report, escape, number, sections, table};
+use super::{Report, escape, number, preferences, sections, table};
 
 pub(super) fn document(report: &Report) -> String {
     let mut parts = vec![format!("# {}", escape::markdown(&report.title))];
@@ -19,6 +19,10 @@ pub(super) fn document(report: &Report) -> String {
             "Percent, with the {} interval over prompts. Bold: best of its column.",
             table::level(report)
         ));
+    }
+    if preferences::any(report) {
+        parts.push("## Preferences".to_owned());
+        parts.push(preferences::document(report));
     }
     if !report.curves.is_empty() {
         parts.push("## Guidance".to_owned());

@@ -20,6 +20,8 @@ mod html;
 mod markdown;
 mod number;
 mod pictures;
+mod preferences;
+mod rounds;
 mod sections;
 mod seeds;
 mod table;
@@ -30,6 +32,8 @@ use std::{collections::BTreeMap, path::Path};
 use selma_durable::{DurableError, atomic_write, create_folder};
 use selma_eval::{Estimate, Paired};
 
+pub use preferences::Preference;
+pub use rounds::{RoundRow, RoundTable};
 pub use seeds::{SeedRow, SeedTable};
 
 /// What was measured, and on what.
@@ -89,7 +93,7 @@ pub enum ModelKind {
     Other,
 }
 
-/// Scores of one model. All of them are shares between 0 and 1.
+/// Scores of one model. All but the preferences are shares between 0 and 1.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelRow {
     /// Unique name.
@@ -106,6 +110,8 @@ pub struct ModelRow {
     pub by_category: BTreeMap<String, Estimate>,
     /// This model's overall score minus the base's, paired by prompt; `None` for the base itself.
     pub difference_to_base: Option<Paired>,
+    /// What scorers say of the same pictures, each on its own scale.
+    pub preferences: Vec<Preference>,
 }
 
 /// A prompt and what was drawn from it.

@@ -29,6 +29,24 @@ pub(super) fn points(difference: f64) -> String {
     }
 }
 
+/// A score on a scale of its own, with four decimals.
+pub(super) fn score(value: f64) -> String {
+    if value.is_finite() {
+        format!("{value:.4}")
+    } else {
+        NONE.to_owned()
+    }
+}
+
+/// A difference of such scores, with its sign.
+pub(super) fn signed_score(value: f64) -> String {
+    if value.is_finite() {
+        format!("{value:+.4}")
+    } else {
+        NONE.to_owned()
+    }
+}
+
 /// A p-value that no line breaks: "p = 0.012", "p < 0.001".
 pub(super) fn p_value(p: f64) -> String {
     if !p.is_finite() {

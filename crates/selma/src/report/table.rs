@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use selma_eval::{Estimate, Paired};
 
-use super::{ModelRow, Report, escape, number};
+use super::{ModelRow, Report, escape, number, preferences};
 
 /// Means that differ by less than this are equal: they are sums of the same answers in another order.
 const TIE: f64 = 1e-9;
@@ -96,6 +96,7 @@ pub(super) fn plain(report: &Report) -> String {
         "\nFaithfulness in percent; below each figure its {} interval over prompts. * best of its column.\n",
         level(report)
     ));
+    text.push_str(&preferences::plain(report));
     text
 }
 
@@ -165,7 +166,7 @@ fn text_column(name: &str, cells: impl Iterator<Item = [String; 2]>) -> TextColu
 }
 
 /// Columns side by side, the first to the left and the others to the right, a rule below their names.
-fn align(columns: &[TextColumn]) -> String {
+pub(super) fn align(columns: &[TextColumn]) -> String {
     let widths: Vec<usize> = columns
         .iter()
         .map(|column| column.iter().map(|c| c.chars().count()).max().unwrap_or(0))

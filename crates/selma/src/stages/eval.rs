@@ -1,36 +1,27 @@
 //! Stage 5: all models draw prompts that none was trained on, and are asked about their pictures.
 
+use std::path::Path;
+
 use selma_dataset::METADATA_FILE;
 use selma_diffusion::schedulers::build;
 use selma_diffusion::{DiffusionError, StableDiffusion};
-use selma_eval::{EvalOptions, EvalResult, ImageFolder, QuestionSet, evaluate};
-use selma_lora::Adapter;
-use selma_mini::{EvalItem, EvalSet, OracleVqa, Partition};
+use selma_eval::{
+    CachedVqa, ChatPrompt, EvalError, EvalOptions, EvalResult, ImageFolder, Vqa, evaluate,
+};
+use selma_lora::{Adapter, Mixture};
 
 use super::images::load_once;
 use super::prompts::finished;
+use super::questions::{self, Questions};
+use super::scores::{self, Scorers};
 use crate::draw::{Drawing, DrawingStyle, draw};
-use crate::{Model, Run, RunEvent, RunObserver, SelmaError};
+use crate::{Expert, Model, Run, RunEvent, RunObserver, ScorerSettings, SelmaError};
 
 /// Name of the branches of the model that is evaluated.
 const BRANCH: &str = "evaluated";
 
-/// Prompts with their questions.
-struct Questions {
-    /// `test` or `validation`.
-    name: &'static str,
-    items: Vec<EvalItem>,
-    set: QuestionSet,
-}
-
-/// The test set and the validation set.
-fn sets(run: &Run) -> Result<[Questions; 2], SelmaError> {
-    let stage = &run.recipe.eval;
-    Ok([
-        questions(run, "test", Partition::Test, stage.prompts)?,
-        questions(run, "validation", Partition::Validation, stage.validation)?,
-    ])
-}
+/// Name of the file of a server's answers about a model's pictures.
+const ANSWERS: &str = "answers.jsonl";
 
 /// Sees that the model and the settings of drawing can be used and the world has as many prompts as are wanted, before
 /// any work is done.
@@ -48,8 +39,15 @@ pub(crate) fn check(run: &Run) -> Result<(), SelmaError> {
         };
         build(kind, &config, steps).map_err(DiffusionError::from)?;
     }
-    sets(run)?;
-    Ok(())
+    let questions = questions::test(run)?;
+    questions::check_unchanged(run, &questions)?;
+    questions::validation(run)?;
+    recipe.eval.judge.vqa(ChatPrompt::YesNo, recipe.eval.jpeg)?;
+    recipe
+        .eval
+        .scorers
+        .iter()
+        .try_for_each(ScorerSettings::check_files)
 }
 
 /// Draws and judges the pictures of every model.
@@ -59,8 +57,11 @@ pub(crate) fn run(
     observer: &mut RunObserver<'_>,
 ) -> Result<(), SelmaError> {
     let stage = &run.recipe.eval;
-    let [test, validation] = sets(run)?;
+    let (test, validation) = (questions::test(run)?, questions::validation(run)?);
+    questions::check_unchanged(run, &test)?;
     let hash = run.model_hash()?;
+    let vqa = stage.judge.vqa(ChatPrompt::YesNo, stage.jpeg)?;
+    let mut scorers = Scorers::new(run);
     let mut pipeline = None;
     let models = run.models().into_iter();
     for model in models.filter(|model| wanted(&model.name)) {
@@ -75,38 +76,56 @@ pub(crate) fn run(
                 },
             });
         }
-        let mut judge = Judge {
+        let mut evaluation = Evaluation {
             run,
             model: &model,
             hash,
+            vqa: &*vqa,
             pipeline: &mut pipeline,
             adapter: None,
             before: &mut before,
         };
-        if stage.guidances.len() > 1 {
+        if let (Some(validation), true) = (&validation, stage.guidances.len() > 1) {
             for &guidance in &stage.guidances {
-                judge.result(&validation, guidance, observer)?;
+                evaluation.result(validation, guidance, observer)?;
             }
         }
         let chosen = chosen_guidance(run, &model)?;
         for &guidance in &stage.guidances {
             if stage.curve || guidance == chosen {
-                judge.result(&test, guidance, observer)?;
+                evaluation.result(&test, guidance, observer)?;
             }
         }
-        let attached = judge.adapter.is_some();
+        let attached = evaluation.adapter.is_some();
         if let Some(pipeline) = pipeline.as_mut().filter(|_| attached) {
             pipeline.detach(BRANCH);
         }
+        before &= !scorers.score(run, &model, chosen, observer)?;
         finished(observer, &model.name, before)?;
     }
     Ok(())
 }
 
-/// Whether a model's pictures of the test prompts are judged.
+/// Whether a model's pictures of the test prompts are judged and scored.
 pub(crate) fn is_finished(run: &Run, model: &Model) -> bool {
     let chosen = chosen_guidance(run, model);
-    chosen.is_ok_and(|guidance| result_path(run, model, "test", guidance).is_file())
+    chosen.is_ok_and(|guidance| {
+        let result = result_path(run, model, "test", guidance);
+        result.is_file() && scores::are_finished(run, model, guidance)
+    })
+}
+
+/// Refuses a result for which nobody answered, which is no score.
+fn some_answered(result: &EvalResult) -> Result<(), SelmaError> {
+    if result.unanswered < result.questions {
+        return Ok(());
+    }
+    let mut asked = result.items.iter().flat_map(|item| &item.questions);
+    let failure = asked.find_map(|question| question.failure.clone());
+    Err(SelmaError::Eval(EvalError::Vqa {
+        model: result.vqa.clone(),
+        message: failure.unwrap_or_else(|| "no question was answered".to_owned()),
+    }))
 }
 
 /// The scale of guidance at which a model does best on the validation prompts; the smallest of equals.
@@ -168,32 +187,12 @@ fn result_path(run: &Run, model: &Model, set: &str, guidance: f64) -> std::path:
         .join(format!("dsg-{set}-g{guidance}.json"))
 }
 
-fn questions(
-    run: &Run,
-    name: &'static str,
-    partition: Partition,
-    per_style: usize,
-) -> Result<Questions, SelmaError> {
-    let set = EvalSet::draw(partition, per_style, run.seed("eval set", &[]))?;
-    let skills: Vec<&str> = run.skills.iter().map(|skill| skill.name.as_str()).collect();
-    let items = set
-        .items()
-        .iter()
-        .filter(|item| skills.contains(&item.skill.name()));
-    let items: Vec<EvalItem> = items.cloned().collect();
-    let rows = items.iter().flat_map(EvalItem::questions).collect();
-    Ok(Questions {
-        name,
-        set: QuestionSet::new(rows)?,
-        items,
-    })
-}
-
 /// Draws and judges one model.
-struct Judge<'a> {
+struct Evaluation<'a> {
     run: &'a Run,
     model: &'a Model,
     hash: &'a str,
+    vqa: &'a dyn Vqa,
     pipeline: &'a mut Option<StableDiffusion>,
     /// Hash of the adapter, once it is on the pipeline.
     adapter: Option<String>,
@@ -201,7 +200,7 @@ struct Judge<'a> {
     before: &'a mut bool,
 }
 
-impl Judge<'_> {
+impl Evaluation<'_> {
     /// Makes an evaluation unless it is there.
     fn result(
         &mut self,
@@ -218,14 +217,35 @@ impl Judge<'_> {
         if !folder.join(METADATA_FILE).is_file() {
             self.draw(questions, guidance, &folder, observer)?;
         }
+        let stage = &self.run.recipe.eval;
+        let result = if stage.judge.is_oracle() {
+            self.ask(questions, guidance, self.vqa, &folder, observer)?
+        } else {
+            // What a server has answered is not asked for again.
+            let path = self.run.layout.eval_of(&self.model.name);
+            let cached = CachedVqa::open(self.vqa, &path.join(ANSWERS))?;
+            self.ask(questions, guidance, &cached, &folder, observer)?
+        };
+        Ok(result.save(&path)?)
+    }
+
+    fn ask(
+        &self,
+        questions: &Questions,
+        guidance: f64,
+        vqa: &dyn Vqa,
+        folder: &Path,
+        observer: &mut RunObserver<'_>,
+    ) -> Result<EvalResult, SelmaError> {
         let task = format!("{} at {guidance}", self.model.name);
         let stage = &self.run.recipe.eval;
         let options = EvalOptions {
             aggregation: stage.aggregation,
+            answer_match: stage.judge.answer_match(),
             bootstrap: stage.bootstrap,
             ..EvalOptions::default()
         };
-        let images = ImageFolder::new(&folder);
+        let images = ImageFolder::new(folder);
         let mut observe = |progress: selma_eval::Progress<'_>| {
             observer(RunEvent::Progress {
                 task: &task,
@@ -236,12 +256,13 @@ impl Judge<'_> {
             })
         };
         let (name, set) = (&self.model.name, &questions.set);
-        let result = evaluate(name, set, &images, &OracleVqa, &options, &mut observe);
+        let result = evaluate(name, set, &images, vqa, &options, &mut observe);
         let result = result.map_err(|error| match error {
-            selma_eval::EvalError::Cancelled { .. } => SelmaError::Cancelled,
+            EvalError::Cancelled { .. } => SelmaError::Cancelled,
             other => other.into(),
         })?;
-        Ok(result.save(&path)?)
+        some_answered(&result)?;
+        Ok(result)
     }
 
     fn draw(
@@ -254,23 +275,29 @@ impl Judge<'_> {
         let stage = &self.run.recipe.eval;
         let pipeline = load_once(self.pipeline, self.run, Run::checkpoint)?;
         if let (Some(path), None) = (&self.model.adapter, &self.adapter) {
-            let adapter = Adapter::load(path)?;
-            pipeline.attach(&adapter, BRANCH, 1.0)?;
-            self.adapter = Some(adapter.sha256());
+            self.adapter = Some(if path.ends_with(Expert::MIXTURE) {
+                let mixture = Mixture::load(path)?;
+                pipeline.attach(&mixture, BRANCH, 1.0)?;
+                mixture.sha256()
+            } else {
+                let adapter = Adapter::load(path)?;
+                pipeline.attach(&adapter, BRANCH, 1.0)?;
+                adapter.sha256()
+            });
         }
         // The same noise for every model, so that pictures of one prompt can be compared.
+        let purpose = format!("eval {}", questions.name);
         let drawings: Vec<Drawing<'_>> = questions
-            .items
+            .set
+            .items()
             .iter()
             .zip(0..)
             .map(|(item, number)| Drawing {
                 id: &item.id,
                 copy: 0,
-                skill: item.skill.name(),
+                skill: &item.group,
                 text: &item.text,
-                seed: self
-                    .run
-                    .seed(&format!("eval {}", questions.name), &[number]),
+                seed: self.run.seed(&purpose, &[number]),
             })
             .collect();
         let model = self.run.recipe.model.to_string_lossy();

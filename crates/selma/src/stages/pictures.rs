@@ -4,18 +4,16 @@ use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use selma_dataset::{
-    Dataset, DatasetWriter, METADATA_FILE, OpenOptions, PairRule, Pictures, Provenance, Score,
-    Scores, SelectConfig, Subset, make_pairs, open_any, select,
+    Dataset, DatasetWriter, METADATA_FILE, OpenOptions, PairRule, Pictures, Provenance, Scores,
+    SelectConfig, Subset, make_pairs, open_any, select,
 };
 use selma_llm::read_prompts;
 
+use super::selection::{self, JUDGE, faithfulness};
 use crate::adapters::PlannedTraining;
 use crate::draw::file_name;
 use crate::further::TrainingPictures;
-use crate::{DataEncoder, Run, RunObserver, SelmaError, TrainingData};
-
-/// What the judge's scores are called.
-const JUDGE: &str = "faithfulness";
+use crate::{DataEncoder, Run, RunObserver, Selector, SelmaError, TrainingData};
 
 /// Collects and encodes what an adapter is trained on.
 pub(super) fn training_data(
@@ -25,21 +23,27 @@ pub(super) fn training_data(
     observer: &mut RunObserver<'_>,
 ) -> Result<TrainingData, SelmaError> {
     let own = || training.skills.iter().map(|skill| drawn(run, skill));
+    let is_oracle = run.recipe.selection.judge == Selector::Oracle;
+    let mut score =
+        |pictures: &dyn Pictures| selection::scores(run, pictures, &training.name, observer);
     let mut keep: &dyn Fn(&RgbImage, &str) -> Result<bool, SelmaError> = &|_, _| Ok(true);
     let datasets: Vec<Box<dyn Pictures>> = match &training.pictures {
         TrainingPictures::Own => own().collect::<Result<_, _>>()?,
-        TrainingPictures::Faultless => {
+        TrainingPictures::Faultless if is_oracle => {
             keep = &|image, text| Ok(faithfulness(image, text)? == Some(1.0));
             own().collect::<Result<_, _>>()?
         }
+        TrainingPictures::Faultless => own()
+            .map(|pictures| faultless(pictures?, &mut score))
+            .collect::<Result<_, _>>()?,
         TrainingPictures::Best(minimum) => own()
-            .map(|pictures| best(pictures?, *minimum))
+            .map(|pictures| best(pictures?, *minimum, &mut score))
             .collect::<Result<_, _>>()?,
         TrainingPictures::Pairs => {
             // Planned for one skill alone.
             let skill = training.skills.first().map_or("", String::as_str);
             let pictures = drawn(run, skill)?;
-            let scores = scores(&*pictures)?;
+            let scores = score(&*pictures)?;
             let (pairs, _) = make_pairs(&*pictures, &scores, JUDGE, PairRule::BestWorst)?;
             let set = encoder.pairs(&*pictures, &pairs, observer)?;
             return Ok(TrainingData::Pairs(set));
@@ -71,9 +75,27 @@ fn drawn(run: &Run, skill: &str) -> Result<Box<dyn Pictures>, SelmaError> {
     Ok(Box::new(Dataset::open(&folder)?))
 }
 
+/// Asks the judge about the pictures of a data set.
+type Score<'a> = dyn FnMut(&dyn Pictures) -> Result<Scores, SelmaError> + 'a;
+
+/// The pictures in which the judge finds no fault.
+fn faultless(
+    pictures: Box<dyn Pictures>,
+    score: &mut Score<'_>,
+) -> Result<Box<dyn Pictures>, SelmaError> {
+    let scores = score(&*pictures)?;
+    let is_faultless = |index: &usize| scores.get(JUDGE, *index) == Some(1.0);
+    let kept = (0..pictures.len()).filter(is_faultless).collect();
+    Ok(Box::new(Subset::new(pictures, kept)?))
+}
+
 /// The best picture of each prompt, if it is good enough.
-fn best(pictures: Box<dyn Pictures>, minimum: f64) -> Result<Box<dyn Pictures>, SelmaError> {
-    let scores = scores(&*pictures)?;
+fn best(
+    pictures: Box<dyn Pictures>,
+    minimum: f64,
+    score: &mut Score<'_>,
+) -> Result<Box<dyn Pictures>, SelmaError> {
+    let scores = score(&*pictures)?;
     let config = SelectConfig {
         minimums: [(JUDGE.to_owned(), minimum)].into(),
         rank_by: Some(JUDGE.to_owned()),
@@ -81,30 +103,6 @@ fn best(pictures: Box<dyn Pictures>, minimum: f64) -> Result<Box<dyn Pictures>, 
     };
     let selection = select(&*pictures, &scores, &config)?;
     Ok(Box::new(Subset::new(pictures, selection.kept)?))
-}
-
-/// What the judge says of every picture; 0 for those about whose captions it has no questions.
-fn scores(pictures: &dyn Pictures) -> Result<Scores, SelmaError> {
-    let rows = (0..pictures.len()).map(|index| {
-        let image = pictures.image(index)?;
-        let text = pictures.text(index).unwrap_or_default();
-        let score = faithfulness(&image, text)?.unwrap_or(0.0);
-        Ok(Score::new(pictures, index, JUDGE, score)?)
-    });
-    let rows = rows.collect::<Result<Vec<Score>, SelmaError>>()?;
-    Ok(Scores::from_rows(pictures.root(), &rows, pictures)?)
-}
-
-/// The share of the questions that the caption implies to which the oracle says yes. Captions outside the miniature's language have none.
-fn faithfulness(image: &RgbImage, text: &str) -> Result<Option<f64>, SelmaError> {
-    let Some(spec) = selma_mini::parse_caption(text) else {
-        return Ok(None);
-    };
-    let questions = selma_mini::questions("item", text, &spec);
-    let questions: Vec<&str> = questions.iter().map(|row| row.question.as_str()).collect();
-    let answers = selma_eval::Vqa::answer(&selma_mini::OracleVqa, image, &questions)?;
-    let yes = answers.iter().filter(|answer| *answer == "yes").count();
-    Ok(Some(yes as f64 / answers.len().max(1) as f64))
 }
 
 /// The prompts of a skill as the miniature world itself draws them: a data set that is made when it is first needed.

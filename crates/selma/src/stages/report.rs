@@ -8,9 +8,15 @@ use selma_llm::Skill;
 
 use super::eval::{chosen_guidance, image_folder, load};
 use super::prompts::generation_report;
+use super::scores;
 use crate::draw::file_name;
-use crate::report::{Answer, FunnelRow, GuidanceCurve, ModelRow, Report, SampleImage, SampleRow};
+use crate::report::{
+    Answer, FunnelRow, GuidanceCurve, ModelRow, Preference, Report, SampleImage, SampleRow,
+};
 use crate::{Model, Run, SelmaError};
+
+/// Bytes of pictures that the report reads.
+const SAMPLE_BYTES: u64 = 512 << 20;
 
 /// Writes the report.
 pub(crate) fn run(run: &Run) -> Result<(), SelmaError> {
@@ -26,10 +32,12 @@ pub(crate) fn make(run: &Run) -> Result<Report, SelmaError> {
         results.push((model, guidance, result));
     }
     let base = results.first().map(|(_, _, result)| result);
+    let preferences = preferences(run, &results)?;
     let models = results
         .iter()
+        .zip(preferences)
         .enumerate()
-        .map(|(index, (model, guidance, result))| {
+        .map(|(index, ((model, guidance, result), preferences))| {
             let difference_to_base = match base {
                 Some(base) if index > 0 => Some(compare(result, base)?),
                 _ => None,
@@ -42,38 +50,62 @@ pub(crate) fn make(run: &Run) -> Result<Report, SelmaError> {
                 by_skill: result.by_group.clone(),
                 by_category: categories(&result.by_detailed),
                 difference_to_base,
+                preferences,
             })
         })
         .collect::<Result<Vec<_>, SelmaError>>()?;
     let recipe = &run.recipe;
+    let step = sample_step(run, &results);
     Ok(Report {
         title: format!("SELMA: {}", recipe.name),
         summary: summary(run),
         confidence: recipe.eval.bootstrap.confidence,
         models,
-        samples: samples(run, &results)?,
+        samples: samples(run, &results, step)?,
         funnel: funnel(run)?,
         curves: curves(run, &results)?,
         settings: settings(run)?,
-        notes: notes(run),
+        notes: notes(run, &results, step),
     })
+}
+
+/// What the scorers say of every model.
+fn preferences(
+    run: &Run,
+    results: &[(Model, f64, EvalResult)],
+) -> Result<Vec<Vec<Preference>>, SelmaError> {
+    let scores = results
+        .iter()
+        .map(|(model, guidance, _)| scores::load(run, model, *guidance));
+    let scores = scores.collect::<Result<Vec<_>, _>>()?;
+    let base = scores.first().map(Vec::as_slice);
+    let of_model =
+        |(index, own): (usize, &Vec<_>)| scores::preferences(run, own, base.filter(|_| index > 0));
+    scores.iter().enumerate().map(of_model).collect()
 }
 
 fn summary(run: &Run) -> String {
     let recipe = &run.recipe;
+    let prompts = match &recipe.eval.questions {
+        None => format!(
+            "{} prompts a skill that none was trained on",
+            recipe.eval.prompts
+        ),
+        Some(file) => format!("the prompts of {}", file.csv.display()),
+    };
     let count = recipe.prompts.settings.count;
     let skills = run.skills.len();
     format!(
         "A text-to-image model teaches itself: {count} prompts for each of {skills} skills were written and filtered, \
          the model drew them itself at guidance {}, one LoRA expert was trained on each skill's pictures, and the \
-         experts were merged. All models then drew {} prompts a skill that none was trained on, from the same noise, \
+         experts were merged. All models then drew {prompts}, from the same noise, \
          and every picture was asked the questions that its prompt implies. A score is the share of questions \
          answered yes.",
-        recipe.images.guidance, recipe.eval.prompts
+        recipe.images.guidance
     )
 }
 
-fn notes(run: &Run) -> Vec<String> {
+fn notes(run: &Run, results: &[(Model, f64, EvalResult)], step: usize) -> Vec<String> {
     let mut notes = vec![
         "Intervals are bootstrap intervals clustered by prompt; differences are paired by prompt."
             .to_owned(),
@@ -91,6 +123,23 @@ fn notes(run: &Run) -> Vec<String> {
              DreamSync selects its data; the others on all pictures, as SELMA does."
                 .to_owned(),
         );
+    }
+    if let (false, Some((_, _, base))) = (run.recipe.eval.judge.is_oracle(), results.first()) {
+        notes.push(format!("The questions were answered by {}.", base.vqa));
+    }
+    for (model, _, result) in results {
+        let (unanswered, unclear) = (result.unanswered, result.unclear);
+        if unanswered + unclear > 0 {
+            notes.push(format!(
+                "{}: of {} questions {unanswered} have no answer and {unclear} have one that is neither yes nor no; they score zero.",
+                model.name, result.questions
+            ));
+        }
+    }
+    if step > 1 {
+        notes.push(format!(
+            "The pictures of one prompt in {step} are shown; all are in the folder of the run."
+        ));
     }
     notes
 }
@@ -141,12 +190,30 @@ fn curves(
     curves.collect()
 }
 
-fn samples(run: &Run, results: &[(Model, f64, EvalResult)]) -> Result<Vec<SampleRow>, SelmaError> {
+/// The pictures of one prompt in so many are shown, so that all of them fit in memory.
+fn sample_step(run: &Run, results: &[(Model, f64, EvalResult)]) -> usize {
+    let size = |(model, guidance, result): &(Model, f64, EvalResult)| -> u64 {
+        let folder = image_folder(run, model, "test", *guidance);
+        let sizes = result.items.iter().map(|item| {
+            let file = std::fs::metadata(folder.join(file_name(&item.item_id)));
+            file.map_or(0, |file| file.len())
+        });
+        sizes.sum()
+    };
+    let total: u64 = results.iter().map(size).sum();
+    usize::try_from(total.div_ceil(SAMPLE_BYTES)).map_or(1, |step| step.max(1))
+}
+
+fn samples(
+    run: &Run,
+    results: &[(Model, f64, EvalResult)],
+    step: usize,
+) -> Result<Vec<SampleRow>, SelmaError> {
     let mut rows: BTreeMap<String, SampleRow> = BTreeMap::new();
     let mut order = Vec::new();
     for (model, guidance, result) in results {
         let folder = image_folder(run, model, "test", *guidance);
-        for item in &result.items {
+        for item in result.items.iter().step_by(step) {
             let path = folder.join(file_name(&item.item_id));
             let png = std::fs::read(&path).map_err(|source| SelmaError::Io {
                 action: "read",

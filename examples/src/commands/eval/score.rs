@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use anyhow::{Context, bail};
-use clap::ValueEnum;
-use selma::NamedScorer;
+use anyhow::bail;
+use selma::{ScorerName, ScorerSettings};
 use selma_dataset::{Pictures, write_scores};
 use selma_diffusion::device;
-use selma_diffusion::scorers::{PictureScorer, ScorerKind};
+use selma_diffusion::scorers::PictureScorer;
 use selma_eval::{Bootstrap, Estimate, EvalError, mean_score, score_pictures};
 
 use crate::commands::data::DataOptions;
+use crate::commands::values;
 use crate::interrupt;
 use crate::output::{check_file, spare};
 use crate::progress::Progress;
@@ -32,8 +32,8 @@ Examples:
   selma pairs --data images/coco --scores scores.jsonl --scorer hps21 --out pairs.jsonl")]
 pub struct Args {
     /// What scores.
-    #[arg(long, value_name = "NAME")]
-    scorer: Kind,
+    #[arg(long, value_name = "NAME", value_parser = values::named::<ScorerName>(ScorerName::ALL.map(ScorerName::name)))]
+    scorer: ScorerName,
     /// Its weights: a folder in the layout of transformers, a file under OpenCLIP's or transformers' names, or ImageReward.pt or its folder.
     #[arg(long, value_name = "DIR|FILE")]
     weights: PathBuf,
@@ -59,57 +59,29 @@ pub struct Args {
     out: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Kind {
-    Clip,
-    Pickscore,
-    Hps,
-    Hps21,
-    Aesthetic,
-    Imagereward,
-}
-
 impl Args {
-    fn kind(&self) -> anyhow::Result<ScorerKind> {
-        if self.head.is_some() && self.scorer != Kind::Aesthetic {
+    fn settings(&self) -> anyhow::Result<ScorerSettings> {
+        if self.head.is_some() && self.scorer != ScorerName::Aesthetic {
             bail!("--head is for --scorer aesthetic alone");
         }
-        Ok(match self.scorer {
-            Kind::Clip => ScorerKind::Clip,
-            Kind::Pickscore => ScorerKind::PickScore,
-            Kind::Hps | Kind::Hps21 => ScorerKind::Hps,
-            Kind::Aesthetic => ScorerKind::Aesthetic {
-                head: self.head.clone().context("--head is needed")?,
-            },
-            Kind::Imagereward => ScorerKind::ImageReward,
+        Ok(ScorerSettings {
+            scorer: self.scorer,
+            weights: self.weights.clone(),
+            head: self.head.clone(),
+            name: self.name.clone(),
         })
-    }
-
-    fn name(&self) -> String {
-        let default = match self.scorer {
-            Kind::Clip => "clip",
-            Kind::Pickscore => "pickscore",
-            Kind::Hps => "hps",
-            Kind::Hps21 => "hps21",
-            Kind::Aesthetic => "aesthetic",
-            Kind::Imagereward => "imagereward",
-        };
-        self.name.clone().unwrap_or_else(|| default.to_owned())
     }
 }
 
 pub fn run(args: &Args) -> anyhow::Result<()> {
     interrupt::install()?;
-    let kind = args.kind()?;
+    let settings = args.settings()?;
     let inputs = std::iter::once(&args.weights).chain(&args.head);
     spare(inputs.map(PathBuf::as_path), args.out.as_deref())?;
     args.out.as_deref().map(check_file).transpose()?;
     let pictures = args.reading.open(&args.images)?;
     let device = device(&args.device)?;
-    let scorer = NamedScorer {
-        name: args.name(),
-        scorer: PictureScorer::load(kind, &args.weights, &device)?,
-    };
+    let scorer = settings.load(&device)?;
     tell_cut(&*pictures, &scorer.scorer)?;
     let mut progress = Progress::new("scoring", pictures.len() as u64, "pictures");
     let scored = score_pictures(&*pictures, &scorer, args.batch_size, |done| {
