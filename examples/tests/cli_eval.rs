@@ -63,6 +63,38 @@ fn rendered_pictures_are_faithful_and_wrong_ones_are_not() {
     assert_ne!(worse.aggregation, right.aggregation);
 }
 
+/// The tiny BLIP of the fixtures has random weights; what it says does not matter here.
+#[test]
+fn blip_answers_without_a_server() {
+    let selma = Selma::new();
+    world(selma.folder.path());
+    let blip = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../crates/selma-diffusion/tests/fixtures/blip/vqa");
+    let blip = blip.canonicalize().unwrap();
+    let ask = ASK.replace("oracle", &format!("blip:{}", blip.display()));
+    let ask = format!("{ask} --beams 2 --cache answers.jsonl");
+    selma.run(&ask).ok();
+    let first = EvalResult::load(&selma.path("result.json")).unwrap();
+    assert!(first.soft.is_some());
+    let ended = selma.run(&ask).ok();
+    assert!(
+        ended.stderr.contains("were there already"),
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(EvalResult::load(&selma.path("result.json")).unwrap(), first);
+    selma
+        .run(&format!("{ask} --jobs 2"))
+        .failed(&["BLIP needs no server", "--jobs"]);
+    selma.run(&format!("{ASK} --beams 2")).failed(&["--beams"]);
+    selma
+        .run(&ASK.replace("oracle", "blip:pictures"))
+        .failed(&["config.json"]);
+    selma
+        .run(&ASK.replace("oracle", "blip:"))
+        .misused(&["blip:DIR"]);
+}
+
 #[test]
 fn given_answers_are_scored_without_pictures() {
     let selma = Selma::new();

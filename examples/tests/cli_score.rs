@@ -48,6 +48,7 @@ fn each_scorer_writes_scores_that_rank_pairs() {
         ("hps", "FIX/hps/HPS_v2_compressed.pt"),
         ("hps21", "FIX/hps"),
         ("aesthetic", "FIX/clip --head FIX/head/improved.pth"),
+        ("imagereward", "FIX/../blip/reward"),
     ] {
         let weights = match scorer {
             // A folder with the file under OpenCLIP's own name.

@@ -68,6 +68,19 @@ impl ConfigError {
         }
     }
 
+    /// Says in which part of a configuration the field stands.
+    #[must_use]
+    pub(crate) fn within(self, part: &str) -> Self {
+        match self {
+            Self::Invalid {
+                field,
+                expected,
+                found,
+            } => Self::invalid(format!("{part}.{field}"), expected, found),
+            other => other,
+        }
+    }
+
     /// Says in which file the field stands.
     #[must_use]
     pub fn in_file(self, file: &Path) -> Self {
@@ -143,6 +156,19 @@ pub(crate) fn require_sizes(
             let expected = format!("{} to {}", range.start(), range.end());
             return Err(ConfigError::invalid(field, expected, size));
         }
+    }
+    Ok(())
+}
+
+/// Refuses heads that do not share a width evenly.
+///
+/// # Errors
+///
+/// `num_attention_heads`, if it is none or does not divide `hidden_size`.
+pub(crate) fn require_heads(heads: usize, hidden_size: usize) -> Result<(), ConfigError> {
+    if heads == 0 || !hidden_size.is_multiple_of(heads) {
+        let expected = format!("a divisor of hidden_size {hidden_size}");
+        return Err(ConfigError::invalid("num_attention_heads", expected, heads));
     }
     Ok(())
 }

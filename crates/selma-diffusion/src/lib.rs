@@ -15,6 +15,7 @@ pub mod schedulers;
 pub mod scorers;
 pub mod single_file;
 pub mod tokenizer;
+pub mod vqa;
 pub mod weights;
 
 pub use checkpoint::{Checkpoint, CheckpointOptions, Component, ConfigSource, Difference, Stored};

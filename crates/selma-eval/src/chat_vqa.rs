@@ -35,7 +35,8 @@ pub enum ChatPrompt {
 }
 
 impl ChatPrompt {
-    fn text(self, question: &str) -> String {
+    /// The text for a question.
+    pub fn text(self, question: &str) -> String {
         match self {
             Self::YesNo => format!(
                 "Answer only with 'yes' or 'no'. Do not give other outputs or punctuation marks. Question: {question}"

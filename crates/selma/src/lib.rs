@@ -26,6 +26,7 @@ mod stages;
 mod step_log;
 mod tensorboard;
 mod validation;
+mod vqa;
 
 pub use encode::DataEncoder;
 pub use error::SelmaError;
@@ -48,6 +49,7 @@ pub use stages::seeds::compare_seeds;
 pub use step_log::{Metrics, StepTiming};
 pub use tensorboard::TensorBoardLog;
 pub use validation::{Pick, Validation, ValidationLoss};
+pub use vqa::{NamedVqa, Phrase};
 
 pub use {
     selma_dataset as dataset, selma_diffusion as diffusion, selma_durable as durable,

@@ -52,16 +52,19 @@ pub enum ScorerName {
     Hps21,
     /// LAION's aesthetic predictor.
     Aesthetic,
+    /// ImageReward.
+    ImageReward,
 }
 
 impl ScorerName {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Clip,
         Self::PickScore,
         Self::Hps,
         Self::Hps21,
         Self::Aesthetic,
+        Self::ImageReward,
     ];
 
     /// The name on the command line and in recipes.
@@ -73,6 +76,7 @@ impl ScorerName {
             Self::Hps => "hps",
             Self::Hps21 => "hps21",
             Self::Aesthetic => "aesthetic",
+            Self::ImageReward => "imagereward",
         }
     }
 }
@@ -96,7 +100,7 @@ impl FromStr for ScorerName {
 pub struct ScorerSettings {
     /// Which one.
     pub scorer: ScorerName,
-    /// A folder in the layout of transformers, or a file under OpenCLIP's or transformers' names.
+    /// A folder in the layout of transformers, or a file under OpenCLIP's or transformers' names; `ImageReward.pt` or its folder.
     pub weights: PathBuf,
     /// The weights on top of CLIP, of the aesthetic predictor alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -123,6 +127,7 @@ impl ScorerSettings {
             (ScorerName::Clip, None) => ScorerKind::Clip,
             (ScorerName::PickScore, None) => ScorerKind::PickScore,
             (ScorerName::Hps | ScorerName::Hps21, None) => ScorerKind::Hps,
+            (ScorerName::ImageReward, None) => ScorerKind::ImageReward,
             (ScorerName::Aesthetic, Some(head)) => ScorerKind::Aesthetic { head: head.clone() },
             (scorer, head) => {
                 return Err(SelmaError::Setting {

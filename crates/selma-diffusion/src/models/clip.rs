@@ -43,18 +43,10 @@ impl ClipConfig {
     ///
     /// The first field whose value contradicts another or is not implemented.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let within = |tower: &str, error| match error {
-            ConfigError::Invalid {
-                field,
-                expected,
-                found,
-            } => ConfigError::invalid(format!("{tower}.{field}"), expected, found),
-            other => other,
-        };
         let text = self.text_config.validate();
-        text.map_err(|error| within("text_config", error))?;
+        text.map_err(|error| error.within("text_config"))?;
         let vision = self.vision_config.validate();
-        vision.map_err(|error| within("vision_config", error))?;
+        vision.map_err(|error| error.within("vision_config"))?;
         require_sizes(&[("projection_dim", self.projection_dim, WIDTHS)])
     }
 

@@ -108,6 +108,13 @@ pub struct ClipMlp {
 
 lora_layers!(ClipMlp { fc1, fc2 });
 
+impl ClipMlp {
+    pub(super) fn forward(&self, input: Tensor<3>) -> Tensor<3> {
+        let inner = self.fc1.forward(input);
+        self.fc2.forward(self.activation.forward(inner))
+    }
+}
+
 /// One layer.
 #[derive(Module, Debug)]
 pub struct ClipEncoderLayer {
@@ -129,11 +136,8 @@ impl ClipEncoderLayer {
             .self_attn
             .forward(self.layer_norm1.forward(input.clone()))
             + input;
-        let inner = self
-            .mlp
-            .fc1
-            .forward(self.layer_norm2.forward(hidden.clone()));
-        self.mlp.fc2.forward(self.mlp.activation.forward(inner)) + hidden
+        let normed = self.layer_norm2.forward(hidden.clone());
+        self.mlp.forward(normed) + hidden
     }
 }
 

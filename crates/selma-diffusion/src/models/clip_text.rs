@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::clip_encoder::{ClipEncoder, ClipEncoderConfig};
-use crate::config::{ConfigError, LAYERS, WIDTHS, require_default, require_sizes};
+use crate::config::{ConfigError, LAYERS, WIDTHS, require_default, require_heads, require_sizes};
 use crate::nn::{Activation, Embedding, LayerNorm};
 
 /// The architecture that ends in a projection.
@@ -87,16 +87,7 @@ impl ClipTextConfig {
                 WIDTHS,
             ),
         ])?;
-        if self.num_attention_heads == 0
-            || !self.hidden_size.is_multiple_of(self.num_attention_heads)
-        {
-            return Err(ConfigError::invalid(
-                "num_attention_heads",
-                format!("a divisor of hidden_size {}", self.hidden_size),
-                self.num_attention_heads,
-            ));
-        }
-        Ok(())
+        require_heads(self.num_attention_heads, self.hidden_size)
     }
 
     /// Whether the pooled text is projected.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::clip_encoder::{ClipEncoder, ClipEncoderConfig};
-use crate::config::{ConfigError, LAYERS, WIDTHS, require_default, require_sizes};
+use crate::config::{ConfigError, LAYERS, WIDTHS, require_default, require_heads, require_sizes};
 use crate::nn::{Activation, Embedding, LayerNorm};
 
 /// Red, green and blue.
@@ -75,16 +75,7 @@ impl ClipVisionConfig {
             ("image_size", self.image_size, WIDTHS),
             ("patch_size", self.patch_size, 1..=self.image_size),
         ])?;
-        if self.num_attention_heads == 0
-            || !self.hidden_size.is_multiple_of(self.num_attention_heads)
-        {
-            return Err(ConfigError::invalid(
-                "num_attention_heads",
-                format!("a divisor of hidden_size {}", self.hidden_size),
-                self.num_attention_heads,
-            ));
-        }
-        Ok(())
+        require_heads(self.num_attention_heads, self.hidden_size)
     }
 
     /// Embeddings, layers and both normalisations.
@@ -134,26 +125,23 @@ pub struct PatchEmbedding {
     pub weight: Param<Tensor<4>>,
 }
 
-impl PatchEmbedding {
-    /// `[batch, 3, height, width]` to `[batch, patches, hidden_size]`, row by row. What is left at the right and the
-    /// bottom of whole patches does not count, as in a convolution.
-    fn forward(&self, pixels: Tensor<4>) -> Tensor<3> {
-        let weight = self.weight.val();
-        let [width, channels, patch, _] = weight.dims();
-        let [batch, _, rows, columns] = pixels.dims();
-        let (rows, columns) = (rows / patch, columns / patch);
-        let inputs = channels * patch * patch;
-        let patches = pixels
-            .narrow(2, 0, rows * patch)
-            .narrow(3, 0, columns * patch)
-            .reshape([batch, channels, rows, patch, columns, patch])
-            .permute([0, 2, 4, 1, 3, 5])
-            .reshape([batch * rows * columns, inputs]);
-        let weight = weight.reshape([width, inputs]).transpose();
-        patches
-            .matmul(weight)
-            .reshape([batch, rows * columns, width])
-    }
+/// A linear map of each patch: `[batch, 3, height, width]` by `[hidden_size, 3, patch_size, patch_size]` to `[batch, patches, hidden_size]`, row by
+/// row. What is left at the right and the bottom of whole patches does not count, as in a convolution.
+pub(super) fn patches(pixels: Tensor<4>, weight: Tensor<4>) -> Tensor<3> {
+    let [width, channels, patch, _] = weight.dims();
+    let [batch, _, rows, columns] = pixels.dims();
+    let (rows, columns) = (rows / patch, columns / patch);
+    let inputs = channels * patch * patch;
+    let patches = pixels
+        .narrow(2, 0, rows * patch)
+        .narrow(3, 0, columns * patch)
+        .reshape([batch, channels, rows, patch, columns, patch])
+        .permute([0, 2, 4, 1, 3, 5])
+        .reshape([batch * rows * columns, inputs]);
+    let weight = weight.reshape([width, inputs]).transpose();
+    patches
+        .matmul(weight)
+        .reshape([batch, rows * columns, width])
 }
 
 /// Patches, positions, and what stands for the whole picture.
@@ -193,7 +181,7 @@ impl ClipVisionTransformer {
     /// If the pictures are of another size.
     #[must_use]
     pub fn forward(&self, pixels: Tensor<4>) -> Tensor<2> {
-        let patches = self.embeddings.patch_embedding.forward(pixels);
+        let patches = patches(pixels, self.embeddings.patch_embedding.weight.val());
         let [batch, _, width] = patches.dims();
         let class = self.embeddings.class_embedding.val();
         let class = class.reshape([1, 1, width]).expand([batch, 1, width]);

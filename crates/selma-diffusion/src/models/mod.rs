@@ -1,7 +1,10 @@
-//! The networks of Stable Diffusion, and CLIP as a whole, with the names, field paths and `config.json` fields of diffusers.
+//! The networks of Stable Diffusion, CLIP as a whole and BLIP, with the names, field paths and `config.json` fields of diffusers.
 
 mod attention;
 mod autoencoder_kl;
+mod blip;
+mod blip_text;
+mod blip_vision;
 mod clip;
 mod clip_encoder;
 mod clip_text;
@@ -19,6 +22,11 @@ mod vae_tiling;
 
 pub use attention::{Attention, AttentionConfig, BasicTransformerBlock, FeedForward, Geglu};
 pub use autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig, DiagonalGaussian};
+pub(crate) use blip::BlipReader;
+pub use blip::{BlipConfig, BlipForQuestionAnswering};
+pub(crate) use blip_text::bert_name;
+pub use blip_text::{BlipTextConfig, BlipTextLmHeadModel, BlipTextModel};
+pub use blip_vision::{BlipVisionConfig, BlipVisionModel};
 pub use clip::{ClipConfig, ClipModel};
 pub use clip_text::{ClipTextConfig, ClipTextModel, ClipTextOutput};
 pub use clip_vision::ClipVisionConfig;

@@ -1,4 +1,4 @@
-//! The head of LAION's aesthetic predictors.
+//! The head of LAION's aesthetic predictors, and of ImageReward, whose code comes from them.
 
 use std::path::Path;
 
@@ -32,14 +32,26 @@ impl AestheticHead {
     ///
     /// If the file cannot be read, or has not the tensors of a head, or others besides, or they do not fit each other.
     pub(super) fn load(path: &Path, width: usize) -> Result<Self, DiffusionError> {
-        let weights = Weights::open(path)?;
-        let names: &[&str] = match weights.shape("weight") {
+        Self::of(&Weights::open(path)?, "", width)
+    }
+
+    /// The head among the tensors whose names begin with `prefix`, for embeddings of `width` numbers.
+    ///
+    /// # Errors
+    ///
+    /// If these are not the tensors of a head, or do not fit each other.
+    pub(super) fn of(
+        weights: &Weights,
+        prefix: &str,
+        width: usize,
+    ) -> Result<Self, DiffusionError> {
+        let names: &[&str] = match weights.shape(&format!("{prefix}weight")) {
             Some(_) => &FIRST,
             None => &IMPROVED,
         };
         let key = |layer: &str, field: &str| match layer {
-            "" => field.to_owned(),
-            layer => format!("{layer}.{field}"),
+            "" => format!("{prefix}{field}"),
+            layer => format!("{prefix}{layer}.{field}"),
         };
         let keys = names
             .iter()
@@ -73,11 +85,11 @@ impl AestheticHead {
         let missing: Vec<String> = missing.cloned().collect();
         let unused = weights
             .names()
-            .filter(|name| !keys.iter().any(|key| key == name));
+            .filter(|name| name.starts_with(prefix) && !keys.iter().any(|key| key == name));
         let unused: Vec<String> = unused.map(str::to_owned).collect();
         if !missing.is_empty() || !unused.is_empty() || !misfit.is_empty() {
             return Err(DiffusionError::Mismatch {
-                path: path.to_owned(),
+                path: weights.path().to_owned(),
                 missing,
                 unused,
                 misfit,

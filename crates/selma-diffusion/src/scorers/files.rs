@@ -4,12 +4,11 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
-use super::processor::{MEAN, STD};
+use super::processor::{Framing, require_processor};
 use crate::DiffusionError;
 use crate::checkpoint::is_constant;
-use crate::config::{ConfigError, read_json, require_default};
+use crate::config::{ConfigError, read_json};
 use crate::models::{ClipConfig, ClipModel, ClipTextConfig, ClipVisionConfig};
 use crate::nn::Activation;
 use crate::single_file::open_clip;
@@ -76,7 +75,11 @@ impl StoredClip {
         }
         let config_path = folder.join("config.json");
         let config: ClipConfig = read_json(&config_path)?;
-        require_processor(&folder, config.vision_config.image_size)?;
+        require_processor(
+            &folder,
+            config.vision_config.image_size,
+            Framing::Transformers,
+        )?;
         Ok(Self {
             config,
             config_path,
@@ -203,38 +206,4 @@ fn open_clip_config(
         }
     }
     Ok((config, path))
-}
-
-/// Refuses a folder whose pictures are prepared in another way than CLIP's.
-fn require_processor(folder: &Path, image_size: usize) -> Result<(), ConfigError> {
-    let path = folder.join("preprocessor_config.json");
-    if !path.is_file() {
-        return Ok(());
-    }
-    let fields: Map<String, Value> = read_json(&path)?;
-    let all = ["do_resize", "do_center_crop", "do_rescale", "do_normalize"];
-    let mut defaults = all.map(|name| (name, Value::from(true))).to_vec();
-    defaults.push(("resample", Value::from(3)));
-    require_default(&fields, &defaults).map_err(|error| error.in_file(&path))?;
-    for (field, expected) in [("image_mean", MEAN), ("image_std", STD)] {
-        let Some(found) = fields.get(field) else {
-            continue;
-        };
-        let numbers = found.as_array().into_iter().flatten().map(Value::as_f64);
-        let numbers = numbers.map(|number| number.map(|number| number as f32));
-        if !numbers.eq(expected.map(Some)) {
-            return Err(ConfigError::invalid(field, format!("{expected:?}"), found).in_file(&path));
-        }
-    }
-    for (field, side) in [("size", "shortest_edge"), ("crop_size", "height")] {
-        let Some(found) = fields.get(field) else {
-            continue;
-        };
-        let pixels = found.get(side).unwrap_or(found);
-        if pixels.as_u64() != Some(image_size as u64) {
-            let expected = format!("{image_size}, the image_size of the model");
-            return Err(ConfigError::invalid(field, expected, found).in_file(&path));
-        }
-    }
-    Ok(())
 }

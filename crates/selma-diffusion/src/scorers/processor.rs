@@ -1,15 +1,20 @@
 //! From pictures to the pixels that CLIP takes.
 
+use std::path::Path;
+
 use burn::tensor::{Device, Tensor, TensorData};
 use image::RgbImage;
 use image::math::Rect;
 use rayon::prelude::*;
-use selma_image::{Filter, resize_crop, resize_exact};
+use selma_image::{Filter, resize, resize_crop, resize_exact};
+use serde_json::{Map, Value};
+
+use crate::config::{ConfigError, read_json, require_default};
 
 /// Mean of red, green and blue in CLIP's training data, between 0 and 1; OpenCLIP's published models have the same.
-pub(super) const MEAN: [f32; 3] = [0.481_454_67, 0.457_827_5, 0.408_210_72];
+const MEAN: [f32; 3] = [0.481_454_67, 0.457_827_5, 0.408_210_72];
 /// Their standard deviations.
-pub(super) const STD: [f32; 3] = [0.268_629_55, 0.261_302_6, 0.275_777_1];
+const STD: [f32; 3] = [0.268_629_55, 0.261_302_6, 0.275_777_1];
 
 /// How a picture of any shape becomes a square.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +29,8 @@ pub enum Framing {
     /// `transform.py`). It resizes floating-point numbers, which are not rounded, nor cut off at black and white; with antialiasing, the
     /// default of torchvision since 0.17.
     Pad,
+    /// Both sides are resized, whatever that does to shapes, as transformers' `BlipImageProcessor` does it.
+    Stretch,
 }
 
 /// Resizes with a bicubic filter and antialiasing, cuts out or fills up, and normalises.
@@ -53,6 +60,13 @@ impl ImageProcessor {
                 (f64::from(rest) / 2.0).round_ties_even() as u32
             }),
             Framing::Pad => self.padded(image),
+            Framing::Stretch => {
+                let square = resize(image, self.size, self.size, Filter::Bicubic);
+                square
+                    .pixels()
+                    .map(|pixel| pixel.0.map(f32::from))
+                    .collect()
+            }
         };
         let mut values = Vec::with_capacity(3 * square.len());
         for (channel, (mean, std)) in MEAN.iter().zip(STD).enumerate() {
@@ -106,4 +120,48 @@ impl ImageProcessor {
         }
         square
     }
+}
+
+/// Refuses a folder whose `preprocessor_config.json` has pictures prepared in another way: cut out by the shorter side as for CLIP, or stretched.
+pub(crate) fn require_processor(
+    folder: &Path,
+    image_size: usize,
+    framing: Framing,
+) -> Result<(), ConfigError> {
+    let path = folder.join("preprocessor_config.json");
+    if !path.is_file() {
+        return Ok(());
+    }
+    let fields: Map<String, Value> = read_json(&path)?;
+    let stretched = framing == Framing::Stretch;
+    let all = ["do_resize", "do_rescale", "do_normalize"];
+    let mut defaults = all.map(|name| (name, Value::from(true))).to_vec();
+    defaults.push(("do_center_crop", Value::from(!stretched)));
+    defaults.push(("resample", Value::from(3)));
+    require_default(&fields, &defaults).map_err(|error| error.in_file(&path))?;
+    for (field, expected) in [("image_mean", MEAN), ("image_std", STD)] {
+        let Some(found) = fields.get(field) else {
+            continue;
+        };
+        let numbers = found.as_array().into_iter().flatten().map(Value::as_f64);
+        let numbers = numbers.map(|number| number.map(|number| number as f32));
+        if !numbers.eq(expected.map(Some)) {
+            return Err(ConfigError::invalid(field, format!("{expected:?}"), found).in_file(&path));
+        }
+    }
+    let sides: &[_] = match stretched {
+        true => &[("size", "height"), ("size", "width")],
+        false => &[("size", "shortest_edge"), ("crop_size", "height")],
+    };
+    for &(field, side) in sides {
+        let Some(found) = fields.get(field) else {
+            continue;
+        };
+        let pixels = found.get(side).unwrap_or(found);
+        if pixels.as_u64() != Some(image_size as u64) {
+            let expected = format!("{image_size}, the image_size of the model");
+            return Err(ConfigError::invalid(field, expected, found).in_file(&path));
+        }
+    }
+    Ok(())
 }

@@ -5,6 +5,7 @@
 
 mod error;
 mod family;
+pub(crate) mod image_reward;
 pub(crate) mod open_clip;
 mod part;
 mod text;

@@ -36,6 +36,20 @@ pub enum TokenizerError {
         /// Its `model.type`.
         found: String,
     },
+    /// The folder holds neither of the two forms of a vocabulary of word pieces.
+    #[error("{} has neither tokenizer.json nor vocab.txt, of which BERT's tokenizer is made", path.display())]
+    NoWordPieces {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// `tokenizer.json` holds another kind of model.
+    #[error("{} holds a {found} model; expected WordPiece", path.display())]
+    NotWordPiece {
+        /// The file.
+        path: PathBuf,
+        /// Its `model.type`.
+        found: String,
+    },
     /// A merge is not a pair of tokens, or what it makes is not a token.
     #[error("{}: line {line} merges {found:?}; expected two tokens of the vocabulary that make a third", path.display())]
     Merge {
@@ -67,6 +81,12 @@ pub enum TokenizerError {
     Build {
         /// The folder.
         path: PathBuf,
+        /// What the `tokenizers` crate said.
+        source: tokenizers::Error,
+    },
+    /// Ids cannot be made text.
+    #[error("cannot decode the answer")]
+    Decode {
         /// What the `tokenizers` crate said.
         source: tokenizers::Error,
     },

@@ -20,7 +20,7 @@ pub(super) const EOS: &str = "<|endoftext|>";
 pub(super) const DEFAULT_MAX_LENGTH: usize = 77;
 
 /// transformers writes 1e30 where there is no limit.
-const NO_LIMIT: f64 = 1e9;
+pub(super) const NO_LIMIT: f64 = 1e9;
 
 /// What a folder says.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ enum Token {
 }
 
 #[derive(Debug, Clone, Deserialize)]
-struct TokenRules {
+pub(super) struct TokenRules {
     content: String,
     #[serde(default)]
     lstrip: bool,
@@ -164,7 +164,7 @@ impl SpecialTokens {
 }
 
 impl TokenRules {
-    fn into_token(self) -> AddedToken {
+    pub(super) fn into_token(self) -> AddedToken {
         AddedToken::from(self.content, true)
             .lstrip(self.lstrip)
             .rstrip(self.rstrip)
@@ -238,7 +238,7 @@ fn checked_merge(
     }
 }
 
-fn json_if_there<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, TokenizerError> {
+pub(super) fn json_if_there<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, TokenizerError> {
     let Some(text) = text_if_there(path)? else {
         return Ok(None);
     };
@@ -249,7 +249,7 @@ fn json_if_there<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Tokenize
     Ok(Some(value))
 }
 
-fn text_if_there(path: &Path) -> Result<Option<String>, TokenizerError> {
+pub(super) fn text_if_there(path: &Path) -> Result<Option<String>, TokenizerError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

@@ -1,4 +1,4 @@
-//! CLIP's byte-pair tokenizer.
+//! CLIP's byte-pair tokenizer, and BERT's of word pieces.
 //!
 //! ```no_run
 //! use selma_diffusion::tokenizer::ClipTokenizer;
@@ -13,6 +13,7 @@
 mod error;
 mod files;
 mod standard;
+mod word_piece;
 
 use std::path::Path;
 
@@ -26,6 +27,7 @@ use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
 
 pub use error::TokenizerError;
 use files::{Files, SpecialTokens};
+pub use word_piece::{BertTokenizer, Pieces};
 
 /// What stands where a file's name would for [`ClipTokenizer::standard`].
 pub(crate) use standard::NAME as STANDARD;

@@ -1,9 +1,12 @@
 //! Who answers questions about pictures.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use selma::NamedVqa;
+use selma_diffusion::device;
+use selma_diffusion::vqa::{BlipVqa, Search};
 use selma_eval::{CachedVqa, ChatPrompt, ChatVqa, PictureFormat, Vqa};
 use selma_llm::{OpenAiClient, OpenAiConfig};
 use selma_mini::OracleVqa;
@@ -15,7 +18,8 @@ use crate::terminal::say;
 #[derive(Debug, clap::Args)]
 pub struct JudgeArgs {
     /// Who answers the questions: "openai:URL#MODEL", a vision model on an OpenAI-compatible server (vLLM, llama.cpp, Ollama, OpenAI, ..),
-    /// "openai", the one of --llm-config, or "oracle", which sees the shapes of the miniature world (64x64 pixels) and nothing else.
+    /// "openai", the one of --llm-config, "blip:DIR", a BLIP such as Salesforce/blip-vqa-base in the layout of transformers, or "oracle", which
+    /// sees the shapes of the miniature world (64x64 pixels) and nothing else.
     #[arg(long, value_name = "NAME", value_parser = judge)]
     vqa: Option<Judge>,
     /// Environment variable with the server's API key. Without it no key is sent.
@@ -39,6 +43,12 @@ pub struct JudgeArgs {
     /// Send pictures as JPEG of this quality, 1 to 100, instead of PNG.
     #[arg(long, value_name = "QUALITY", requires = "vqa")]
     jpeg: Option<u8>,
+    /// Beginnings of answers that BLIP follows at once; 1 takes the likeliest token every time. Default: 1.
+    #[arg(long, value_name = "N", requires = "vqa")]
+    beams: Option<NonZeroUsize>,
+    /// What BLIP computes on: flex (the CPU), wgpu, cuda or cuda:N. Default: flex.
+    #[arg(long, value_name = "D", requires = "vqa")]
+    device: Option<String>,
 }
 
 /// A judge by name.
@@ -48,6 +58,8 @@ pub enum Judge {
     Oracle,
     /// A model on a server: address and name, if they are not in a file.
     OpenAi(Option<(String, String)>),
+    /// A BLIP in this folder.
+    Blip(PathBuf),
 }
 
 fn judge(text: &str) -> Result<Judge, String> {
@@ -60,7 +72,8 @@ fn judge(text: &str) -> Result<Judge, String> {
             }
             _ => Err("expected openai:URL#MODEL".to_owned()),
         },
-        _ => Err("expected openai:URL#MODEL, openai or oracle".to_owned()),
+        Some(("blip", folder)) if !folder.is_empty() => Ok(Judge::Blip(folder.into())),
+        _ => Err("expected openai:URL#MODEL, openai, blip:DIR or oracle".to_owned()),
     }
 }
 
@@ -94,16 +107,21 @@ impl JudgeArgs {
         prompt: ChatPrompt,
         work: impl FnOnce(&dyn Vqa) -> anyhow::Result<R>,
     ) -> anyhow::Result<R> {
+        let blip = matches!(self.vqa, Some(Judge::Blip(_)));
+        ensure!(
+            blip || self.beams.is_none() && self.device.is_none(),
+            "--beams and --device are for --vqa blip:DIR alone"
+        );
+        let server = self.llm_config.is_some() || self.api_key_env.is_some();
+        let server = server || self.jobs.is_some() || self.jpeg.is_some();
         let judge: Box<dyn Vqa> = match &self.vqa {
             None => bail!("--vqa is needed"),
-            Some(Judge::Oracle) => {
-                let server = self.llm_config.is_some() || self.api_key_env.is_some();
-                ensure!(
-                    !server && self.jobs.is_none() && self.jpeg.is_none(),
-                    "the oracle needs no server: leave out --llm-config, --api-key-env, --jobs and --jpeg"
-                );
-                Box::new(OracleVqa)
-            }
+            Some(Judge::Oracle | Judge::Blip(_)) if server => bail!(
+                "{} needs no server: leave out --llm-config, --api-key-env, --jobs and --jpeg",
+                if blip { "BLIP" } else { "the oracle" }
+            ),
+            Some(Judge::Oracle) => Box::new(OracleVqa),
+            Some(Judge::Blip(folder)) => Box::new(self.blip(folder, prompt)?),
             Some(Judge::OpenAi(server)) => {
                 let client = OpenAiClient::new(self.config(server.as_ref())?)?;
                 let format = self.jpeg.map_or(PictureFormat::Png, PictureFormat::Jpeg);
@@ -128,6 +146,24 @@ impl JudgeArgs {
             cached.replayed()
         ));
         Ok(result)
+    }
+
+    /// BLIP, who is asked for figures as a model that chats, and else the plain question.
+    fn blip(&self, folder: &Path, prompt: ChatPrompt) -> anyhow::Result<NamedVqa> {
+        let device = device(self.device.as_deref().unwrap_or("flex"))?;
+        let model = BlipVqa::load(folder, &device)?;
+        let search = Search {
+            beams: self.beams.map_or(1, NonZeroUsize::get),
+            ..model.search()
+        };
+        Ok(NamedVqa {
+            name: format!("blip:{}", folder.display()),
+            model: model.with_search(search)?,
+            phrase: match prompt {
+                ChatPrompt::Figure => |text| ChatPrompt::Figure.text(text),
+                ChatPrompt::YesNo | ChatPrompt::Plain => str::to_owned,
+            },
+        })
     }
 
     fn config(&self, server: Option<&(String, String)>) -> anyhow::Result<OpenAiConfig> {
@@ -160,6 +196,7 @@ mod tests {
             |url: &str, model: &str| Ok(Judge::OpenAi(Some((url.to_owned(), model.to_owned()))));
         assert_eq!(judge("oracle"), Ok(Judge::Oracle));
         assert_eq!(judge("openai"), Ok(Judge::OpenAi(None)));
+        assert_eq!(judge("blip:a/b"), Ok(Judge::Blip("a/b".into())));
         assert_eq!(
             judge("openai:http://localhost:8000/v1#Qwen/Qwen2.5-VL"),
             server("http://localhost:8000/v1", "Qwen/Qwen2.5-VL")
@@ -171,7 +208,8 @@ mod tests {
             "openai:http://a",
             "openai:#m",
             "openai:http://a#",
-            "blip:x",
+            "blip:",
+            "blip",
         ] {
             assert!(judge(wrong).is_err(), "{wrong}");
         }

@@ -22,7 +22,7 @@ use crate::terminal::{print, say};
 /// Score pictures by a model that knows what fits a text or what people like.
 ///
 /// clip: 100 times the cosine of picture and caption, not below 0 (CLIP ViT-B/32 or L/14). pickscore: PickScore_v1. hps, hps21:
-/// HPS_v2_compressed.pt, HPS_v2.1_compressed.pt. aesthetic: LAION's predictor, a head on CLIP ViT-L/14; captions do not count.
+/// HPS_v2_compressed.pt, HPS_v2.1_compressed.pt. imagereward: ImageReward.pt, with BERT's vocabulary beside it. aesthetic: LAION's predictor, a head on CLIP ViT-L/14; captions do not count.
 /// The interval is 95% and takes the prompts, not the pictures, as independent.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -34,7 +34,7 @@ pub struct Args {
     /// What scores.
     #[arg(long, value_name = "NAME", value_parser = values::named::<ScorerName>(ScorerName::ALL.map(ScorerName::name)))]
     scorer: ScorerName,
-    /// Its weights: a folder in the layout of transformers, or a file under OpenCLIP's or transformers' names.
+    /// Its weights: a folder in the layout of transformers, a file under OpenCLIP's or transformers' names, or ImageReward.pt or its folder.
     #[arg(long, value_name = "DIR|FILE")]
     weights: PathBuf,
     /// The weights on top of CLIP, of the aesthetic predictor: sac+logos+ava1-l14-linearMSE.pth, or a single linear map.

@@ -1,0 +1,79 @@
+//! BLIP of selma-diffusion, as selma-eval asks a judge.
+
+use image::RgbImage;
+use selma_diffusion::DiffusionError;
+use selma_diffusion::vqa::BlipVqa;
+use selma_eval::{EvalError, Reply, Told, Vqa, YesProbability};
+
+/// What a question becomes before it is asked.
+pub type Phrase = fn(&str) -> String;
+
+/// A [`BlipVqa`] by the name that stands in results.
+#[derive(Debug)]
+pub struct NamedVqa {
+    /// The name.
+    pub name: String,
+    /// The model.
+    pub model: BlipVqa,
+    /// What is asked for a question; `str::to_owned` asks the question itself.
+    pub phrase: Phrase,
+}
+
+impl NamedVqa {
+    fn failed(&self, error: &DiffusionError) -> EvalError {
+        EvalError::Vqa {
+            model: self.name.clone(),
+            message: error.to_string(),
+        }
+    }
+}
+
+impl Vqa for NamedVqa {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn answer(&self, image: &RgbImage, questions: &[&str]) -> Result<Vec<String>, EvalError> {
+        let mut answers = Vec::with_capacity(questions.len());
+        self.replies(image, questions, &mut |reply| {
+            answers.push(reply.text);
+            Ok(())
+        })?;
+        Ok(answers)
+    }
+
+    fn replies(
+        &self,
+        image: &RgbImage,
+        questions: &[&str],
+        told: &mut Told<'_>,
+    ) -> Result<(), EvalError> {
+        let seen = self.model.look(image);
+        for question in questions {
+            let answer = self.model.answer(&seen, &(self.phrase)(question));
+            let answer = answer.map_err(|error| self.failed(&error))?;
+            let yes = answer.yes_no.and_then(|[yes, no]| {
+                let coverage = yes + no;
+                (coverage > 0.0).then(|| YesProbability {
+                    probability: yes / coverage,
+                    coverage: coverage.min(1.0),
+                })
+            });
+            told(Reply {
+                text: answer.text,
+                yes,
+                failure: None,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn settings(&self) -> String {
+        let search = self.model.search();
+        let phrase = (self.phrase)("");
+        format!(
+            "beams {}, at most {} tokens, asked as {phrase:?}",
+            search.beams, search.max_length
+        )
+    }
+}
