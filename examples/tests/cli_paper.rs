@@ -340,6 +340,11 @@ fn judges_that_cannot_be_used_are_named() {
     );
     let select = "[selection]\njudge = { scorer = { scorer = \"clip\", weights = \"no\" } }\n";
     refused(
+        "[train]\n",
+        &format!("{select}[train]\n"),
+        &["scorer clip", "nothing at no"],
+    );
+    refused(
         "[train]\nunion = false",
         &format!("{select}[train]\nfiltered = true\nunion = false"),
         &["selection", "faultless"],

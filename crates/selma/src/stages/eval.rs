@@ -15,7 +15,7 @@ use super::prompts::finished;
 use super::questions::{self, Questions};
 use super::scores::{self, Scorers};
 use crate::draw::{Drawing, DrawingStyle, draw};
-use crate::{Expert, Model, Run, RunEvent, RunObserver, ScorerSettings, SelmaError};
+use crate::{Expert, Model, Run, RunEvent, RunObserver, ScorerSettings, Selector, SelmaError};
 
 /// Name of the branches of the model that is evaluated.
 const BRANCH: &str = "evaluated";
@@ -43,11 +43,12 @@ pub(crate) fn check(run: &Run) -> Result<(), SelmaError> {
     questions::check_unchanged(run, &questions)?;
     questions::validation(run)?;
     recipe.eval.judge.vqa(ChatPrompt::YesNo, recipe.eval.jpeg)?;
-    recipe
-        .eval
-        .scorers
-        .iter()
-        .try_for_each(ScorerSettings::check_files)
+    let ranking = match &recipe.selection.judge {
+        Selector::Scorer(settings) => Some(settings),
+        _ => None,
+    };
+    let mut scorers = recipe.eval.scorers.iter().chain(ranking);
+    scorers.try_for_each(ScorerSettings::check_files)
 }
 
 /// Draws and judges the pictures of every model.
