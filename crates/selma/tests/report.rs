@@ -52,11 +52,16 @@ fn model(name: &str, kind: ModelKind, overall: f64, entity: f64, relation: f64) 
             n: 1500,
             clusters: 300,
         }),
-        preferences: vec![Preference {
-            scorer: "pickscore".to_owned(),
-            mean: estimate(20.0 + overall),
-            difference_to_base: None,
-        }],
+        preferences: Vec::new(),
+    }
+}
+
+/// What a scorer says of a model's pictures.
+fn preference(scorer: &str, mean: f64, model: &ModelRow) -> Preference {
+    Preference {
+        scorer: scorer.to_owned(),
+        mean: estimate(mean),
+        difference_to_base: model.difference_to_base,
     }
 }
 
@@ -130,7 +135,7 @@ fn hostile() -> Report {
         model.by_skill = by(&[(HOSTILE, 0.5)]);
         model.by_category = by(&[(HOSTILE, 0.5)]);
         model.name.push_str(HOSTILE);
-        model.preferences[0].scorer = text();
+        model.preferences = vec![preference(HOSTILE, 20.8, model)];
     }
     for curve in &mut report.curves {
         curve.model = text();
@@ -255,6 +260,40 @@ fn equals_are_all_best_and_one_alone_is_not() {
     assert!(!report.table().contains("*7"), "{}", report.table());
     report.models[0].overall.mean = f64::NAN;
     assert!(!report.table().contains("*-"));
+}
+
+#[test]
+fn preferences_stand_in_a_table_of_their_own() {
+    let without = report();
+    let mut with = report();
+    for model in &mut with.models {
+        model.preferences = vec![preference("pickscore", 20.8, model)];
+    }
+    for (text, bare, part) in [
+        (
+            with.table(),
+            without.table(),
+            "20.8000 (20.7800 to 20.8300)",
+        ),
+        (with.markdown(), without.markdown(), "## Preferences"),
+        (with.html(), without.html(), "id=\"preferences\""),
+        (
+            with.csv(),
+            without.csv(),
+            "base,base,2.5,preference,pickscore,20.8,",
+        ),
+        (
+            with.csv(),
+            without.csv(),
+            "preference difference,pickscore,",
+        ),
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+        assert!(!bare.contains(part), "{part}");
+    }
+    // The base has no difference to itself, and without scorers nothing is said of them.
+    assert_eq!(with.csv().matches("preference difference").count(), 2);
+    assert!(with.table().starts_with(&without.table()));
 }
 
 #[test]
