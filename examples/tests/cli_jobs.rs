@@ -36,6 +36,12 @@ name = "elsewhere"
 data = { folder = "whole/images/coco" }
 settings = { steps = 2 }
 
+[[mixtures]]
+name = "router"
+of = ["coco", "truth"]
+mixing = { top_k = 2 }
+settings = { steps = 2, learning_rate = 1e-3 }
+
 [[merges]]
 name = "truth"
 of = ["truth"]
@@ -125,4 +131,52 @@ fn a_job_that_cannot_be_done_says_why() {
     let recipe = fs::File::open(selma.path("out/recipe.json")).unwrap();
     recipe.lock().unwrap();
     run("--job images/count_bench").failed(&["in use by another process"]);
+}
+
+#[test]
+fn the_merged_model_of_a_round_is_the_base_of_the_next() {
+    let selma = world();
+    selma.write("recipe.toml", RECIPE.to_owned() + "\n[rounds]\ncount = 2\n");
+    selma
+        .run("run recipe.toml --out out --stage images")
+        .failed(&["--round"]);
+    selma
+        .run("run recipe.toml --out out --round 3")
+        .failed(&["2 rounds", "round 3"]);
+    selma
+        .run("run recipe.toml --out out --round 2 --stage images")
+        .failed(&["round-1/model"]);
+    let ended = selma.run("run recipe.toml --out out").ok();
+    assert!(
+        ended.text().contains("vs the first base"),
+        "{}",
+        ended.text()
+    );
+    // By hand: the second round is a run of the first one's merged model, with the same prompts.
+    selma
+        .run("fuse --model model --out fused out/round-1/merged/mean.safetensors")
+        .ok();
+    assert_same_files(&selma.path("fused"), &selma.path("out/round-1/model"));
+    let again = RECIPE.replace("name = \"tiny\"", "name = \"again\"");
+    selma.write(
+        "again.toml",
+        again.replace("model = \"model\"", "model = \"fused\""),
+    );
+    selma.run("run again.toml --out again").ok();
+    for part in ["prompts", "merged"] {
+        let ours = selma.path("out/round-2").join(part);
+        assert_same_files(&selma.path("again").join(part), &ours);
+    }
+    // Part by part, and a second time: nothing is done again.
+    let plan = selma.run("run recipe.toml --out out --round 2 --plan").ok();
+    let jobs: Vec<Value> = serde_json::from_slice(&plan.stdout).unwrap();
+    assert!(jobs.iter().all(|job| job["finished"] == true));
+    let command = jobs[0]["command"].as_array().unwrap();
+    assert!(command.contains(&Value::from("--round")), "{command:?}");
+    selma.run("run recipe.toml --out out").ok();
+    let wrong = RECIPE.to_owned() + "\n[rounds]\ncount = 2\ncarry = \"median\"\n";
+    selma.write("wrong.toml", wrong);
+    selma
+        .run("run wrong.toml")
+        .failed(&["rounds.carry", "median"]);
 }

@@ -1,10 +1,12 @@
-//! All adapters of a run: what is trained on which data, and what is merged of it.
+//! All adapters of a run: what is trained on which data, and what is mixed and merged of it.
 
 use std::collections::BTreeSet;
 
 use selma_train::{TrainConfig, ValidTrainConfig};
 
-use crate::further::{FurtherMerge, FurtherTraining, TrainingPictures};
+use crate::further::{
+    FurtherMixture, FurtherTraining, MixtureKind, TrainingPictures, with_settings,
+};
 use crate::recipe::FILTERED;
 use crate::report::ModelKind;
 use crate::{MergeMethod, Recipe, SelmaError};
@@ -12,7 +14,7 @@ use crate::{MergeMethod, Recipe, SelmaError};
 /// Name of the adapter on the data of all skills.
 const UNION: &str = "union";
 
-/// An adapter to train.
+/// An adapter to train, or a mixture of some that are trained before.
 #[derive(Debug, Clone)]
 pub(crate) struct PlannedTraining {
     pub(crate) name: String,
@@ -20,6 +22,8 @@ pub(crate) struct PlannedTraining {
     pub(crate) skills: Vec<String>,
     pub(crate) pictures: TrainingPictures,
     pub(crate) config: ValidTrainConfig,
+    /// The experts of a mixture, and what is learned of it; none for an adapter.
+    pub(crate) mixture: Option<(Vec<String>, MixtureKind)>,
     /// The part it plays in the comparison, if it is compared by itself.
     pub(crate) kind: Option<ModelKind>,
     /// What it is called together with others.
@@ -36,7 +40,7 @@ pub(crate) struct PlannedMerge {
     pub(crate) method: MergeMethod,
 }
 
-/// What a recipe trains, in order: the experts, the union, the experts on faultless pictures, and what else it asks for.
+/// What a recipe trains, in order: the experts, the union, the experts on faultless pictures, what else it asks for, and mixtures.
 ///
 /// # Errors
 ///
@@ -66,6 +70,7 @@ pub(crate) fn trainings(
                     false => TrainingPictures::Own,
                 },
                 config: common(1).validate()?,
+                mixture: None,
                 kind: (!filtered).then_some(ModelKind::Expert),
                 set: None,
             });
@@ -80,6 +85,7 @@ pub(crate) fn trainings(
                     ..common(skills.len())
                 }
                 .validate()?,
+                mixture: None,
                 kind: Some(ModelKind::Union),
                 set: None,
             });
@@ -87,6 +93,10 @@ pub(crate) fn trainings(
     }
     for further in &recipe.trainings {
         trainings.extend(planned(further, skills, common)?);
+    }
+    for mixture in &recipe.mixtures {
+        let planned = mixed(mixture, skills, common, &trainings)?;
+        trainings.push(planned);
     }
     Ok(trainings)
 }
@@ -97,16 +107,15 @@ fn planned(
     all: &[String],
     common: impl Fn(usize) -> TrainConfig,
 ) -> Result<Vec<PlannedTraining>, SelmaError> {
+    let what = format!("trainings, {}", further.name);
     let wrong = |field: &str, expected: &str, found: String| SelmaError::Setting {
-        field: format!("trainings, {}: {field}", further.name),
+        field: format!("{what}: {field}"),
         expected: expected.to_owned(),
         found,
     };
-    if let Some(unknown) = further.skills.iter().find(|skill| !all.contains(skill)) {
-        return Err(wrong("skills", &all.join(", "), unknown.clone()));
-    }
     let training = |name: String, skills: &[String], kind| {
-        let config = further.config(&common(skills.len().max(1)))?;
+        let common = common(skills.len().max(1));
+        let config = with_settings(&common, &further.settings, &what)?;
         let weights = config.data_weights.len();
         if weights != 0 && weights != skills.len() {
             let expected = format!("a weight for each of {} skills", skills.len());
@@ -117,6 +126,7 @@ fn planned(
             skills: skills.to_vec(),
             pictures: further.data.clone(),
             config,
+            mixture: None,
             kind,
             set: further.each.then(|| further.name.clone()),
         })
@@ -129,10 +139,7 @@ fn planned(
         }
         return Ok(vec![training(further.name.clone(), &[], other)?]);
     }
-    let skills = match further.skills.as_slice() {
-        [] => all,
-        some => some,
-    };
+    let skills = chosen(&further.skills, all, &what)?;
     if further.each {
         let each = skills.iter().map(|skill| {
             let name = format!("{skill}-{}", further.name);
@@ -145,6 +152,56 @@ fn planned(
         return Err(wrong("each", expected, "false".to_owned()));
     }
     Ok(vec![training(further.name.clone(), skills, other)?])
+}
+
+/// The mixture of one entry of `[[mixtures]]`.
+fn mixed(
+    further: &FurtherMixture,
+    all: &[String],
+    common: impl Fn(usize) -> TrainConfig,
+    trainings: &[PlannedTraining],
+) -> Result<PlannedTraining, SelmaError> {
+    let what = format!("mixtures, {}", further.name);
+    let of = members(&further.of, &what, trainings)?;
+    let skills = chosen(&further.skills, all, &what)?;
+    let most = of.len();
+    if let MixtureKind::TopK(count) = further.mixing
+        && !(1..=most).contains(&count)
+    {
+        return Err(SelmaError::Setting {
+            field: format!("{what}: mixing.top_k"),
+            expected: format!("1 to {most}, the number of experts"),
+            found: count.to_string(),
+        });
+    }
+    Ok(PlannedTraining {
+        name: further.name.clone(),
+        skills: skills.to_vec(),
+        pictures: TrainingPictures::Own,
+        config: with_settings(&common(1), &further.settings, &what)?,
+        mixture: Some((of, further.mixing)),
+        kind: Some(ModelKind::Other),
+        set: None,
+    })
+}
+
+/// The named skills, or all.
+fn chosen<'a>(
+    named: &'a [String],
+    all: &'a [String],
+    what: &str,
+) -> Result<&'a [String], SelmaError> {
+    if let Some(unknown) = named.iter().find(|skill| !all.contains(skill)) {
+        return Err(SelmaError::Setting {
+            field: format!("{what}: skills"),
+            expected: all.join(", "),
+            found: unknown.clone(),
+        });
+    }
+    Ok(match named {
+        [] => all,
+        some => some,
+    })
 }
 
 /// What a recipe merges, in order: the experts by every method, those on faultless pictures likewise, and what else it asks for.
@@ -168,7 +225,8 @@ pub(crate) fn merges(
         }
     }
     for further in &recipe.merges {
-        let of = members(further, trainings)?;
+        let what = format!("merges, {}", further.name);
+        let of = members(&further.of, &what, trainings)?;
         further.method.validate(of.len())?;
         merges.push(PlannedMerge {
             name: further.name.clone(),
@@ -179,22 +237,24 @@ pub(crate) fn merges(
     Ok(merges)
 }
 
-/// The adapters that one entry of `[[merges]]` is made of.
+/// The adapters that names stand for.
 fn members(
-    further: &FurtherMerge,
+    names: &[String],
+    what: &str,
     trainings: &[PlannedTraining],
 ) -> Result<Vec<String>, SelmaError> {
     let mut members = Vec::new();
-    for name in &further.of {
+    for name in names {
         let of_name = |training: &&PlannedTraining| {
-            training.name == *name || training.set.as_ref() == Some(name)
+            let is_named = training.name == *name || training.set.as_ref() == Some(name);
+            is_named && training.mixture.is_none()
         };
         let before = members.len();
         let found = trainings.iter().filter(of_name);
         members.extend(found.map(|training| training.name.clone()));
         if members.len() == before {
             return Err(SelmaError::Setting {
-                field: format!("merges, {}: of", further.name),
+                field: format!("{what}: of"),
                 expected: "names of skills and of `[[trainings]]`".to_owned(),
                 found: name.clone(),
             });
@@ -202,7 +262,7 @@ fn members(
     }
     if members.is_empty() {
         return Err(SelmaError::Setting {
-            field: format!("merges, {}: of", further.name),
+            field: format!("{what}: of"),
             expected: "at least one adapter".to_owned(),
             found: "none".to_owned(),
         });
@@ -302,6 +362,16 @@ mod tests {
             [[trainings]]
             name = "best"
             data = { best = 0.9 }
+            [[mixtures]]
+            name = "router"
+            of = ["coco", "dpo"]
+            mixing = "router"
+            settings = { learning_rate = 1e-5 }
+            [[mixtures]]
+            name = "two-of-five"
+            of = ["dpo"]
+            mixing = { top_k = 2 }
+            skills = ["coco"]
             [[merges]]
             name = "dpo"
             of = ["dpo"]
@@ -313,7 +383,7 @@ mod tests {
             "#,
         )
         .unwrap();
-        let [mix, dpo @ .., photographs, best] = &trainings[11..] else {
+        let [mix, dpo @ .., photographs, best, router, two] = &trainings[11..] else {
             unreachable!()
         };
         assert_eq!((mix.config.rank, mix.config.steps), (8, 480));
@@ -324,6 +394,10 @@ mod tests {
             ("coco-dpo", 20)
         );
         assert_eq!((photographs.skills.len(), best.skills.len()), (0, 5));
+        let mixed = |training: &PlannedTraining| training.mixture.clone().unwrap();
+        assert_eq!(mixed(router).0.len(), 6);
+        assert_eq!((router.skills.len(), router.config.steps), (5, 160));
+        assert_eq!((mixed(two).1, two.skills.len()), (MixtureKind::TopK(2), 1));
         assert_eq!(merges[4].of.len(), 5);
         assert_eq!(merges[5].of, ["coco", "mix3"]);
     }
@@ -355,6 +429,14 @@ mod tests {
             (
                 "[[merges]]\nname = \"x\"\nof = [\"dpo\"]\nmethod = \"mean\"",
                 "dpo",
+            ),
+            (
+                "[[mixtures]]\nname = \"x\"\nof = [\"coco\"]\nmixing = { top_k = 2 }",
+                "1 to 1",
+            ),
+            (
+                "[[mixtures]]\nname = \"x\"\nof = [\"coco\"]\nmixing = \"router\"\n[[merges]]\nname = \"y\"\nof = [\"x\"]\nmethod = \"mean\"",
+                "found x",
             ),
             (
                 "[[merges]]\nname = \"x\"\nof = []\nmethod = \"mean\"",

@@ -1,7 +1,8 @@
-//! Trainings and merges of a recipe beyond one expert a skill: `[[trainings]]` and `[[merges]]`.
+//! What a recipe trains and merges beyond one expert a skill: `[[trainings]]`, `[[mixtures]]` and `[[merges]]`.
 
 use std::path::PathBuf;
 
+use selma_lora::{Adapter, Mixture};
 use selma_train::{TrainConfig, ValidTrainConfig};
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,36 @@ pub enum TrainingPictures {
     Folder(PathBuf),
 }
 
+/// Several adapters with learned shares.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FurtherMixture {
+    /// Name of the mixture and of the model in the report.
+    pub name: String,
+    /// Names of adapters, or of `[[trainings]]` with `each`, which stand for all of theirs.
+    pub of: Vec<String>,
+    /// What is learned.
+    pub mixing: MixtureKind,
+    /// The skills whose pictures it is learned from; all, if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skills: Vec<String>,
+    /// Settings that replace those of `[train]`.
+    #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
+    pub settings: toml::Table,
+}
+
+/// What is learned of a mixture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MixtureKind {
+    /// In every layer a router that gives each input to all experts (MoE-LoRA).
+    Router,
+    /// The same, but to so many experts.
+    TopK(usize),
+    /// In every layer a weight for each expert (CAT, arXiv 2410.13025).
+    Weights,
+}
+
 /// A further merged model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -70,25 +101,43 @@ impl TrainingPictures {
     }
 }
 
-impl FurtherTraining {
-    /// The settings of the training, given those of `[train]` with the steps and the seed of this one.
+impl MixtureKind {
+    /// The mixture as it begins.
     ///
     /// # Errors
     ///
-    /// [`SelmaError::Setting`] for keys that no training has and values that cannot be used.
-    pub(crate) fn config(&self, common: &TrainConfig) -> Result<ValidTrainConfig, SelmaError> {
-        let wrong = |error: &dyn std::fmt::Display| SelmaError::Setting {
-            field: format!("trainings, {}: settings", self.name),
-            expected: "settings of a training".to_owned(),
-            found: error.to_string(),
-        };
-        if let Some(seed) = self.settings.get("seed") {
-            let found = format!("seed = {seed}, which is derived from the recipe's `seed`");
-            return Err(wrong(&found));
-        }
-        let mut settings = toml::Table::try_from(common).map_err(|error| wrong(&error))?;
-        settings.extend(self.settings.clone());
-        let config: TrainConfig = settings.try_into().map_err(|error| wrong(&error))?;
-        config.validate().map_err(|error| wrong(&error))
+    /// Those of [`Mixture::router`].
+    pub(crate) fn mixed(self, experts: &[Adapter], seed: u64) -> Result<Mixture, SelmaError> {
+        let experts: Vec<&Adapter> = experts.iter().collect();
+        Ok(match self {
+            Self::Router => Mixture::router(&experts, experts.len(), seed)?,
+            Self::TopK(count) => Mixture::router(&experts, count, seed)?,
+            Self::Weights => Mixture::weights(&experts)?,
+        })
     }
+}
+
+/// The settings of a training with `settings` of its own, given those of `[train]` with its steps and its seed. `what` it is, is for the message.
+///
+/// # Errors
+///
+/// [`SelmaError::Setting`] for keys that no training has and values that cannot be used.
+pub(crate) fn with_settings(
+    common: &TrainConfig,
+    own: &toml::Table,
+    what: &str,
+) -> Result<ValidTrainConfig, SelmaError> {
+    let wrong = |error: &dyn std::fmt::Display| SelmaError::Setting {
+        field: format!("{what}: settings"),
+        expected: "settings of a training".to_owned(),
+        found: error.to_string(),
+    };
+    if let Some(seed) = own.get("seed") {
+        let found = format!("seed = {seed}, which is derived from the recipe's `seed`");
+        return Err(wrong(&found));
+    }
+    let mut settings = toml::Table::try_from(common).map_err(|error| wrong(&error))?;
+    settings.extend(own.clone());
+    let config: TrainConfig = settings.try_into().map_err(|error| wrong(&error))?;
+    config.validate().map_err(|error| wrong(&error))
 }

@@ -84,6 +84,12 @@ impl Layout {
         self.expert(name).join(Expert::ADAPTER)
     }
 
+    /// A trained mixture of adapters.
+    #[must_use]
+    pub fn mixture_of(&self, name: &str) -> PathBuf {
+        self.expert(name).join(Expert::MIXTURE)
+    }
+
     /// Folder of encoded pictures and texts, while experts are trained.
     #[must_use]
     pub fn cache(&self) -> PathBuf {

@@ -18,6 +18,7 @@ mod preview;
 pub mod prompts;
 mod recipe;
 pub mod report;
+mod rounds;
 mod run;
 mod scorer;
 mod selection;
@@ -29,7 +30,7 @@ pub use encode::DataEncoder;
 pub use error::SelmaError;
 pub use events::{RunEvent, RunObserver};
 pub use expert::{Expert, TrainingData};
-pub use further::{FurtherMerge, FurtherTraining, TrainingPictures};
+pub use further::{FurtherMerge, FurtherMixture, FurtherTraining, MixtureKind, TrainingPictures};
 pub use judge::{Judge, QuestionFile};
 pub use layout::Layout;
 pub use merge_method::MergeMethod;
@@ -38,6 +39,7 @@ pub use preview::Previews;
 pub use recipe::{
     EvalStage, ImageStage, MergeStage, ModelOptions, PromptStage, Recipe, TrainStage, Writer,
 };
+pub use rounds::{Round, RoundStage, compare_rounds};
 pub use run::{Model, Run, Stage};
 pub use scorer::{NamedScorer, ScorerName, ScorerSettings};
 pub use selection::{Selection, Selector};

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use serde::Serialize;
 
 use crate::run::Access;
-use crate::{Recipe, Run, RunObserver, SelmaError, Stage, stages};
+use crate::{Expert, Recipe, Run, RunObserver, SelmaError, Stage, stages};
 
 /// A part of a run: what one process can do by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -56,8 +56,11 @@ impl Run {
         }
         for training in &self.trainings {
             let stage = training.pictures.made_by();
-            let needs = training.skills.iter().map(|skill| id(stage, skill));
-            let finished = layout.adapter_of(&training.name).is_file();
+            let pictures = training.skills.iter().map(|skill| id(stage, skill));
+            let mixture = training.mixture.iter();
+            let experts = mixture.flat_map(|(experts, _)| experts);
+            let needs = pictures.chain(experts.map(|name| id(Stage::Train, name)));
+            let finished = Expert::result(&layout.expert(&training.name)).is_some();
             push(Stage::Train, &training.name, needs.collect(), finished);
         }
         for merge in &self.merges {

@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::files::{read_json, read_toml};
 use crate::{
-    FurtherMerge, FurtherTraining, Judge, Layout, MergeMethod, QuestionFile, ScorerSettings,
-    Selection, SelmaError, TrainingPictures,
+    FurtherMerge, FurtherMixture, FurtherTraining, Judge, Layout, MergeMethod, QuestionFile,
+    RoundStage, ScorerSettings, Selection, SelmaError, TrainingPictures,
 };
 
 /// A run: everything that decides its results.
@@ -45,6 +45,9 @@ pub struct Recipe {
     /// Further adapters of stage 3.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trainings: Vec<FurtherTraining>,
+    /// Mixtures of what was trained, the last of stage 3.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mixtures: Vec<FurtherMixture>,
     /// Stage 4: merging the experts.
     pub merge: MergeStage,
     /// Further merged models of stage 4.
@@ -52,6 +55,9 @@ pub struct Recipe {
     pub merges: Vec<FurtherMerge>,
     /// How all models are compared.
     pub eval: EvalStage,
+    /// How often all of it is gone through; once, if there is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rounds: Option<RoundStage>,
 }
 
 /// What to read instead of what a model says: see [`CheckpointOptions`].
@@ -342,10 +348,29 @@ impl Recipe {
             method.validate(self.prompts.skills.len())?;
         }
         let further = self.trainings.iter().map(|training| &training.name);
-        for name in further.chain(self.merges.iter().map(|merge| &merge.name)) {
+        let mixtures = self.mixtures.iter().map(|mixture| &mixture.name);
+        let merges = self.merges.iter().map(|merge| &merge.name);
+        for name in further.chain(mixtures).chain(merges) {
             if !plain(name) {
                 let expected = "names of letters, digits, '-', '_' and '.'";
-                return wrong("trainings and merges", expected, format!("{name:?}"));
+                return wrong(
+                    "trainings, mixtures and merges",
+                    expected,
+                    format!("{name:?}"),
+                );
+            }
+        }
+        if let Some(rounds) = &self.rounds {
+            if rounds.count == 0 {
+                return wrong("rounds.count", "at least 1", "0".to_owned());
+            }
+            let merges = methods.iter().map(|method| &method.name);
+            let mut names = merges.chain(self.merges.iter().map(|merge| &merge.name));
+            if let Some(carry) = &rounds.carry
+                && !names.any(|name| name == carry)
+            {
+                let expected = "the name of one of merge.methods or merges";
+                return wrong("rounds.carry", expected, format!("{carry:?}"));
             }
         }
         for (field, value) in [

@@ -80,14 +80,14 @@ impl FromStr for Stage {
     }
 }
 
-/// A model of the comparison: the base with at most one adapter.
+/// A model of the comparison: the base with at most one adapter or mixture.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
     /// Its name in the report and of its folder.
     pub name: String,
     /// What kind of model it is.
     pub kind: ModelKind,
-    /// The adapter on the base.
+    /// The adapter, or the mixture of adapters, on the base.
     pub adapter: Option<PathBuf>,
 }
 
@@ -253,7 +253,10 @@ impl Run {
             Some(Model {
                 name: training.name.clone(),
                 kind: training.kind?,
-                adapter: Some(self.layout.adapter_of(&training.name)),
+                adapter: Some(match training.mixture {
+                    None => self.layout.adapter_of(&training.name),
+                    Some(_) => self.layout.mixture_of(&training.name),
+                }),
             })
         });
         let merged = self.merges.iter().map(|merge| Model {

@@ -21,6 +21,7 @@ mod markdown;
 mod number;
 mod pictures;
 mod preferences;
+mod rounds;
 mod sections;
 mod seeds;
 mod table;
@@ -32,6 +33,7 @@ use selma_durable::{DurableError, atomic_write, create_folder};
 use selma_eval::{Estimate, Paired};
 
 pub use preferences::Preference;
+pub use rounds::{RoundRow, RoundTable};
 pub use seeds::{SeedRow, SeedTable};
 
 /// What was measured, and on what.

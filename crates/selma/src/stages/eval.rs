@@ -8,14 +8,14 @@ use selma_diffusion::{DiffusionError, StableDiffusion};
 use selma_eval::{
     CachedVqa, ChatPrompt, EvalError, EvalOptions, EvalResult, ImageFolder, Vqa, evaluate,
 };
-use selma_lora::Adapter;
+use selma_lora::{Adapter, Mixture};
 
 use super::images::load_once;
 use super::prompts::finished;
 use super::questions::{self, Questions};
 use super::scores::{self, Scorers};
 use crate::draw::{Drawing, DrawingStyle, draw};
-use crate::{Model, Run, RunEvent, RunObserver, ScorerSettings, SelmaError};
+use crate::{Expert, Model, Run, RunEvent, RunObserver, ScorerSettings, SelmaError};
 
 /// Name of the branches of the model that is evaluated.
 const BRANCH: &str = "evaluated";
@@ -275,9 +275,15 @@ impl Evaluation<'_> {
         let stage = &self.run.recipe.eval;
         let pipeline = load_once(self.pipeline, self.run, Run::checkpoint)?;
         if let (Some(path), None) = (&self.model.adapter, &self.adapter) {
-            let adapter = Adapter::load(path)?;
-            pipeline.attach(&adapter, BRANCH, 1.0)?;
-            self.adapter = Some(adapter.sha256());
+            self.adapter = Some(if path.ends_with(Expert::MIXTURE) {
+                let mixture = Mixture::load(path)?;
+                pipeline.attach(&mixture, BRANCH, 1.0)?;
+                mixture.sha256()
+            } else {
+                let adapter = Adapter::load(path)?;
+                pipeline.attach(&adapter, BRANCH, 1.0)?;
+                adapter.sha256()
+            });
         }
         // The same noise for every model, so that pictures of one prompt can be compared.
         let purpose = format!("eval {}", questions.name);

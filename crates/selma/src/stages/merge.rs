@@ -40,7 +40,8 @@ pub(crate) fn run(
     Ok(())
 }
 
-fn load(run: &Run, names: &[String]) -> Result<Vec<Adapter>, SelmaError> {
+/// Loads trained adapters.
+pub(super) fn load(run: &Run, names: &[String]) -> Result<Vec<Adapter>, SelmaError> {
     let adapters = names.iter().map(|name| {
         let path = run.layout.adapter_of(name);
         if !path.is_file() {

@@ -4,6 +4,7 @@ use selma_diffusion::StableDiffusion;
 use selma_train::EncodingCache;
 
 use super::images::load_once;
+use super::merge::load;
 use super::pictures::training_data;
 use super::prompts::finished;
 use crate::adapters::PlannedTraining;
@@ -35,7 +36,10 @@ pub(crate) fn run(
         }
         finished(observer, &training.name, before)?;
     }
-    let is_there = |training: &PlannedTraining| run.layout.adapter_of(&training.name).is_file();
+    let is_there = |training: &PlannedTraining| {
+        let folder = run.layout.expert(&training.name);
+        Expert::result(&folder).is_some()
+    };
     // Other processes may be training.
     if run.trainings.iter().all(is_there) {
         remove_folder(&folder)?;
@@ -58,11 +62,17 @@ fn train(
         task: &training.name,
     };
     let data = training_data(run, training, encoder, observer)?;
+    let mixture = training.mixture.as_ref();
+    let mixture = mixture.map(|(experts, kind)| {
+        let experts = load(run, experts)?;
+        kind.mixed(&experts, training.config.seed)
+    });
+    let mixture = mixture.transpose()?;
     let expert = Expert {
         name: &training.name,
         skills: &training.skills,
         config: training.config.clone(),
-        mixture: None,
+        mixture: mixture.as_ref(),
         model_hash,
         checkpoint_every: run.recipe.train.checkpoint_every,
         keep_checkpoints: 1,
