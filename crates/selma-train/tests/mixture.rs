@@ -32,7 +32,8 @@ fn set(pipeline: &StableDiffusion) -> TrainingSet {
         let image = RgbImage::from_fn(16, 16, |x, y| Rgb([index * 40, x as u8 * 15, y as u8 * 15]));
         Ok((image, format!("picture {index}")))
     });
-    TrainingSet::encode::<TrainError>(pipeline, &config().validate().unwrap(), samples).unwrap()
+    TrainingSet::encode::<TrainError>(pipeline, &config().validate().unwrap(), None, samples)
+        .unwrap()
 }
 
 fn objective(pipeline: &StableDiffusion) -> Denoising {
