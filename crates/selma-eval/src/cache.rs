@@ -12,7 +12,7 @@ use selma_durable::Journal;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{EvalError, Reply, Told, Vqa, YesProbability};
+use crate::{EvalError, Reply, Told, Vqa, YesProbability, texts_of_replies};
 
 /// What an answer belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -131,12 +131,7 @@ impl Vqa for CachedVqa<'_> {
     }
 
     fn answer(&self, image: &RgbImage, questions: &[&str]) -> Result<Vec<String>, EvalError> {
-        let mut answers = Vec::with_capacity(questions.len());
-        self.replies(image, questions, &mut |reply| {
-            answers.push(reply.text);
-            Ok(())
-        })?;
-        Ok(answers)
+        texts_of_replies(self, image, questions)
     }
 
     fn replies(

@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::{
     EvalError, Reply, Told, Vqa, YesProbability,
     patience::{Patience, concerns_all},
+    texts_of_replies,
 };
 
 /// How many of the likeliest tokens are asked for; the most that OpenAI and vLLM give.
@@ -198,12 +199,7 @@ impl<M: ChatModel> Vqa for ChatVqa<M> {
     }
 
     fn answer(&self, image: &RgbImage, questions: &[&str]) -> Result<Vec<String>, EvalError> {
-        let mut answers = Vec::with_capacity(questions.len());
-        self.replies(image, questions, &mut |reply| {
-            answers.push(reply.text);
-            Ok(())
-        })?;
-        Ok(answers)
+        texts_of_replies(self, image, questions)
     }
 
     fn replies(

@@ -35,5 +35,5 @@ pub use result::{EvalOptions, EvalResult, ItemResult, QuestionResult, score};
 pub use scorer::{Scorer, mean_score, score_pictures};
 pub use soft::SoftScore;
 pub use stats::{Bootstrap, Estimate, Paired};
-pub use vqa::{Reply, Told, Vqa, YesProbability};
+pub use vqa::{Reply, Told, Vqa, YesProbability, texts_of_replies};
 pub use vqascore::{VqaScoreItem, VqaScoreProgress, VqaScoreResult, vqa_score};

@@ -94,3 +94,20 @@ pub trait Vqa: Send + Sync {
         1
     }
 }
+
+/// [`Vqa::answer`] of a model that is written as [`Vqa::replies`]: the texts of the replies.
+///
+/// # Errors
+/// Those of [`Vqa::replies`].
+pub fn texts_of_replies(
+    vqa: &impl Vqa,
+    image: &RgbImage,
+    questions: &[&str],
+) -> Result<Vec<String>, EvalError> {
+    let mut texts = Vec::with_capacity(questions.len());
+    vqa.replies(image, questions, &mut |reply| {
+        texts.push(reply.text);
+        Ok(())
+    })?;
+    Ok(texts)
+}

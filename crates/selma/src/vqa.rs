@@ -3,7 +3,7 @@
 use image::RgbImage;
 use selma_diffusion::DiffusionError;
 use selma_diffusion::vqa::BlipVqa;
-use selma_eval::{EvalError, Reply, Told, Vqa, YesProbability};
+use selma_eval::{EvalError, Reply, Told, Vqa, YesProbability, texts_of_replies};
 
 /// What a question becomes before it is asked.
 pub type Phrase = fn(&str) -> String;
@@ -34,12 +34,7 @@ impl Vqa for NamedVqa {
     }
 
     fn answer(&self, image: &RgbImage, questions: &[&str]) -> Result<Vec<String>, EvalError> {
-        let mut answers = Vec::with_capacity(questions.len());
-        self.replies(image, questions, &mut |reply| {
-            answers.push(reply.text);
-            Ok(())
-        })?;
-        Ok(answers)
+        texts_of_replies(self, image, questions)
     }
 
     fn replies(
