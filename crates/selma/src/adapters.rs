@@ -11,6 +11,9 @@ use crate::recipe::FILTERED;
 use crate::report::ModelKind;
 use crate::{MergeMethod, Recipe, SelmaError};
 
+/// Name of the model without an adapter.
+pub(crate) const BASE: &str = "base";
+
 /// Name of the adapter on the data of all skills.
 const UNION: &str = "union";
 
@@ -38,6 +41,13 @@ pub(crate) struct PlannedMerge {
     /// Names of trained adapters.
     pub(crate) of: Vec<String>,
     pub(crate) method: MergeMethod,
+}
+
+impl PlannedMerge {
+    /// What the merged model is called.
+    pub(crate) fn model_name(&self) -> String {
+        format!("merged-{}", self.name)
+    }
 }
 
 /// What a recipe trains, in order: the experts, the union, the experts on faultless pictures, what else it asks for, and mixtures.
@@ -280,8 +290,8 @@ pub(crate) fn check_names(
     merges: &[PlannedMerge],
 ) -> Result<(), SelmaError> {
     let trained = trainings.iter().map(|training| training.name.clone());
-    let merged = merges.iter().map(|merge| format!("merged-{}", merge.name));
-    let mut names = BTreeSet::from(["base".to_owned()]);
+    let merged = merges.iter().map(PlannedMerge::model_name);
+    let mut names = BTreeSet::from([BASE.to_owned()]);
     for name in trained.chain(merged) {
         if let Some(name) = names.replace(name) {
             return Err(SelmaError::Setting {

@@ -132,7 +132,7 @@ pub enum SelmaError {
     Diffusion(#[from] DiffusionError),
     /// The evaluation failed.
     #[error(transparent)]
-    Eval(#[from] EvalError),
+    Eval(EvalError),
     /// The language model failed.
     #[error(transparent)]
     Llm(#[from] LlmError),
@@ -145,4 +145,14 @@ pub enum SelmaError {
     /// A training failed.
     #[error(transparent)]
     Train(#[from] TrainError),
+}
+
+impl From<EvalError> for SelmaError {
+    /// What an observer stopped is stopped here, too, and has not failed.
+    fn from(error: EvalError) -> Self {
+        match error {
+            EvalError::Cancelled { .. } => Self::Cancelled,
+            other => Self::Eval(other),
+        }
+    }
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use serde::Serialize;
 
+use crate::adapters::BASE;
 use crate::run::Access;
 use crate::{Expert, Recipe, Run, RunObserver, SelmaError, Stage, stages};
 
@@ -30,64 +31,103 @@ pub fn jobs(recipe: Recipe, folder: &Path, device: &Device) -> Result<Vec<Job>, 
     Ok(Run::open_as(recipe, folder, device, Access::Look)?.jobs())
 }
 
+/// A job, without what only the disk knows.
+struct Part {
+    stage: Stage,
+    /// What is made; nothing for the report.
+    name: Option<String>,
+    /// Ids.
+    needs: Vec<String>,
+}
+
+impl Part {
+    fn id(&self) -> String {
+        match &self.name {
+            Some(name) => id(self.stage, name),
+            None => self.stage.name().to_owned(),
+        }
+    }
+}
+
+fn id(stage: Stage, name: &str) -> String {
+    format!("{}/{name}", stage.name())
+}
+
 impl Run {
     /// All parts of the run, each after those that it needs.
     #[must_use]
     pub fn jobs(&self) -> Vec<Job> {
-        let id = |stage: Stage, name: &str| format!("{}/{name}", stage.name());
-        let layout = &self.layout;
-        let mut jobs = Vec::new();
-        let mut push = |stage: Stage, name: &str, needs: Vec<String>, finished: bool| {
-            jobs.push(Job {
-                id: id(stage, name),
-                stage: stage.name(),
-                needs,
-                finished,
-            });
+        let job = |part: Part| Job {
+            id: part.id(),
+            stage: part.stage.name(),
+            finished: self.is_finished(part.stage, part.name.as_deref().unwrap_or_default()),
+            needs: part.needs,
         };
-        for skill in &self.skills {
-            let finished = layout.prompts_of(&skill.name).is_file();
-            push(Stage::Prompts, &skill.name, Vec::new(), finished);
-        }
-        for skill in &self.skills {
-            let needs = vec![id(Stage::Prompts, &skill.name)];
-            let finished = stages::images::is_finished(self, &skill.name);
-            push(Stage::Images, &skill.name, needs, finished);
-        }
-        for training in &self.trainings {
+        self.parts().into_iter().map(job).collect()
+    }
+
+    fn parts(&self) -> Vec<Part> {
+        let part = |stage: Stage, name: &str, needs: Vec<String>| Part {
+            stage,
+            name: Some(name.to_owned()),
+            needs,
+        };
+        let skills = || self.skills.iter().map(|skill| skill.name.as_str());
+        let prompts = skills().map(|skill| part(Stage::Prompts, skill, Vec::new()));
+        let images =
+            skills().map(|skill| part(Stage::Images, skill, vec![id(Stage::Prompts, skill)]));
+        let trainings = self.trainings.iter().map(|training| {
             let stage = training.pictures.made_by();
             let pictures = training.skills.iter().map(|skill| id(stage, skill));
             let mixture = training.mixture.iter();
             let experts = mixture.flat_map(|(experts, _)| experts);
             let needs = pictures.chain(experts.map(|name| id(Stage::Train, name)));
-            let finished = Expert::result(&layout.expert(&training.name)).is_some();
-            push(Stage::Train, &training.name, needs.collect(), finished);
-        }
-        for merge in &self.merges {
-            let needs = merge.of.iter().map(|name| id(Stage::Train, name));
-            let finished = layout.merged(&merge.name).is_file();
-            push(Stage::Merge, &merge.name, needs.collect(), finished);
-        }
-        let models = self.models();
-        for model in &models {
-            let trained = self.trainings.iter().map(|training| &training.name);
-            let merged = model.name.strip_prefix("merged-");
-            let needs = match (merged, trained.into_iter().any(|name| *name == model.name)) {
-                (_, true) => vec![id(Stage::Train, &model.name)],
-                (Some(name), false) => vec![id(Stage::Merge, name)],
-                (None, false) => Vec::new(),
-            };
-            let finished = stages::eval::is_finished(self, model);
-            push(Stage::Eval, &model.name, needs, finished);
-        }
-        let needs = models.iter().map(|model| id(Stage::Eval, &model.name));
-        jobs.push(Job {
-            id: Stage::Report.name().to_owned(),
-            stage: Stage::Report.name(),
-            needs: needs.collect(),
-            finished: layout.report().is_dir(),
+            part(Stage::Train, &training.name, needs.collect())
         });
-        jobs
+        let merges = self.merges.iter().map(|merge| {
+            let needs = merge.of.iter().map(|name| id(Stage::Train, name));
+            part(Stage::Merge, &merge.name, needs.collect())
+        });
+        let mut parts: Vec<Part> = prompts
+            .chain(images)
+            .chain(trainings)
+            .chain(merges)
+            .collect();
+        let compared = self.trainings.iter();
+        let compared = compared.filter(|training| training.kind.is_some());
+        let trained =
+            compared.map(|training| (training.name.clone(), id(Stage::Train, &training.name)));
+        let merged = self.merges.iter();
+        let merged = merged.map(|merge| (merge.model_name(), id(Stage::Merge, &merge.name)));
+        let adapted = trained.chain(merged);
+        let adapted = adapted.map(|(model, adapter)| part(Stage::Eval, &model, vec![adapter]));
+        let base = part(Stage::Eval, BASE, Vec::new());
+        let evals: Vec<Part> = std::iter::once(base).chain(adapted).collect();
+        let needs = evals.iter().map(Part::id).collect();
+        parts.extend(evals);
+        parts.push(Part {
+            stage: Stage::Report,
+            name: None,
+            needs,
+        });
+        parts
+    }
+
+    /// Whether what a part makes is there.
+    fn is_finished(&self, stage: Stage, name: &str) -> bool {
+        let layout = &self.layout;
+        match stage {
+            Stage::Prompts => layout.prompts_of(name).is_file(),
+            Stage::Images => stages::images::is_finished(self, name),
+            Stage::Train => Expert::result(&layout.expert(name)).is_some(),
+            Stage::Merge => layout.merged(name).is_file(),
+            Stage::Eval => {
+                let models = self.models();
+                let mut named = models.iter().filter(|model| model.name == name);
+                named.any(|model| stages::eval::is_finished(self, model))
+            }
+            Stage::Report => layout.report().is_dir(),
+        }
     }
 
     /// Does one part, on the files that those before it have left.
@@ -96,16 +136,15 @@ impl Run {
     ///
     /// [`SelmaError::Setting`] for an id that is none of [`jobs`](Self::jobs); else as [`stage`](Self::stage).
     pub fn job(&self, id: &str, observer: &mut RunObserver<'_>) -> Result<(), SelmaError> {
-        let jobs = self.jobs();
-        let Some(job) = jobs.iter().find(|job| job.id == id) else {
-            let ids: Vec<&str> = jobs.iter().map(|job| job.id.as_str()).collect();
+        let parts = self.parts();
+        let Some(part) = parts.iter().find(|part| part.id() == id) else {
+            let ids: Vec<String> = parts.iter().map(Part::id).collect();
             return Err(SelmaError::Setting {
                 field: "job".to_owned(),
                 expected: ids.join(", "),
                 found: id.to_owned(),
             });
         };
-        let name = id.split_once('/').map(|(_, name)| name);
-        self.part(job.stage.parse()?, name, observer)
+        self.part(part.stage, part.name.as_deref(), observer)
     }
 }

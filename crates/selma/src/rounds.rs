@@ -8,6 +8,7 @@ use selma_lora::Adapter;
 use selma_lora::merge::Weighted;
 use serde::{Deserialize, Serialize};
 
+use crate::adapters::BASE;
 use crate::report::{RoundRow, RoundTable};
 use crate::stages::eval::{chosen_guidance, load};
 use crate::{Recipe, Run, SelmaError};
@@ -159,7 +160,7 @@ pub fn compare_rounds(rounds: &[Round], runs: &[Run]) -> Result<RoundTable, Selm
             })?;
             load(run, &model, "test", chosen_guidance(run, &model)?)
         };
-        let (base, carried) = (result("base")?, result(&name)?);
+        let (base, carried) = (result(BASE)?, result(&name)?);
         rows.push(RoundRow {
             round: round.number,
             base: base.overall,

@@ -13,7 +13,7 @@ use selma_durable::{create_folder, remove_temporaries, write_json};
 use selma_llm::Skill;
 use selma_mini::Style;
 
-use crate::adapters::{PlannedMerge, PlannedTraining, check_names, merges, trainings};
+use crate::adapters::{BASE, PlannedMerge, PlannedTraining, check_names, merges, trainings};
 use crate::files::{begin_folder, read_json};
 use crate::report::{ModelKind, Report};
 use crate::stages;
@@ -245,7 +245,7 @@ impl Run {
     #[must_use]
     pub fn models(&self) -> Vec<Model> {
         let base = Model {
-            name: "base".to_owned(),
+            name: BASE.to_owned(),
             kind: ModelKind::Base,
             adapter: None,
         };
@@ -260,7 +260,7 @@ impl Run {
             })
         });
         let merged = self.merges.iter().map(|merge| Model {
-            name: format!("merged-{}", merge.name),
+            name: merge.model_name(),
             kind: ModelKind::Merged,
             adapter: Some(self.layout.merged(&merge.name)),
         });

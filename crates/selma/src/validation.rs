@@ -6,7 +6,7 @@ use std::str::FromStr;
 use selma_durable::Journal;
 use serde::{Deserialize, Serialize};
 
-use crate::{SelmaError, TrainingData};
+use crate::{Expert, SelmaError, TrainingData};
 
 /// Which of a training's checkpoints becomes its adapter.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,7 +77,7 @@ pub(crate) struct ValidationLog {
 impl ValidationLog {
     /// The log in a training's folder.
     pub(crate) fn open(folder: &Path) -> Result<Self, SelmaError> {
-        let (journal, losses) = Journal::open(folder.join("validation.jsonl"))?;
+        let (journal, losses) = Journal::open(folder.join(Expert::VALIDATION))?;
         Ok(Self { journal, losses })
     }
 

@@ -7,12 +7,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::clip_encoder::ClipMlp;
-use super::clip_vision::patches;
+use super::clip_vision::{CHANNELS, patches};
 use crate::config::{ConfigError, LAYERS, WIDTHS, require_default, require_heads, require_sizes};
 use crate::nn::{Activation, AttentionOptions, LayerNorm, attention};
-
-/// Red, green and blue.
-const CHANNELS: usize = 3;
 
 /// `vision_config` of a BLIP's `config.json`, with transformers' defaults (`BlipVisionConfig`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

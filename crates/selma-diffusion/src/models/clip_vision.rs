@@ -11,7 +11,7 @@ use crate::config::{ConfigError, LAYERS, WIDTHS, require_default, require_heads,
 use crate::nn::{Activation, Embedding, LayerNorm};
 
 /// Red, green and blue.
-const CHANNELS: usize = 3;
+pub(super) const CHANNELS: usize = 3;
 
 /// `vision_config` of a CLIP's `config.json`, with transformers' defaults (`CLIPVisionConfig`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

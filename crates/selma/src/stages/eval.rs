@@ -260,11 +260,7 @@ impl Evaluation<'_> {
             })
         };
         let (name, set) = (&self.model.name, &questions.set);
-        let result = evaluate(name, set, &images, vqa, &options, &mut observe);
-        let result = result.map_err(|error| match error {
-            EvalError::Cancelled { .. } => SelmaError::Cancelled,
-            other => other.into(),
-        })?;
+        let result = evaluate(name, set, &images, vqa, &options, &mut observe)?;
         some_answered(&result)?;
         Ok(result)
     }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use selma_dataset::{Dataset, Pictures, write_scores};
-use selma_eval::{EvalError, score_pictures};
+use selma_eval::score_pictures;
 
 use super::eval::image_folder;
 use crate::scorer::SCORED_TOGETHER;
@@ -74,10 +74,7 @@ pub(super) fn by_scorer(
             note: None,
         })
     });
-    scored.map_err(|error| match error {
-        EvalError::Cancelled { .. } => SelmaError::Cancelled,
-        other => other.into(),
-    })
+    Ok(scored?)
 }
 
 /// Whether a model's pictures are scored by every scorer.

@@ -115,10 +115,6 @@ fn of_server(
         answer_match: AnswerMatch::Chat,
         ..EvalOptions::default()
     };
-    let cancelled = |error| match error {
-        EvalError::Cancelled { .. } => SelmaError::Cancelled,
-        other => SelmaError::from(other),
-    };
     if selection.questions.is_empty() {
         let prompts: Vec<StudyPrompt> = (0..pictures.len())
             .map(|index| StudyPrompt {
@@ -129,14 +125,14 @@ fn of_server(
             .collect();
         let observe = |p: selma_eval::VqaScoreProgress| tell(p.done, p.total);
         let result = vqa_score(task, &prompts, &source, &vqa, &options.bootstrap, observe);
-        for item in result.map_err(cancelled)?.items {
+        for item in result?.items {
             set(&item.item_id, item.yes.map_or(0.0, |yes| yes.probability));
         }
     } else {
         let questions = questions(run, pictures)?;
         let observe = |p: selma_eval::Progress<'_>| tell(p.done, p.total);
         let result = evaluate(task, &questions, &source, &vqa, &options, observe);
-        for item in result.map_err(cancelled)?.items {
+        for item in result?.items {
             set(&item.item_id, item.score);
         }
     }

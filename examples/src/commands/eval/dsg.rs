@@ -7,8 +7,7 @@ use clap::ValueEnum;
 use selma_durable::to_json;
 use selma_eval::dsg::{Aggregation, AnswerMatch, MissingItems, Quirks};
 use selma_eval::{
-    Answers, ChatPrompt, EvalError, EvalOptions, EvalResult, ImageFolder, QuestionSet, Vqa,
-    evaluate, score,
+    Answers, ChatPrompt, EvalOptions, EvalResult, ImageFolder, QuestionSet, Vqa, evaluate, score,
 };
 
 use super::judge::{Judge, JudgeArgs};
@@ -135,11 +134,7 @@ impl Dsg {
         let Some(images) = &self.images else {
             bail!("either --answers, or --images and --vqa, are needed");
         };
-        if !images.is_dir() {
-            bail!("{} is not a folder", images.display());
-        }
-        interrupt::install()?;
-        self.judge.with(ChatPrompt::YesNo, |judge| {
+        self.judge.ask(images, ChatPrompt::YesNo, |judge| {
             self.judged(questions, images, judge)
         })
     }
@@ -167,17 +162,11 @@ impl Dsg {
                 interrupt::flow()
             },
         );
-        match asked {
-            Err(EvalError::Cancelled { .. }) => bail!(self.judge.interrupted()),
-            other => {
-                let result = other?;
-                progress.finish();
-                let mut asked = result.items.iter().flat_map(|item| &item.questions);
-                let failure = asked.find_map(|question| question.failure.as_deref());
-                some_answered(result.unanswered, result.questions, failure)?;
-                Ok(result)
-            }
-        }
+        let result = self.judge.finished(asked, progress)?;
+        let mut asked = result.items.iter().flat_map(|item| &item.questions);
+        let failure = asked.find_map(|question| question.failure.as_deref());
+        some_answered(result.unanswered, result.questions, failure)?;
+        Ok(result)
     }
 
     fn options(&self) -> EvalOptions {

@@ -7,11 +7,13 @@ use anyhow::{Context, bail, ensure};
 use selma::NamedVqa;
 use selma_diffusion::device;
 use selma_diffusion::vqa::{BlipVqa, Search};
-use selma_eval::{CachedVqa, ChatPrompt, ChatVqa, PictureFormat, Vqa};
+use selma_eval::{CachedVqa, ChatPrompt, ChatVqa, EvalError, PictureFormat, Vqa};
 use selma_llm::{OpenAiClient, OpenAiConfig};
 use selma_mini::OracleVqa;
 
 use crate::commands::server;
+use crate::interrupt;
+use crate::progress::Progress;
 use crate::terminal::say;
 
 /// Who answers the questions, and how he is asked.
@@ -88,8 +90,35 @@ impl JudgeArgs {
         self.cache.as_ref()
     }
 
-    /// What to say when work is stopped.
-    pub fn interrupted(&self) -> String {
+    /// Has the judge answer about the pictures of a folder, which may be stopped.
+    pub fn ask<R>(
+        &self,
+        images: &Path,
+        prompt: ChatPrompt,
+        work: impl FnOnce(&dyn Vqa) -> anyhow::Result<R>,
+    ) -> anyhow::Result<R> {
+        ensure!(images.is_dir(), "{} is not a folder", images.display());
+        interrupt::install()?;
+        self.with(prompt, work)
+    }
+
+    /// What came of asking; where it was stopped, what is left of it.
+    pub fn finished<R>(
+        &self,
+        asked: Result<R, EvalError>,
+        progress: Progress,
+    ) -> anyhow::Result<R> {
+        match asked {
+            Err(EvalError::Cancelled { .. }) => bail!(self.interrupted()),
+            other => {
+                let result = other?;
+                progress.finish();
+                Ok(result)
+            }
+        }
+    }
+
+    fn interrupted(&self) -> String {
         match &self.cache {
             None => "interrupted; nothing was written".to_owned(),
             Some(path) => {
@@ -102,7 +131,7 @@ impl JudgeArgs {
     }
 
     /// Has the judge, who is asked in this way if he chats, do some work.
-    pub fn with<R>(
+    fn with<R>(
         &self,
         prompt: ChatPrompt,
         work: impl FnOnce(&dyn Vqa) -> anyhow::Result<R>,

@@ -8,7 +8,7 @@ use selma_durable::to_json;
 use selma_eval::tifa::{
     ChoiceMethod, TifaAnswers, TifaPrompt, TifaResult, TifaSet, evaluate, score,
 };
-use selma_eval::{Bootstrap, ChatPrompt, EvalError, ImageFolder, Vqa};
+use selma_eval::{Bootstrap, ChatPrompt, ImageFolder, Vqa};
 
 use super::judge::{Judge, JudgeArgs};
 use super::{estimate_row, some_answered, unanswered};
@@ -89,12 +89,9 @@ impl Tifa {
         let Some(images) = &self.images else {
             bail!("either --answers, or --images and --vqa, are needed");
         };
-        if !images.is_dir() {
-            bail!("{} is not a folder", images.display());
-        }
-        interrupt::install()?;
-        self.judge
-            .with(ChatPrompt::Plain, |judge| self.judged(set, images, judge))
+        self.judge.ask(images, ChatPrompt::Plain, |judge| {
+            self.judged(set, images, judge)
+        })
     }
 
     fn judged(&self, set: &TifaSet, images: &Path, judge: &dyn Vqa) -> anyhow::Result<TifaResult> {
@@ -111,17 +108,11 @@ impl Tifa {
             progress.set(state.done as u64, unanswered(state.unanswered));
             interrupt::flow()
         });
-        match asked {
-            Err(EvalError::Cancelled { .. }) => bail!(self.judge.interrupted()),
-            other => {
-                let result = other?;
-                progress.finish();
-                let mut asked = result.items.iter().flat_map(|item| &item.questions);
-                let failure = asked.find_map(|question| question.failure.as_deref());
-                some_answered(result.unanswered, result.questions, failure)?;
-                Ok(result)
-            }
-        }
+        let result = self.judge.finished(asked, progress)?;
+        let mut asked = result.items.iter().flat_map(|item| &item.questions);
+        let failure = asked.find_map(|question| question.failure.as_deref());
+        some_answered(result.unanswered, result.questions, failure)?;
+        Ok(result)
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::bail;
 use selma_durable::to_json;
 use selma_eval::rating::StudyPrompt;
-use selma_eval::{Bootstrap, ChatPrompt, EvalError, ImageFolder, Vqa, VqaScoreResult, vqa_score};
+use selma_eval::{Bootstrap, ChatPrompt, ImageFolder, Vqa, VqaScoreResult, vqa_score};
 
 use super::estimate_row;
 use super::judge::JudgeArgs;
@@ -44,11 +43,7 @@ impl VqaScore {
         spare([self.prompts.as_path()], outputs.map(PathBuf::as_path))?;
         let output = self.out.as_deref().map(Output::create).transpose()?;
         let prompts = read_prompts(&self.prompts)?;
-        if !self.images.is_dir() {
-            bail!("{} is not a folder", self.images.display());
-        }
-        interrupt::install()?;
-        let result = self.judge.with(ChatPrompt::Figure, |judge| {
+        let result = self.judge.ask(&self.images, ChatPrompt::Figure, |judge| {
             self.judged(&prompts, &self.images, judge)
         })?;
         if let (Some(output), Some(path)) = (output, &self.out) {
@@ -75,14 +70,7 @@ impl VqaScore {
             progress.set(state.done as u64, note);
             interrupt::flow()
         });
-        match asked {
-            Err(EvalError::Cancelled { .. }) => bail!(self.judge.interrupted()),
-            other => {
-                let result = other?;
-                progress.finish();
-                Ok(result)
-            }
-        }
+        self.judge.finished(asked, progress)
     }
 }
 
