@@ -4,6 +4,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::{Device, Tensor};
 use selma_kernels::conv2d;
 
+use super::contraction::{Contraction, contract};
 use super::{InputObserver, LoraBranch, Unfused};
 
 /// Configuration of a [`LoraConv2d`] with a square kernel.
@@ -118,10 +119,22 @@ impl LoraConv2d {
             let z = z.permute([0, 2, 3, 1]);
             observer.add(&z.reshape([batch * height * width, ranks]));
         }
-        let updates = self.branches.iter().filter(|branch| branch.is_active());
-        let update = updates
+        let dtype = input.dtype();
+        let weight = self.weight.val().cast(dtype);
+        let (rows, input_tracked) = (self.positions(input.dims()), input.is_tracked());
+        let [outputs, channels, height, width] = weight.dims();
+        let (weight, beside) = contract(weight, &self.branches, |branch| Contraction {
+            rows,
+            inputs: channels * height * width,
+            outputs,
+            rank: branch.rank(),
+            factors_tracked: branch.is_tracked(),
+            input_tracked,
+        });
+        let update = beside
+            .into_iter()
             .map(|branch| {
-                let factor = |tensor: &Tensor<4>| tensor.clone().cast(input.dtype());
+                let factor = |tensor: &Tensor<4>| tensor.clone().cast(dtype);
                 let down = conv2d(
                     input.clone(),
                     factor(&branch.a),
@@ -133,13 +146,21 @@ impl LoraConv2d {
                 up.mul_scalar(branch.strength())
             })
             .reduce(|sum, update| sum + update);
-        let dtype = input.dtype();
-        let weight = self.weight.val().cast(dtype);
         let bias = self.bias.as_ref().map(|bias| bias.val().cast(dtype));
         let output = conv2d(input, weight, bias, self.stride, self.padding);
         match update {
             Some(update) => output + update,
             None => output,
         }
+    }
+
+    /// Positions of the output for an input of these dimensions, over the batch.
+    fn positions(&self, [batch, _, height, width]: [usize; 4]) -> usize {
+        let [_, _, kernel_height, kernel_width] = self.weight.dims();
+        let along = |size: usize, kernel: usize| {
+            let room = (size + 2 * self.padding).saturating_sub(kernel);
+            room / self.stride.max(1) + 1
+        };
+        batch * along(height, kernel_height) * along(width, kernel_width)
     }
 }

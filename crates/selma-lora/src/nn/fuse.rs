@@ -29,7 +29,7 @@ impl<const D: usize> Unfused<D> {
     fn sum(&self) -> Tensor<D> {
         let mut sum = self.weight.clone().cast(DType::F32);
         for branch in self.branches.iter().filter(|branch| branch.is_active()) {
-            sum = sum + update(branch, self.weight.dims());
+            sum = sum + branch.update(self.weight.dims());
         }
         for dense in self.dense.iter().filter(|dense| dense.weight != 0.0) {
             sum = sum
@@ -170,19 +170,6 @@ pub(super) fn change_dense<const D: usize>(
         before.store(weight, unfused);
     }
     count
-}
-
-/// What a branch adds to a weight of this shape: `strength * B A`, in `f32`.
-fn update<const D: usize>(branch: &LoraBranch<D>, shape: [usize; D]) -> Tensor<D> {
-    let rank = branch.a.dims().first().copied().unwrap_or_default();
-    let flat = |factor: &Tensor<D>, rows: usize| -> Tensor<2> {
-        let values = factor.dims().iter().product::<usize>();
-        let columns = values / rows.max(1);
-        factor.clone().cast(DType::F32).reshape([rows, columns])
-    };
-    let rows = branch.b.dims().first().copied().unwrap_or_default();
-    let product = flat(&branch.b, rows).matmul(flat(&branch.a, rank));
-    product.reshape(shape).mul_scalar(branch.strength())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use burn::module::{Initializer, Module, Param};
 use burn::tensor::module::linear;
 use burn::tensor::{Device, Tensor};
 
+use super::contraction::{Contraction, contract};
 use super::{InputObserver, LoraBranch, LoraMixture, Unfused};
 
 /// Configuration of a [`LoraLinear`].
@@ -95,22 +96,32 @@ impl LoraLinear {
             let a = observer.a.clone().cast(input.dtype()).transpose();
             observer.add(&linear(rows, a, None));
         }
+        let (dtype, dims) = (input.dtype(), input.dims());
+        let weight = self.weight.val().cast(dtype);
+        let [outputs, inputs] = weight.dims();
+        let input_tracked = input.is_tracked();
+        let (weight, beside) = contract(weight, &self.branches, |branch| Contraction {
+            rows: dims.iter().product::<usize>() / inputs.max(1),
+            inputs,
+            outputs,
+            rank: branch.rank(),
+            factors_tracked: branch.is_tracked(),
+            input_tracked,
+        });
         let mixture = self.mixture.iter().filter(|mixture| mixture.is_active());
         let mixed = mixture.map(|mixture| mixture.forward(&input));
-        let updates = self.branches.iter().filter(|branch| branch.is_active());
-        let update = updates
+        let update = beside
+            .into_iter()
             .map(|branch| {
-                let factor = |tensor: &Tensor<2>| tensor.clone().cast(input.dtype()).transpose();
+                let factor = |tensor: &Tensor<2>| tensor.clone().cast(dtype).transpose();
                 let down = linear(input.clone(), factor(&branch.a), None);
                 let up = linear(down, factor(&branch.b), None);
                 up.mul_scalar(branch.strength())
             })
             .chain(mixed)
             .reduce(|sum, update| sum + update);
-        let dtype = input.dtype();
-        let weight = self.weight.val().cast(dtype).transpose();
         let bias = self.bias.as_ref().map(|bias| bias.val().cast(dtype));
-        let output = linear(input, weight, bias);
+        let output = linear(input, weight.transpose(), bias);
         match update {
             Some(update) => output + update,
             None => output,

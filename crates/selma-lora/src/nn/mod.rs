@@ -7,6 +7,7 @@
 mod attach;
 mod branch;
 mod calibrator;
+mod contraction;
 mod conv2d;
 mod dense;
 mod fuse;
