@@ -1,12 +1,12 @@
 """Compares training of an adapter on the UNets of SD 1.5, SD 2.1 and SDXL at their published sizes, with random weights, to diffusers and PEFT: losses, time and memory.
 
     cargo build --release --example train_full_size
-    python tools/train_full_size.py [--families sd15] [--rounds 1] [--steps 3] [--side 64] [--rank 128] [--scratch full-size]
+    python tools/train_full_size.py [--families sd15] [--rounds 1] [--steps 3] [--side 64] [--rank 128] [--scratch full-size] [--device cuda]
 
 Written with torch 2.15, diffusers 0.42.1, peft 0.21.2; f32 on the CPU, one sample a step, rank 128 on the attention layers, AdamW and clipping as in diffusers' script.
 Each program runs in a process of its own, one after the other, with and without computing again what is inside of layers (diffusers: `enable_gradient_checkpointing`), and with the frozen weights in bf16, from the
 same file, factors and batches. A row has the largest difference of the losses from those of diffusers, relative; seconds of a step (the median of the rounds, of the steps after the first); the most memory
-held, the mapped file included, when the model was loaded and in all.
+held, the mapped file included, when the model was loaded and in all. With `--device cuda` both compute on the first NVIDIA GPU (build with `--features cuda`); memory is the host's even so.
 """
 
 import argparse
@@ -54,14 +54,14 @@ def make_factors(path, config, rank):
     save_file(factors, path)
 
 
-def run_torch(folder, inputs, factors, steps, checkpointing):
+def run_torch(folder, inputs, factors, steps, checkpointing, device):
     """In a process of its own: trains, and prints what it took."""
     import torch
     from diffusers import DDPMScheduler
     from peft import LoraConfig
     from safetensors.torch import load_file
 
-    unet = classes("unet").from_pretrained(folder / "unet", torch_dtype=torch.float32)
+    unet = classes("unet").from_pretrained(folder / "unet", torch_dtype=torch.float32).to(device)
     unet.requires_grad_(False)
     factors = load_file(factors)
     rank = len(next(iter(factors.values())))
@@ -75,7 +75,7 @@ def run_torch(folder, inputs, factors, steps, checkpointing):
         unet.train()
     scheduler = DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
     optimizer = torch.optim.AdamW(trained.values(), lr=3e-4, weight_decay=1e-2)
-    inputs, loaded = load_file(inputs), peak()
+    inputs, loaded = load_file(inputs, device=device), peak()
     losses, seconds = [], []
     for step in range(steps):
         start = time.perf_counter()
@@ -86,7 +86,7 @@ def run_torch(folder, inputs, factors, steps, checkpointing):
         added = None
         if "text_embeds" in inputs:
             size = [8 * latents.shape[2], 8 * latents.shape[3]]
-            added = {"text_embeds": inputs["text_embeds"][step], "time_ids": torch.tensor([size + [0, 0] + size], dtype=torch.float32)}
+            added = {"text_embeds": inputs["text_embeds"][step], "time_ids": torch.tensor([size + [0, 0] + size], dtype=torch.float32, device=device)}
         loss = torch.nn.functional.mse_loss(unet(noisy, t, inputs["context"][step], added_cond_kwargs=added).sample, target)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained.values(), 1.0)
@@ -107,11 +107,12 @@ def main():
     parser.add_argument("--scratch", type=Path, default=Path("full-size"))
     parser.add_argument("--program", default="target/release/examples/train_full_size")
     parser.add_argument("--only", nargs="+", help="some of the rows")
-    parser.add_argument("--torch", nargs=5, help=argparse.SUPPRESS)
+    parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--torch", nargs=6, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.torch:
-        folder, inputs, factors, steps, checkpointing = arguments.torch
-        run_torch(Path(folder), inputs, factors, int(steps), checkpointing == "recompute")
+        folder, inputs, factors, steps, checkpointing, device = arguments.torch
+        run_torch(Path(folder), inputs, factors, int(steps), checkpointing == "recompute", device)
         return
     configs = json.loads(CONFIGS.read_text())
     print("| model | by | difference | step, s | GB loaded | GB at most |\n|---|---|---|---|---|---|", flush=True)
@@ -131,12 +132,14 @@ def main():
         make_inputs(inputs, config, arguments.side, arguments.steps)
         make_factors(factors, config, arguments.rank)
         common = list(map(str, [folder, inputs, factors, arguments.steps]))
+        ours = [arguments.program, *common, "device=" + {"cpu": "flex"}.get(arguments.device, arguments.device)]
+        theirs = [sys.executable, __file__, "--torch", *common]
         programs = {
-            "diffusers + PEFT": [sys.executable, __file__, "--torch", *common, "keep"],
-            "selma": [arguments.program, *common],
-            "diffusers + PEFT, checkpointing": [sys.executable, __file__, "--torch", *common, "recompute"],
-            "selma, recompute": [arguments.program, *common, "recompute"],
-            "selma, bf16, recompute": [arguments.program, *common, "recompute", "bf16"],
+            "diffusers + PEFT": [*theirs, "keep", arguments.device],
+            "selma": ours,
+            "diffusers + PEFT, checkpointing": [*theirs, "recompute", arguments.device],
+            "selma, recompute": [*ours, "recompute"],
+            "selma, bf16, recompute": [*ours, "recompute", "bf16"],
         }
         programs = {name: command for name, command in programs.items() if not arguments.only or name in arguments.only}
         took = {name: [] for name in programs}

@@ -1,7 +1,7 @@
 //! Trains an adapter on one UNet of a model for a few steps with given factors and batches, and says what that took.
 //!
 //! ```sh
-//! cargo run --release --example train_full_size -- FOLDER INPUTS.safetensors FACTORS.safetensors STEPS [recompute] [bf16]
+//! cargo run --release --example train_full_size -- FOLDER INPUTS.safetensors FACTORS.safetensors STEPS [recompute] [bf16] [device=cuda]
 //! ```
 //!
 //! `tools/train_full_size.py` makes models of the published sizes with random weights, runs this program and diffusers with PEFT on them, and compares. One line of JSON
@@ -19,7 +19,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use memory::peak_bytes;
 use selma_diffusion::models::{AddedConditioning, Conditioning, TimeIds};
 use selma_diffusion::weights::Weights;
-use selma_diffusion::{Checkpoint, CheckpointOptions};
+use selma_diffusion::{Checkpoint, CheckpointOptions, device};
 use selma_lora::{Adapter, Dtype};
 use selma_train::{Batch, Denoising, Drawn, TrainConfig, Trainer};
 use serde_json::json;
@@ -30,10 +30,16 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [folder, inputs, factors, steps, options @ ..] = arguments.as_slice() else {
-        return Err("usage: train_full_size FOLDER INPUTS FACTORS STEPS [recompute] [bf16]".into());
+        return Err(
+            "usage: train_full_size FOLDER INPUTS FACTORS STEPS [recompute] [bf16] [device=cuda]"
+                .into(),
+        );
     };
     let steps: usize = steps.parse()?;
-    let device = Device::flex();
+    let named = options
+        .iter()
+        .find_map(|option| option.strip_prefix("device="));
+    let device = device(named.unwrap_or("flex"))?;
     let inputs = Weights::open(inputs)?;
     let adapter = Adapter::load(factors)?;
     let rank = adapter
