@@ -127,14 +127,18 @@ fn widened<T: Copy + Default>(
 ) -> Vec<f32> {
     const BLOCK: usize = 1024;
     let (pairs, _) = bytes.as_chunks::<2>();
-    let mut values = vec![0.0; pairs.len()];
+    // Not zeros to write over, which would be written to memory before.
+    let mut values = Vec::with_capacity(pairs.len());
     let mut block = [T::default(); BLOCK];
-    for (pairs, values) in pairs.chunks(BLOCK).zip(values.chunks_mut(BLOCK)) {
+    let mut wide = [0.0; BLOCK];
+    for pairs in pairs.chunks(BLOCK) {
         let halves = block.get_mut(..pairs.len()).unwrap_or_default();
         for (half, &pair) in halves.iter_mut().zip(pairs) {
             *half = number(pair);
         }
-        widen(halves, values);
+        let wide = wide.get_mut(..pairs.len()).unwrap_or_default();
+        widen(halves, wide);
+        values.extend_from_slice(wide);
     }
     values
 }

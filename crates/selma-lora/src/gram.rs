@@ -220,8 +220,7 @@ fn by_factors<T: Number>(b: MatRef<'_, T>, a: MatRef<'_, T>, k: usize) -> Option
     if kept.values.first()?.powi(2) < CANCELLED * energies.iter().product::<f64>() {
         return None;
     }
-    let vectors = cast(kept.vectors.as_ref());
-    let vectors = vectors.as_ref();
+    let vectors = kept.vectors.as_ref();
     // `short basis` has orthonormal columns, and the product takes them to `long image`.
     let mut basis = times(
         root.L(),
@@ -264,9 +263,7 @@ fn by_entries<T: Number>(dense: MatRef<'_, T>, k: usize) -> Option<Truncated> {
     let kept = Kept::new(gram(tall).as_ref(), k, 0.0)?;
     let rank = kept.vectors.ncols();
     let mut basis = Mat::zeros(tall.ncols(), k);
-    basis
-        .subcols_mut(0, rank)
-        .copy_from(cast::<f64, T>(kept.vectors.as_ref()));
+    basis.subcols_mut(0, rank).copy_from(&kept.vectors);
     let mut image = basis.clone();
     kept.share(&mut basis, &mut image);
     Some(if wide {
@@ -346,33 +343,33 @@ fn times<T: Number>(
 
 /// What a truncation keeps of a spectrum.
 #[derive(Debug)]
-struct Kept {
+struct Kept<T> {
     /// The singular vectors of one side, without those of negligible singular values.
-    vectors: Mat<f64>,
+    vectors: Mat<T>,
     /// Their singular values.
     values: Vec<f64>,
     norm: f64,
     error: f64,
 }
 
-impl Kept {
+impl<T: Number> Kept<T> {
     /// Of the squares of singular values, the eigenvalues of a Gram matrix of which the lower half is given. They are always
     /// looked for in `f64`; `None` also where the matrix is not known well enough
     /// for that. `size` is that of what it was made of, if it is larger than its largest eigenvalue.
-    fn new<T: Number>(gram: MatRef<'_, T>, k: usize, size: f64) -> Option<Self> {
+    fn new(gram: MatRef<'_, T>, k: usize, size: f64) -> Option<Self> {
         let total = trace(gram);
         let Leading {
             mut vectors,
             values: squares,
             next,
-        } = leading(cast(gram), k)?;
+        } = leading(gram, k)?;
         if T::SINGLE && !is_certain(&squares, next?, total, size) {
             return None;
         }
         let least = NEGLIGIBLE * NEGLIGIBLE * squares.first()?;
         let kept = squares.iter().take_while(|&&square| square > least);
         let values: Vec<f64> = kept.map(|square| square.sqrt()).collect();
-        vectors.resize_with(vectors.nrows(), values.len(), |_, _| 0.0);
+        vectors.resize_with(vectors.nrows(), values.len(), |_, _| T::of(0.0));
         let lost = total - values.iter().map(|x| x * x).sum::<f64>();
         // What is left of a difference to the last digit.
         let lost = if lost > NEGLIGIBLE * NEGLIGIBLE * total {
@@ -390,7 +387,7 @@ impl Kept {
 
     /// Multiplied with its factor, one side has columns of length 1, the other of the length of the singular
     /// values: afterwards both have the roots.
-    fn share<T: Number>(&self, unit: &mut Mat<T>, other: &mut Mat<T>) {
+    fn share(&self, unit: &mut Mat<T>, other: &mut Mat<T>) {
         for ((x, y), value) in unit
             .col_iter_mut()
             .zip(other.col_iter_mut())
@@ -402,7 +399,7 @@ impl Kept {
         }
     }
 
-    fn truncated<T: Number>(&self, b_turned: &Mat<T>, a_turned: &Mat<T>) -> Truncated {
+    fn truncated(&self, b_turned: &Mat<T>, a_turned: &Mat<T>) -> Truncated {
         Truncated {
             b_turned: cast(b_turned.as_ref()),
             a_turned: cast(a_turned.as_ref()),

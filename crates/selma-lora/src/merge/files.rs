@@ -28,8 +28,8 @@ pub struct WeightedFile<'a> {
 impl Merge {
     /// Merges adapters on disk into a file, which holds the same bytes as what [`run`](Self::run) gives and
     /// [`Adapter::save`](crate::Adapter::save) writes. Modules are read, merged and written one by one, in parallel: there is no
-    /// more than one of them in memory for each thread, however large the adapters are. (A folder of
-    /// [`Format::Peft`] is gathered in memory, merged modules only.)
+    /// more than one of them in memory for each thread, however large the adapters are, and a few merged ones that wait for
+    /// their turn in the file. (A folder of [`Format::Peft`] is gathered in memory, merged modules only.)
     ///
     /// The inputs are read twice, for the SHA-256 that the metadata record comes before the values. `path`
     /// may be one of them: it is replaced when all is done, and untouched if anything fails.

@@ -1,13 +1,21 @@
-//! Work in parallel whose results are taken in order, with no more of them in memory than there are threads.
+//! Work in parallel whose results are taken in order, with no more than a few for each thread in memory.
 
-use std::sync::{
-    Condvar, Mutex, PoisonError,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Condvar, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
+/// Results for each thread that may wait for an earlier one. In adapters of SD 1.5 the largest layers take as long as five others.
+const AHEAD: usize = 2;
+
 /// Whose turn it is.
-struct Turn<D, E> {
+struct Turn<D, R, E> {
     next: usize,
+    /// What has come before its turn.
+    waiting: BTreeMap<usize, Result<R, E>>,
     done: D,
     failed: Option<E>,
     /// Set by an error or a panic: nobody waits any longer.
@@ -15,8 +23,8 @@ struct Turn<D, E> {
 }
 
 /// Calls `work` for every item on the threads of the current pool, and `done` with its results one at a
-/// time in the order of the items. A thread begins its next item only when the result of its last one
-/// has been taken.
+/// time in the order of the items. A thread begins its next item only when no more than [`AHEAD`] results
+/// for each thread have not been taken.
 ///
 /// # Errors
 /// The first one in the order of the items, whichever came first in time.
@@ -27,16 +35,19 @@ pub(super) fn in_order<T, R, E>(
 ) -> Result<(), E>
 where
     T: Sync,
+    R: Send,
     E: Send,
 {
     let turn = Mutex::new(Turn {
         next: 0,
+        waiting: BTreeMap::new(),
         done,
         failed: None,
         stopped: false,
     });
     let changed = Condvar::new();
     let taken = AtomicUsize::new(0);
+    let ahead = AHEAD * rayon::current_num_threads();
     let lock = || turn.lock().unwrap_or_else(PoisonError::into_inner);
     rayon::broadcast(|_| {
         // Items are taken in order, so whoever has the lowest one never waits.
@@ -52,18 +63,24 @@ where
             let result = work(item);
             std::mem::forget(on_panic);
             let mut turn = lock();
-            while turn.next != index && !turn.stopped {
+            turn.waiting.insert(index, result);
+            while !turn.stopped
+                && let next = turn.next
+                && let Some(result) = turn.waiting.remove(&next)
+            {
+                if let Err(error) = result.and_then(|result| (turn.done)(result)) {
+                    turn.failed = Some(error);
+                    turn.stopped = true;
+                }
+                turn.next += 1;
+            }
+            changed.notify_all();
+            while index >= turn.next + ahead && !turn.stopped {
                 turn = changed.wait(turn).unwrap_or_else(PoisonError::into_inner);
             }
             if turn.stopped {
                 return;
             }
-            if let Err(error) = result.and_then(|result| (turn.done)(result)) {
-                turn.failed = Some(error);
-                turn.stopped = true;
-            }
-            turn.next += 1;
-            changed.notify_all();
         }
     });
     let turn = turn.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -112,6 +129,31 @@ mod tests {
             in_order(&[(); 0], |()| Ok::<_, ()>(()), |()| Ok(())),
             Ok(())
         );
+    }
+
+    #[test]
+    fn while_one_takes_long_the_others_go_on_but_not_far() {
+        let items: Vec<usize> = (0..20).collect();
+        let begun = AtomicUsize::new(0);
+        let work = |&item: &usize| {
+            begun.fetch_add(1, Ordering::SeqCst);
+            if item == 0 {
+                let most = 1 + 2 * AHEAD;
+                while begun.load(Ordering::SeqCst) < most {
+                    sleep(Duration::from_millis(1));
+                }
+                sleep(Duration::from_millis(20));
+                assert_eq!(begun.load(Ordering::SeqCst), most);
+            }
+            Ok::<_, ()>(item)
+        };
+        let mut seen = Vec::new();
+        let done = |item| {
+            seen.push(item);
+            Ok(())
+        };
+        pool(2).install(|| in_order(&items, work, done)).unwrap();
+        assert_eq!(seen, items);
     }
 
     #[test]
