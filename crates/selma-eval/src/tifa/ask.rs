@@ -80,8 +80,8 @@ pub fn ask(
             progress.unanswered += usize::from(!reply.is_answered());
             let answer = TifaAnswer {
                 free_form: reply.text,
-                choice: None,
                 failure: reply.failure,
+                ..TifaAnswer::default()
             };
             answers.insert(&item.id, &question.question, answer);
         }
