@@ -468,7 +468,11 @@ fn words_become_choices_by_sentence_embeddings() {
             .ok();
         let result = TifaResult::load(&selma.path("r.json")).unwrap();
         for (asked, case) in result.items[0].questions.iter().zip(&cases) {
-            assert_eq!(asked.choice.as_deref(), case[name].as_str(), "{name} {case}");
+            assert_eq!(
+                asked.choice.as_deref(),
+                case[name].as_str(),
+                "{name} {case}"
+            );
         }
         let hash = selma_durable::sha256(&folder.join("model.safetensors")).unwrap();
         let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();

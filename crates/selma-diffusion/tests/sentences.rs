@@ -86,8 +86,10 @@ fn vectors_are_those_of_transformers_in_a_padded_batch() {
             assert!(apart < 1e-5, "{name} {text}: {apart}");
             let length: f64 = found.iter().map(|number| number * number).sum();
             assert!((length - 1.0).abs() < 1e-12, "{length}");
-            // Whatever else is read with it.
-            assert_eq!(encoder.embed(&[text]).unwrap()[0], *found, "{name} {text}");
+            // Whatever else is read with it, but for rounding.
+            let alone = encoder.embed(&[text]).unwrap();
+            let found: Vec<f32> = found.iter().map(|&number| number as f32).collect();
+            assert!(distance(&alone[0], &found) < 1e-6, "{name} {text}");
         }
         assert!(encoder.embed(&[]).unwrap().is_empty());
         assert_eq!(encoder.dropped_tokens(texts[1]).unwrap(), 0);

@@ -87,7 +87,7 @@ impl SentenceEncoder {
 
     /// Vectors of length 1, one a text: the means of the last hidden states of all tokens, divided by their lengths. The product of two is their cosine.
     ///
-    /// Texts of one length in tokens are read together, so that none is filled up and a vector does not depend on the texts beside it. What is
+    /// Texts of one length in tokens are read together, so that none is filled up and, but for rounding, a vector does not depend on the texts beside it. What is
     /// too long is cut off; see [`dropped_tokens`](Self::dropped_tokens).
     ///
     /// # Errors
