@@ -108,7 +108,8 @@ fn ask_item<'a>(
     (item, replies(vqa, &item.id, &image, &texts))
 }
 
-/// [`ask`]s every question and [`score`]s the answers. `model` names who drew the images.
+/// [`ask`]s every question and [`score`]s the answers. `model` names who drew the images. For choices by sentence embeddings,
+/// [`TifaAnswers::take_nearest`] goes between the two.
 ///
 /// # Errors
 /// Those of [`ask`] and of [`score`].

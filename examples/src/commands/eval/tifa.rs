@@ -8,7 +8,7 @@ use selma::NamedEmbedder;
 use selma_diffusion::sentences::SentenceEncoder;
 use selma_durable::to_json;
 use selma_eval::tifa::{ChoiceMethod, TifaAnswers, TifaPrompt, TifaResult, TifaSet, ask, score};
-use selma_eval::{Bootstrap, ChatPrompt, EmbedderId, EvalError, ImageFolder, Vqa};
+use selma_eval::{Bootstrap, ChatPrompt, EmbedderId, ImageFolder, Vqa};
 
 use super::judge::{COMPUTING, Judge, JudgeArgs};
 use super::{estimate_row, some_answered, unanswered};
@@ -80,9 +80,11 @@ impl Tifa {
         let embedder = embedder.as_ref();
         let result = match &self.answers {
             Some(path) => {
-                interrupt::install()?;
                 let mut answers = TifaAnswers::read(path)?;
-                take(&mut answers, &set, embedder)?;
+                if let Some(embedder) = embedder {
+                    interrupt::install()?;
+                    self.take(&mut answers, &set, embedder)?;
+                }
                 let judge = path.display().to_string();
                 let bootstrap = Bootstrap::default();
                 score("unknown", &judge, None, &set, &answers, &bootstrap)?
@@ -137,7 +139,9 @@ impl Tifa {
             interrupt::flow()
         });
         let mut answers = self.judge.finished(asked, progress)?;
-        take(&mut answers, set, embedder)?;
+        if let Some(embedder) = embedder {
+            self.take(&mut answers, set, embedder)?;
+        }
         let result = score(
             &model,
             judge.name(),
@@ -151,32 +155,27 @@ impl Tifa {
         some_answered(result.unanswered, result.questions, failure)?;
         Ok(result)
     }
-}
 
-/// Takes answers for choices by a model of sentences, if there is one.
-fn take(
-    answers: &mut TifaAnswers,
-    set: &TifaSet,
-    embedder: Option<&NamedEmbedder>,
-) -> anyhow::Result<()> {
-    let Some(embedder) = embedder else {
-        return Ok(());
-    };
-    let mut progress = None;
-    let taken = answers.take_nearest(set, embedder, |done, total| {
-        let shown =
-            progress.get_or_insert_with(|| Progress::new("embedding", total as u64, "texts"));
-        shown.set(done as u64, String::new());
-        interrupt::flow()
-    });
-    match taken {
-        Err(EvalError::Cancelled { .. }) => bail!("interrupted; nothing was written"),
-        other => other?,
+    /// Takes answers for choices by a model of sentences.
+    fn take(
+        &self,
+        answers: &mut TifaAnswers,
+        set: &TifaSet,
+        embedder: &NamedEmbedder,
+    ) -> anyhow::Result<()> {
+        let mut shown = None;
+        let taken = answers.take_nearest(set, embedder, |done, total| {
+            let progress =
+                shown.get_or_insert_with(|| Progress::new("embedding", total as u64, "texts"));
+            progress.set(done as u64, String::new());
+            interrupt::flow()
+        });
+        match shown {
+            Some(progress) => self.judge.finished(taken, progress),
+            // There was nothing to embed.
+            None => Ok(taken?),
+        }
     }
-    if let Some(progress) = progress {
-        progress.finish();
-    }
-    Ok(())
 }
 
 fn text(result: &TifaResult) -> String {
