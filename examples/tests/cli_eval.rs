@@ -9,7 +9,7 @@
 mod common;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use common::Selma;
 use rand_chacha::ChaCha8Rng;
@@ -433,4 +433,89 @@ fn multiple_choice() {
     selma
         .run("eval tifa --questions q.json --images drawn")
         .misused(&["--vqa"]);
+}
+
+/// The fixtures of the sentence encoders, where `tifa.json` has what TIFA's program takes answers for.
+fn sentences(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../crates/selma-diffusion/tests/fixtures/sentences");
+    folder.join(name).canonicalize().unwrap()
+}
+
+#[test]
+fn words_become_choices_by_sentence_embeddings() {
+    let selma = Selma::new();
+    let cases = fs::read_to_string(sentences("tifa.json")).unwrap();
+    let cases: Vec<Value> = serde_json::from_str(&cases).unwrap();
+    let question = |case: &Value| {
+        json!({"id": "a_1", "caption": "a cat", "question": case["question"], "choices": case["choices"],
+        "answer": case["choices"][0], "element_type": "other"})
+    };
+    let questions: Vec<Value> = cases.iter().map(question).collect();
+    selma.write("q.json", json!(questions).to_string());
+    let free = |case: &Value| {
+        let question = case["question"].as_str().unwrap().to_owned();
+        (question, json!({"free_form_vqa": case["free_form_vqa"]}))
+    };
+    let free: serde_json::Map<String, Value> = cases.iter().map(free).collect();
+    let given = json!({"question_details": {"a_1": free}});
+    selma.write("given.json", given.to_string());
+    let take = "eval tifa --questions q.json --answers given.json --out r.json";
+    for name in ["mpnet", "bert"] {
+        let folder = sentences(name);
+        let ended = selma
+            .run(&format!("{take} --embedder {}", folder.display()))
+            .ok();
+        let result = TifaResult::load(&selma.path("r.json")).unwrap();
+        for (asked, case) in result.items[0].questions.iter().zip(&cases) {
+            assert_eq!(
+                asked.choice.as_deref(),
+                case[name].as_str(),
+                "{name} {case}"
+            );
+        }
+        let hash = selma_durable::sha256(&folder.join("model.safetensors")).unwrap();
+        let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        for part in [
+            "taken for choices: 1 exact, 4 by sentence embeddings",
+            &format!("weights of SHA-256 {hash}"),
+        ] {
+            assert!(ended.text().contains(part), "{part}: {}", ended.text());
+        }
+        assert_eq!(result.embedder.unwrap().sha256, hash);
+    }
+    selma.run(take).ok();
+    let result = TifaResult::load(&selma.path("r.json")).unwrap();
+    assert_eq!(result.embedder, None);
+    selma
+        .run(&format!("{take} --embedder nowhere"))
+        .failed(&["nowhere/config.json"]);
+    let embedder = format!("--embedder {} --device abacus", sentences("bert").display());
+    selma
+        .run(&format!("{take} {embedder}"))
+        .failed(&["device \"abacus\""]);
+    selma
+        .run(&format!("{take} --device flex"))
+        .misused(&["--embedder"]);
+    // Asked by a model elsewhere, with choices from one in this program.
+    fs::create_dir(selma.path("drawn")).unwrap();
+    let picture = image::RgbImage::new(4, 4);
+    picture.save(selma.path("drawn/a_1.png")).unwrap();
+    let server = chat(|_| "a pale green".to_owned());
+    let ask = format!(
+        "eval tifa --questions q.json --images drawn --vqa openai:{}/v1#seer --device flex",
+        server.url()
+    );
+    let embedder = sentences("mpnet");
+    let ended = selma
+        .run(&format!("{ask} --embedder {}", embedder.display()))
+        .ok();
+    assert!(
+        ended.text().contains("choices: 5 by sentence embeddings"),
+        "{}",
+        ended.text()
+    );
+    selma
+        .run(&ask)
+        .failed(&["--device is for models in this program alone"]);
 }

@@ -13,6 +13,7 @@ pub mod png;
 pub mod presets;
 pub mod schedulers;
 pub mod scorers;
+pub mod sentences;
 pub mod single_file;
 pub mod tokenizer;
 pub mod vqa;

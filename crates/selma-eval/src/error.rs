@@ -244,6 +244,24 @@ pub enum EvalError {
         /// What the model's back end said.
         message: String,
     },
+    /// A model of sentences could not embed texts.
+    #[error("embedder {embedder} failed")]
+    Embedder {
+        /// [`EmbedderId::name`](crate::EmbedderId::name) of the model.
+        embedder: String,
+        /// The model's reason.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// A model of sentences broke its contract of one vector per text, all of one width and of finite numbers.
+    #[error("embedder {embedder} did not give vectors of {texts} texts: found {found}")]
+    Embeddings {
+        /// [`EmbedderId::name`](crate::EmbedderId::name) of the model.
+        embedder: String,
+        /// Texts given.
+        texts: usize,
+        /// What came instead.
+        found: String,
+    },
     /// A scorer could not score pictures.
     #[error("scorer {scorer} failed")]
     Scorer {

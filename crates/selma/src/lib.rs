@@ -3,6 +3,7 @@
 mod adapters;
 pub mod calibrate;
 pub mod draw;
+mod embedder;
 mod encode;
 mod error;
 mod events;
@@ -28,6 +29,7 @@ mod tensorboard;
 mod validation;
 mod vqa;
 
+pub use embedder::NamedEmbedder;
 pub use encode::DataEncoder;
 pub use error::SelmaError;
 pub use events::{RunEvent, RunObserver};

@@ -428,7 +428,7 @@ impl Checkpoint {
 }
 
 /// SHA-256 over those of files.
-fn hash_of(files: &[PathBuf]) -> Result<String, DiffusionError> {
+pub(crate) fn hash_of(files: &[PathBuf]) -> Result<String, DiffusionError> {
     let mut hash = Sha256::new();
     for path in files {
         hash.update(sha256(path)?);

@@ -1,13 +1,13 @@
 //! BERT with cross attention to a picture or a question (arXiv 2201.12086), as transformers' `BlipTextModel` and `BlipTextLMHeadModel`.
 
 use burn::module::{Initializer, Module, Param};
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use selma_lora::nn::{LoraLinear, LoraLinearConfig};
+use burn::tensor::{Device, Int, Tensor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::{ConfigError, LAYERS, WIDTHS, require_default, require_heads, require_sizes};
-use crate::nn::{Activation, AttentionOptions, Embedding, LayerNorm, attention};
+use super::bert_layers::{BertEmbeddings, BertLayer, BertOutput, BertSizes, Within, positions};
+use crate::config::{ConfigError, require_default};
+use crate::nn::Activation;
 
 /// `text_config` of a BLIP's `config.json`, with transformers' defaults (`BlipTextConfig`), or the `med_config.json` of BLIP's own program.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,15 +70,7 @@ impl BlipTextConfig {
                 ("tie_word_embeddings", Value::from(true)),
             ],
         )?;
-        let positions = self.max_position_embeddings;
-        require_sizes(&[
-            ("vocab_size", self.vocab_size, WIDTHS),
-            ("hidden_size", self.hidden_size, WIDTHS),
-            ("intermediate_size", self.intermediate_size, WIDTHS),
-            ("num_hidden_layers", self.num_hidden_layers, LAYERS),
-            ("max_position_embeddings", positions, WIDTHS),
-        ])?;
-        require_heads(self.num_attention_heads, self.hidden_size)
+        self.sizes().validate()
     }
 
     /// Checks the tokens that answers begin and end with.
@@ -95,41 +87,27 @@ impl BlipTextConfig {
         Ok(())
     }
 
+    fn sizes(&self) -> BertSizes {
+        BertSizes {
+            vocab_size: self.vocab_size,
+            hidden_size: self.hidden_size,
+            intermediate_size: self.intermediate_size,
+            num_hidden_layers: self.num_hidden_layers,
+            num_attention_heads: self.num_attention_heads,
+            max_position_embeddings: self.max_position_embeddings,
+            type_vocab_size: None,
+            hidden_act: self.hidden_act,
+            layer_norm_eps: self.layer_norm_eps,
+        }
+    }
+
     /// The network, which attends to vectors of width `seen`; its weights are drawn only if none are loaded.
     pub(super) fn network(&self, seen: usize, device: &Device) -> BlipTextModel {
-        let (width, inner) = (self.hidden_size, self.intermediate_size);
-        let linear = |input, output| LoraLinearConfig::new(input, output).init(device);
-        let norm = || LayerNorm::init(width, self.layer_norm_eps, device);
-        let output = |input| BlipTextOutput {
-            dense: linear(input, width),
-            layer_norm: norm(),
-        };
-        let attention = |seen| BlipTextAttention {
-            self_attention: BlipTextSelfAttention {
-                query: linear(width, width),
-                key: linear(seen, width),
-                value: linear(seen, width),
-                heads: self.num_attention_heads,
-            },
-            output: output(width),
-        };
-        let layer = || BlipTextLayer {
-            attention: attention(width),
-            crossattention: attention(seen),
-            intermediate: BlipTextIntermediate {
-                dense: linear(width, inner),
-                activation: self.hidden_act,
-            },
-            output: output(inner),
-        };
+        let sizes = self.sizes();
         BlipTextModel {
-            embeddings: BlipTextEmbeddings {
-                word_embeddings: Embedding::init(self.vocab_size, width, device),
-                position_embeddings: Embedding::init(self.max_position_embeddings, width, device),
-                layer_norm: norm(),
-            },
+            embeddings: sizes.embeddings(device),
             encoder: BlipTextEncoder {
-                layer: (0..self.num_hidden_layers).map(|_| layer()).collect(),
+                layer: sizes.layers(Some(seen), device),
             },
         }
     }
@@ -141,10 +119,7 @@ impl BlipTextConfig {
             bert: self.network(width, device),
             cls: BlipTextHead {
                 predictions: BlipTextPredictions {
-                    transform: BlipTextOutput {
-                        dense: LoraLinearConfig::new(width, width).init(device),
-                        layer_norm: LayerNorm::init(width, self.layer_norm_eps, device),
-                    },
+                    transform: self.sizes().output(width, device),
                     bias: Initializer::Zeros.init([self.vocab_size], device),
                     activation: self.hidden_act,
                 },
@@ -153,136 +128,18 @@ impl BlipTextConfig {
     }
 }
 
-/// The key of a field in the files of transformers and of BLIP's own program, which have names that no field can have here.
-pub(crate) fn bert_name(path: &str) -> String {
-    path.replace(".self_attention.", ".self.")
-        .replace(".layer_norm.", ".LayerNorm.")
-}
-
-/// Token and position embeddings.
-#[derive(Module, Debug)]
-pub struct BlipTextEmbeddings {
-    /// `[vocab_size, hidden_size]`.
-    pub word_embeddings: Embedding,
-    /// `[max_position_embeddings, hidden_size]`.
-    pub position_embeddings: Embedding,
-    /// Of their sum; `LayerNorm` in the files.
-    pub layer_norm: LayerNorm,
-}
-
-/// Projections of what attends and what is attended to.
-#[derive(Module, Debug)]
-pub struct BlipTextSelfAttention {
-    /// Queries.
-    pub query: LoraLinear,
-    /// Keys.
-    pub key: LoraLinear,
-    /// Values.
-    pub value: LoraLinear,
-    /// Number of heads.
-    pub heads: usize,
-}
-
-/// A linear map and a normalisation.
-#[derive(Module, Debug)]
-pub struct BlipTextOutput {
-    /// To the network's width.
-    pub dense: LoraLinear,
-    /// `LayerNorm` in the files.
-    pub layer_norm: LayerNorm,
-}
-
-/// Attention with the normalisation behind it.
-#[derive(Module, Debug)]
-pub struct BlipTextAttention {
-    /// The attention; `self` in the files.
-    pub self_attention: BlipTextSelfAttention,
-    /// Output, added to the input and normalised.
-    pub output: BlipTextOutput,
-}
-
-impl BlipTextAttention {
-    /// `hidden` attends to `seen`, or to itself.
-    fn forward(&self, hidden: Tensor<3>, seen: Option<Tensor<3>>, causal: bool) -> Tensor<3> {
-        let Self {
-            self_attention: projections,
-            output,
-        } = self;
-        let [_, _, width] = hidden.dims();
-        let split = |projected: Tensor<3>| {
-            let [batch, length, width] = projected.dims();
-            let heads = projections.heads;
-            projected
-                .reshape([batch, length, heads, width / heads])
-                .swap_dims(1, 2)
-        };
-        let options = AttentionOptions {
-            causal,
-            upcast: true,
-        };
-        let seen = seen.unwrap_or_else(|| hidden.clone());
-        let attended = attention(
-            split(projections.query.forward(hidden.clone())),
-            split(projections.key.forward(seen.clone())),
-            split(projections.value.forward(seen)),
-            options,
-        );
-        let [batch, _, length, _] = attended.dims();
-        let attended = attended.swap_dims(1, 2).reshape([batch, length, width]);
-        output
-            .layer_norm
-            .forward(output.dense.forward(attended) + hidden)
-    }
-}
-
-/// To the inner width of the feed-forward network.
-#[derive(Module, Debug)]
-pub struct BlipTextIntermediate {
-    /// The linear map.
-    pub dense: LoraLinear,
-    /// Behind it.
-    #[module(skip)]
-    pub activation: Activation,
-}
-
-/// One layer.
-#[derive(Module, Debug)]
-pub struct BlipTextLayer {
-    /// Within the text.
-    pub attention: BlipTextAttention,
-    /// To what is seen.
-    pub crossattention: BlipTextAttention,
-    /// First half of the feed-forward network.
-    pub intermediate: BlipTextIntermediate,
-    /// Second half, added to its input and normalised.
-    pub output: BlipTextOutput,
-}
-
-impl BlipTextLayer {
-    fn forward(&self, input: Tensor<3>, seen: Tensor<3>, causal: bool) -> Tensor<3> {
-        let hidden = self.attention.forward(input, None, causal);
-        let hidden = self.crossattention.forward(hidden, Some(seen), false);
-        let inner = self.intermediate.dense.forward(hidden.clone());
-        let inner = self.intermediate.activation.forward(inner);
-        let output = &self.output;
-        output
-            .layer_norm
-            .forward(output.dense.forward(inner) + hidden)
-    }
-}
-
 /// The stack of layers.
 #[derive(Module, Debug)]
 pub struct BlipTextEncoder {
     /// From the bottom.
-    pub layer: Vec<BlipTextLayer>,
+    pub layer: Vec<BertLayer>,
 }
 
 /// BERT, every layer of which also attends to what is seen.
 #[derive(Module, Debug)]
 pub struct BlipTextModel {
     /// Token and position embeddings.
-    pub embeddings: BlipTextEmbeddings,
+    pub embeddings: BertEmbeddings,
     /// Layers.
     pub encoder: BlipTextEncoder,
 }
@@ -301,16 +158,11 @@ impl BlipTextModel {
     /// If a text is longer than the table of positions, or what is seen is of another width.
     #[must_use]
     pub fn forward(&self, input_ids: Tensor<2, Int>, seen: &Tensor<3>, causal: bool) -> Tensor<3> {
-        let [_, length] = input_ids.dims();
-        let positions: Vec<i32> = (0..length as i32).collect();
-        let positions = TensorData::new(positions, [1, length]);
-        let positions = Tensor::<2, Int>::from_data(positions, &input_ids.device());
-        let embeddings = &self.embeddings;
-        let embedded = embeddings.word_embeddings.forward(input_ids)
-            + embeddings.position_embeddings.forward(positions);
-        let mut hidden = embeddings.layer_norm.forward(embedded);
+        let positions = positions(&input_ids);
+        let mut hidden = self.embeddings.forward(input_ids, positions);
+        let within = if causal { Within::Causal } else { Within::All };
         for layer in &self.encoder.layer {
-            hidden = layer.forward(hidden, seen.clone(), causal);
+            hidden = layer.forward(hidden, &within, Some(seen));
         }
         hidden
     }
@@ -320,7 +172,7 @@ impl BlipTextModel {
 #[derive(Module, Debug)]
 pub struct BlipTextPredictions {
     /// Before them.
-    pub transform: BlipTextOutput,
+    pub transform: BertOutput,
     /// `[vocab_size]`.
     pub bias: Param<Tensor<1>>,
     /// Between the linear map and the normalisation.

@@ -1,7 +1,9 @@
-//! The networks of Stable Diffusion, CLIP as a whole and BLIP, with the names, field paths and `config.json` fields of diffusers.
+//! The networks of Stable Diffusion, CLIP as a whole, BLIP, BERT and MPNet, with the names, field paths and `config.json` fields of diffusers.
 
 mod attention;
 mod autoencoder_kl;
+mod bert;
+mod bert_layers;
 mod blip;
 mod blip_text;
 mod blip_vision;
@@ -22,9 +24,11 @@ mod vae_tiling;
 
 pub use attention::{Attention, AttentionConfig, BasicTransformerBlock, FeedForward, Geglu};
 pub use autoencoder_kl::{AutoencoderKL, AutoencoderKLConfig, DiagonalGaussian};
+pub(crate) use bert::BertKind;
+pub use bert::{BertConfig, BertModel};
+pub(crate) use bert_layers::bert_name;
 pub(crate) use blip::BlipReader;
 pub use blip::{BlipConfig, BlipForQuestionAnswering};
-pub(crate) use blip_text::bert_name;
 pub use blip_text::{BlipTextConfig, BlipTextLmHeadModel, BlipTextModel};
 pub use blip_vision::{BlipVisionConfig, BlipVisionModel};
 pub use clip::{ClipConfig, ClipModel};

@@ -49,6 +49,25 @@ pub fn attention(
     }
 }
 
+/// `softmax(Q K^T / sqrt(d) + bias) V`.
+///
+/// # Shapes
+///
+/// - query: `[batch, heads, length, d]`
+/// - key, value: `[batch, heads, context length, d]`
+/// - bias: `[batch, heads, length, context length]`, where batch and heads may be 1
+/// - output: as the query
+#[must_use]
+pub fn biased_attention(
+    query: Tensor<4>,
+    key: Tensor<4>,
+    value: Tensor<4>,
+    bias: Tensor<4>,
+) -> Tensor<4> {
+    let options = AttentionModuleOptions::default();
+    module::attention(query, key, value, None, Some(bias), options)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,6 +6,6 @@ mod embedding;
 mod norm;
 
 pub use activation::Activation;
-pub use attention::{AttentionOptions, attention};
+pub use attention::{AttentionOptions, attention, biased_attention};
 pub use embedding::Embedding;
 pub use norm::{GroupNorm, LayerNorm};

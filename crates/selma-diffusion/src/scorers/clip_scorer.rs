@@ -117,7 +117,7 @@ impl ClipScorer {
 }
 
 /// The rows of a matrix, each divided by its length.
-fn normalised(rows: Tensor<2>) -> Result<Vec<Vec<f64>>, DiffusionError> {
+pub(crate) fn normalised(rows: Tensor<2>) -> Result<Vec<Vec<f64>>, DiffusionError> {
     let [_, width] = rows.dims();
     let values = read(rows)?;
     let rows = values.chunks(width.max(1)).map(|row| {

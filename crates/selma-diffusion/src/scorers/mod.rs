@@ -8,6 +8,7 @@ mod image_reward;
 mod processor;
 mod scorer;
 
+pub(crate) use clip_scorer::normalised;
 pub use files::StoredClip;
 pub(crate) use processor::require_processor;
 pub use processor::{Framing, ImageProcessor};

@@ -18,13 +18,30 @@ use super::files::{NO_LIMIT, TokenRules, json_if_there, text_if_there};
 const INNER: &str = "##";
 /// BERT's longest text in tokens, where a configuration names none.
 const DEFAULT_MAX_LENGTH: usize = 512;
-const UNKNOWN: &str = "[UNK]";
-const BEGIN: &str = "[CLS]";
-const END: &str = "[SEP]";
-/// Further tokens that stand for themselves in a text, if the vocabulary has them.
-const OTHERS: [&str; 2] = ["[PAD]", "[MASK]"];
 
-/// The tokenizer of BERT and so of BLIP, as transformers' `BertTokenizer`: clean text, lower case without accents, words and punctuation, the longest
+/// The tokens that stand for themselves in a text.
+struct Special {
+    unknown: &'static str,
+    begin: &'static str,
+    end: &'static str,
+    /// Those that the vocabulary may lack.
+    others: [&'static str; 2],
+}
+
+const BERT: Special = Special {
+    unknown: "[UNK]",
+    begin: "[CLS]",
+    end: "[SEP]",
+    others: ["[PAD]", "[MASK]"],
+};
+const MPNET: Special = Special {
+    unknown: "[UNK]",
+    begin: "<s>",
+    end: "</s>",
+    others: ["<pad>", "<mask>"],
+};
+
+/// The tokenizer of BERT and so of BLIP, as transformers' `BertTokenizer`, and of MPNet, as its `MPNetTokenizer`: clean text, lower case without accents, words and punctuation, the longest
 /// pieces that the vocabulary has.
 ///
 /// The normaliser and the splitting into words are BERT's own, whatever a `tokenizer.json` says; `tokenizer_config.json` may keep capitals.
@@ -37,7 +54,7 @@ pub struct BertTokenizer {
     max_length: usize,
 }
 
-/// A text as BERT takes it.
+/// A text as these models take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pieces {
     /// Begin token, the text's pieces, end token.
@@ -88,6 +105,18 @@ impl BertTokenizer {
     /// # Errors
     /// A file is missing, cannot be read or understood, or a special token is not in the vocabulary.
     pub fn load(folder: &Path) -> Result<Self, TokenizerError> {
+        Self::build(folder, &BERT)
+    }
+
+    /// Reads a folder with the same files of MPNet, whose texts are between `<s>` and `</s>`.
+    ///
+    /// # Errors
+    /// Those of [`load`](Self::load).
+    pub fn load_mpnet(folder: &Path) -> Result<Self, TokenizerError> {
+        Self::build(folder, &MPNET)
+    }
+
+    fn build(folder: &Path, special: &Special) -> Result<Self, TokenizerError> {
         let config: BertConfig =
             json_if_there(&folder.join("tokenizer_config.json"))?.unwrap_or_default();
         let (vocabulary, added) = vocabulary(folder)?;
@@ -99,11 +128,18 @@ impl BertTokenizer {
                 token: token.to_owned(),
             })
         };
-        let (begin, end) = (id(BEGIN)?, id(END)?);
-        id(UNKNOWN)?;
+        let &Special {
+            unknown,
+            begin,
+            end,
+            others,
+        } = special;
+        let named = [unknown, begin, end];
+        let (begin, end) = (id(begin)?, id(end)?);
+        id(unknown)?;
         let largest = vocabulary.values().max();
         let id_bound = largest.map_or(0, |&id| id as usize + 1);
-        let special = [UNKNOWN, BEGIN, END].into_iter().chain(OTHERS);
+        let special = named.into_iter().chain(others);
         let special = special.filter(|token| vocabulary.contains_key(*token));
         let special = special.map(|token| AddedToken::from(token, true));
         // An added token gets a new id if the vocabulary lacks it, and such an id has no embedding.
@@ -117,7 +153,7 @@ impl BertTokenizer {
         };
         let model = WordPiece::builder()
             .vocab(vocabulary)
-            .unk_token(UNKNOWN.to_owned())
+            .unk_token(unknown.to_owned())
             .continuing_subword_prefix(INNER.to_owned())
             .build()
             .map_err(build)?;

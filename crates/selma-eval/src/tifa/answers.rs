@@ -4,23 +4,35 @@ use std::{collections::BTreeMap, io::BufReader, path::Path};
 
 use serde::Deserialize;
 
-use crate::{EvalError, files};
+use super::ChoiceMethod;
+use crate::{EmbedderId, EvalError, files};
 
 /// What a VQA model said to one question.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TifaAnswer {
     /// The model's own words; empty when it gave no answer.
     pub free_form: String,
-    /// The choice that they were taken for, where that is given.
+    /// The choice that they were taken for, where that is known.
     pub choice: Option<String>,
+    /// How it was found; `None` for one that came with the answer.
+    pub method: Option<ChoiceMethod>,
     /// Why there is no answer, where that is known.
     pub failure: Option<String>,
+}
+
+impl TifaAnswer {
+    /// The model's own words, if there are any.
+    pub fn words(&self) -> Option<&str> {
+        Some(self.free_form.as_str()).filter(|words| !words.trim().is_empty())
+    }
 }
 
 /// Answers by item and question.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TifaAnswers {
     by_item: BTreeMap<String, BTreeMap<String, TifaAnswer>>,
+    /// Who said which choices were the nearest.
+    pub(super) embedder: Option<EmbedderId>,
 }
 
 /// A result of the reference program; its other fields are passed over.
@@ -55,6 +67,15 @@ impl TifaAnswers {
         self.by_item.get(id)?.get(question)
     }
 
+    pub(super) fn get_mut(&mut self, id: &str, question: &str) -> Option<&mut TifaAnswer> {
+        self.by_item.get_mut(id)?.get_mut(question)
+    }
+
+    /// The model that [took](Self::take_nearest) the answers for choices, if one did.
+    pub fn embedder(&self) -> Option<&EmbedderId> {
+        self.embedder.as_ref()
+    }
+
     /// All answers with item and question, ordered by them.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str, &TifaAnswer)> {
         self.by_item.iter().flat_map(|(id, answers)| {
@@ -84,7 +105,7 @@ impl TifaAnswers {
                 let answer = TifaAnswer {
                     free_form: details.free_form_vqa,
                     choice: details.multiple_choice_vqa,
-                    failure: None,
+                    ..TifaAnswer::default()
                 };
                 answers.insert(&id, &question, answer);
             }

@@ -80,8 +80,8 @@ pub fn ask(
             progress.unanswered += usize::from(!reply.is_answered());
             let answer = TifaAnswer {
                 free_form: reply.text,
-                choice: None,
                 failure: reply.failure,
+                ..TifaAnswer::default()
             };
             answers.insert(&item.id, &question.question, answer);
         }
@@ -108,7 +108,8 @@ fn ask_item<'a>(
     (item, replies(vqa, &item.id, &image, &texts))
 }
 
-/// [`ask`]s every question and [`score`]s the answers. `model` names who drew the images.
+/// [`ask`]s every question and [`score`]s the answers. `model` names who drew the images. For choices by sentence embeddings,
+/// [`TifaAnswers::take_nearest`] goes between the two.
 ///
 /// # Errors
 /// Those of [`ask`] and of [`score`].

@@ -16,12 +16,15 @@ pub enum ChoiceMethod {
     Contained,
     /// The choice with the smallest edit distance relative to the longer of the two texts; of equals the first.
     EditDistance,
+    /// The choice with the nearest sentence embedding ([`TifaAnswers::take_nearest`](super::TifaAnswers::take_nearest)).
+    Embedding,
 }
 
 /// The choice that an answer means, and how it was found; `None` for an empty answer.
 ///
 /// The reference program tries only [`Exact`](ChoiceMethod::Exact), and then the nearest sentence embedding of
-/// `all-mpnet-base-v2`. In the place of the latter there are the further methods, in the order in which [`ChoiceMethod`] has them.
+/// `all-mpnet-base-v2`, as [`TifaAnswers::take_nearest`](super::TifaAnswers::take_nearest) does it. In the place of the latter this function, which needs no
+/// model, tries [`Normalised`](ChoiceMethod::Normalised), [`Contained`](ChoiceMethod::Contained) and [`EditDistance`](ChoiceMethod::EditDistance), in this order.
 ///
 /// ```
 /// use selma_eval::tifa::{ChoiceMethod, choose};

@@ -6,6 +6,7 @@
 mod answers;
 mod ask;
 mod choice;
+mod nearest;
 mod question;
 mod result;
 

@@ -8,9 +8,11 @@ use std::{
 use selma_durable::write_json;
 use serde::{Deserialize, Serialize};
 
-use super::{ChoiceMethod, TifaAnswers, TifaItem, TifaPrompt, TifaQuestion, TifaSet, choose};
+use super::{
+    ChoiceMethod, TifaAnswer, TifaAnswers, TifaItem, TifaPrompt, TifaQuestion, TifaSet, choose,
+};
 use crate::{
-    EvalError, files,
+    EmbedderId, EvalError, files,
     stats::{Bootstrap, Cluster, Estimate},
 };
 
@@ -24,6 +26,9 @@ pub struct TifaResult {
     pub vqa: String,
     /// How it was asked; `None` for answers from elsewhere.
     pub prompt: Option<TifaPrompt>,
+    /// The model of sentences that took free words for choices; `None` if it was done without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub embedder: Option<EmbedderId>,
     /// How the intervals were made.
     pub bootstrap: Bootstrap,
     /// Questions scored.
@@ -83,7 +88,7 @@ pub struct TifaQuestionResult {
 
 /// Scores given answers without any model. `model` and `vqa` name who drew the images and who answered, `prompt` says how.
 ///
-/// A choice that came with an answer is taken as it is; the others are found by [`choose`].
+/// A choice that is [known](TifaAnswer::choice) is taken as it is; the others are found by [`choose`].
 ///
 /// # Errors
 /// [`EvalError::UnknownQuestion`] for an answer to a question that is not in the set, [`EvalError::Setting`] for bootstrap settings
@@ -135,6 +140,7 @@ pub fn score(
         model: model.to_owned(),
         vqa: vqa.to_owned(),
         prompt,
+        embedder: answers.embedder().cloned(),
         bootstrap: *bootstrap,
         questions: asked().count(),
         unanswered: asked().filter(|question| question.answer.is_none()).count(),
@@ -170,11 +176,10 @@ fn score_item(item: &TifaItem, answers: &TifaAnswers) -> TifaItemResult {
 
 fn score_question(question: &TifaQuestion, answers: &TifaAnswers) -> TifaQuestionResult {
     let given = answers.get(&question.id, &question.question);
-    let words = given.map(|given| given.free_form.as_str());
-    let words = words.filter(|words| !words.trim().is_empty());
-    let choice = given.and_then(|given| given.choice.clone());
-    let (choice, method) = match (choice, words) {
-        (Some(choice), _) => (Some(choice), Some(ChoiceMethod::Given)),
+    let words = given.and_then(TifaAnswer::words);
+    let known = given.and_then(|given| Some((given.choice.clone()?, given.method)));
+    let (choice, method) = match (known, words) {
+        (Some((choice, method)), _) => (Some(choice), method.or(Some(ChoiceMethod::Given))),
         (None, Some(words)) => match choose(words, &question.choices) {
             Some((index, method)) => (question.choices.get(index).cloned(), Some(method)),
             None => (None, None),

@@ -156,7 +156,10 @@ impl Evaluation {
             path: PathBuf::new(),
             model: result.model.clone(),
             metric: "TIFA".to_owned(),
-            detail: result.vqa.clone(),
+            detail: match &result.embedder {
+                Some(embedder) => format!("{}, choices by {}", result.vqa, embedder.name),
+                None => result.vqa.clone(),
+            },
             unit: Unit::Share,
             bootstrap: result.bootstrap,
             overall: result.overall,

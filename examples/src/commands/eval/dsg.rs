@@ -134,7 +134,7 @@ impl Dsg {
         let Some(images) = &self.images else {
             bail!("either --answers, or --images and --vqa, are needed");
         };
-        self.judge.ask(images, ChatPrompt::YesNo, |judge| {
+        self.judge.ask(images, ChatPrompt::YesNo, false, |judge| {
             self.judged(questions, images, judge)
         })
     }

@@ -4,6 +4,8 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use burn::tensor::Device;
+use clap::ArgGroup;
 use selma::NamedVqa;
 use selma_diffusion::device;
 use selma_diffusion::vqa::{BlipVqa, Search};
@@ -16,13 +18,17 @@ use crate::interrupt;
 use crate::progress::Progress;
 use crate::terminal::say;
 
+/// The group of what may compute in this program, and so on a device: the judge, and what else a command has.
+pub const COMPUTING: &str = "computing";
+
 /// Who answers the questions, and how he is asked.
 #[derive(Debug, clap::Args)]
+#[command(group = ArgGroup::new(COMPUTING).multiple(true))]
 pub struct JudgeArgs {
     /// Who answers the questions: "openai:URL#MODEL", a vision model on an OpenAI-compatible server (vLLM, llama.cpp, Ollama, OpenAI, ..),
     /// "openai", the one of --llm-config, "blip:DIR", a BLIP such as Salesforce/blip-vqa-base in the layout of transformers, or "oracle", which
     /// sees the shapes of the miniature world (64x64 pixels) and nothing else.
-    #[arg(long, value_name = "NAME", value_parser = judge)]
+    #[arg(long, value_name = "NAME", value_parser = judge, group = COMPUTING)]
     vqa: Option<Judge>,
     /// Environment variable with the server's API key. Without it no key is sent.
     #[arg(long, value_name = "VAR", requires = "vqa")]
@@ -48,8 +54,8 @@ pub struct JudgeArgs {
     /// Beginnings of answers that BLIP follows at once; 1 takes the likeliest token every time. Default: 1.
     #[arg(long, value_name = "N", requires = "vqa")]
     beams: Option<NonZeroUsize>,
-    /// What BLIP computes on: flex (the CPU), wgpu, cuda or cuda:N. Default: flex.
-    #[arg(long, value_name = "D", requires = "vqa")]
+    /// What BLIP, and the model of --embedder where there is one, compute on: flex (the CPU), wgpu, cuda or cuda:N. Default: flex.
+    #[arg(long, value_name = "D", requires = COMPUTING)]
     device: Option<String>,
 }
 
@@ -90,14 +96,25 @@ impl JudgeArgs {
         self.cache.as_ref()
     }
 
-    /// Has the judge answer about the pictures of a folder, which may be stopped.
+    /// What models in this program compute on.
+    pub fn device(&self) -> anyhow::Result<Device> {
+        Ok(device(self.device.as_deref().unwrap_or("flex"))?)
+    }
+
+    /// Has the judge answer about the pictures of a folder, which may be stopped. The device may be for somebody else, too.
     pub fn ask<R>(
         &self,
         images: &Path,
         prompt: ChatPrompt,
+        shared: bool,
         work: impl FnOnce(&dyn Vqa) -> anyhow::Result<R>,
     ) -> anyhow::Result<R> {
         ensure!(images.is_dir(), "{} is not a folder", images.display());
+        let blip = matches!(self.vqa, Some(Judge::Blip(_)));
+        ensure!(
+            blip || shared || self.device.is_none(),
+            "--device is for models in this program alone, such as --vqa blip:DIR"
+        );
         interrupt::install()?;
         self.with(prompt, work)
     }
@@ -138,8 +155,8 @@ impl JudgeArgs {
     ) -> anyhow::Result<R> {
         let blip = matches!(self.vqa, Some(Judge::Blip(_)));
         ensure!(
-            blip || self.beams.is_none() && self.device.is_none(),
-            "--beams and --device are for --vqa blip:DIR alone"
+            blip || self.beams.is_none(),
+            "--beams is for --vqa blip:DIR alone"
         );
         let server = self.llm_config.is_some() || self.api_key_env.is_some();
         let server = server || self.jobs.is_some() || self.jpeg.is_some();
@@ -179,8 +196,7 @@ impl JudgeArgs {
 
     /// BLIP, who is asked for figures as a model that chats, and else the plain question.
     fn blip(&self, folder: &Path, prompt: ChatPrompt) -> anyhow::Result<NamedVqa> {
-        let device = device(self.device.as_deref().unwrap_or("flex"))?;
-        let model = BlipVqa::load(folder, &device)?;
+        let model = BlipVqa::load(folder, &self.device()?)?;
         let search = Search {
             beams: self.beams.map_or(1, NonZeroUsize::get),
             ..model.search()

@@ -43,9 +43,11 @@ impl VqaScore {
         spare([self.prompts.as_path()], outputs.map(PathBuf::as_path))?;
         let output = self.out.as_deref().map(Output::create).transpose()?;
         let prompts = read_prompts(&self.prompts)?;
-        let result = self.judge.ask(&self.images, ChatPrompt::Figure, |judge| {
-            self.judged(&prompts, &self.images, judge)
-        })?;
+        let result = self
+            .judge
+            .ask(&self.images, ChatPrompt::Figure, false, |judge| {
+                self.judged(&prompts, &self.images, judge)
+            })?;
         if let (Some(output), Some(path)) = (output, &self.out) {
             output.finish_with(&to_json(path, &result)?)?;
         }
