@@ -1,7 +1,7 @@
 """Compares the scorers that are CLIPs at their published sizes, with random weights, to transformers and OpenCLIP.
 
     cargo build --release --bin selma
-    python tools/scorer_full_size.py [--size vit-h-14|vit-l-14|vit-b-32] [--pictures 4] [--scratch scorer-full-size] [--selma target/release/selma]
+    python tools/scorer_full_size.py [--size vit-h-14|vit-l-14|vit-b-32] [--scorers clip pickscore hps aesthetic] [--pictures 4] [--scratch scorer-full-size] [--selma target/release/selma]
 
 Written with torch 2.15, transformers 5.24, open_clip_torch 3.3 and torchvision 0.29; f32 on the CPU. CLIP score and PickScore are compared at every size, HPS v2 at its own (ViT-H/14: OpenCLIP's names in
 a file of f16, as it was published), and LAION's aesthetic predictor at its own (ViT-L/14, with the five layers of `improved-aesthetic-predictor`). The weights are the libraries' initial ones, with a
@@ -27,6 +27,7 @@ SIZES = {
     "vit-l-14": ({"hidden_size": 768, "num_attention_heads": 12, "num_hidden_layers": 12}, {"hidden_size": 1024, "num_attention_heads": 16, "num_hidden_layers": 24, "patch_size": 14}, 768),
     "vit-h-14": ({"hidden_size": 1024, "num_attention_heads": 16, "num_hidden_layers": 24}, {"hidden_size": 1280, "num_attention_heads": 16, "num_hidden_layers": 32, "patch_size": 14}, 1024),
 }
+SCORERS = ["clip", "pickscore", "aesthetic", "hps"]
 TEXTS = ["a photo of a red circle", "two blue squares above a small green triangle", "three cats", "an astronaut riding a horse, in the style of van gogh"]
 
 
@@ -121,6 +122,30 @@ def compare(args, scorer, weights, wanted, *more):
     print(f"{scorer}: {wanted.tolist()}, largest relative difference {error:.1e}, {seconds:.1f} s with loading", flush=True)
 
 
+def compare_clip(args, scorers):
+    weights, pictures, head = args.scratch / "clip", args.scratch / "pictures", args.scratch / "head.pth"
+    model = make(weights, args.size)
+    start = time.monotonic()
+    scores = expected(model, pictures, args.pictures)
+    print(f"{args.size}: transformers {time.monotonic() - start:.1f} s without loading", flush=True)
+    if "aesthetic" in scorers:
+        layers = make_head(head, SIZES[args.size][2])
+        scores["aesthetic"] = expected_aesthetic(model, layers, pictures, args.pictures)
+    # Two models of this size do not fit every memory.
+    del model
+    for scorer in scorers:
+        compare(args, scorer, weights, scores[scorer], *(["--head", head] if scorer == "aesthetic" else []))
+    shutil.rmtree(weights)
+
+
+def compare_hps(args):
+    weights, pictures = args.scratch / "HPS_v2_compressed.pt", args.scratch / "pictures"
+    model = make_hps(weights)
+    wanted = expected_hps(model, pictures, args.pictures)
+    del model
+    compare(args, "hps", weights, wanted)
+
+
 def found(selma, scorer, weights, pictures, out, *more):
     command = [selma, "eval", "score", "--scorer", scorer, "--weights", weights, "--images", pictures, "--out", out, *more]
     start = time.monotonic()
@@ -131,33 +156,20 @@ def found(selma, scorer, weights, pictures, out, *more):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="vit-h-14")
+    parser.add_argument("--scorers", nargs="+", choices=SCORERS, default=SCORERS, help="those that are compared, as far as they have this size")
     parser.add_argument("--pictures", type=int, default=4)
     parser.add_argument("--scratch", type=Path, default=Path("scorer-full-size"))
     parser.add_argument("--selma", type=Path, default=Path("target/release/selma"))
     args = parser.parse_args()
     args.scratch.mkdir()
     try:
-        weights, pictures = args.scratch / "clip", args.scratch / "pictures"
-        model = make(weights, args.size)
-        make_pictures(pictures, args.pictures)
-        start = time.monotonic()
-        scores = expected(model, pictures, args.pictures)
-        print(f"{args.size}: transformers {time.monotonic() - start:.1f} s without loading", flush=True)
-        head = args.scratch / "head.pth"
-        if args.size == "vit-l-14":
-            layers = make_head(head, SIZES[args.size][2])
-            scores["aesthetic"] = expected_aesthetic(model, layers, pictures, args.pictures)
-        # Two models of this size do not fit every memory.
-        del model
-        for scorer, wanted in scores.items():
-            compare(args, scorer, weights, wanted, *(["--head", head] if scorer == "aesthetic" else []))
-        if args.size == "vit-h-14":
-            shutil.rmtree(weights)
-            weights = args.scratch / "HPS_v2_compressed.pt"
-            model = make_hps(weights)
-            wanted = expected_hps(model, pictures, args.pictures)
-            del model
-            compare(args, "hps", weights, wanted)
+        make_pictures(args.scratch / "pictures", args.pictures)
+        of_size = {"vit-h-14": "hps", "vit-l-14": "aesthetic"}.get(args.size)
+        scorers = [scorer for scorer in args.scorers if scorer in ("clip", "pickscore", of_size)]
+        if scorers != ["hps"]:
+            compare_clip(args, [scorer for scorer in scorers if scorer != "hps"])
+        if "hps" in scorers:
+            compare_hps(args)
     finally:
         shutil.rmtree(args.scratch)
 

@@ -500,7 +500,11 @@ fn parts_without_data_are_left_out() {
         ("merges", |r| r.merges.clear()),
         ("guidance", |r| r.curves.clear()),
         ("pictures", |r| r.samples.clear()),
-        ("data", |r| r.funnel.clear()),
+        ("people", |r| r.ratings.clear()),
+        ("data", |r| {
+            r.funnel.clear();
+            r.selected.clear();
+        }),
         ("notes", |r| r.notes.clear()),
         ("settings", |r| {
             r.settings.clear();
