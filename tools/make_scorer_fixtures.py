@@ -134,12 +134,16 @@ def make_heads(folder, width):
     torch.save({"weight": torch.randn(1, width, generator=generator), "bias": torch.randn(1, generator=generator)}, folder / "linear.pth")
 
 
-def expect_aesthetic(folder, model, pictures, expected):
-    """The preprocessing is that of OpenAI's `clip.load`."""
+def openai_transform(size):
+    """That of OpenAI's `clip.load`."""
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Normalize, Resize, ToTensor
 
-    steps = [Resize(SIZE, interpolation=InterpolationMode.BICUBIC), CenterCrop(SIZE), lambda image: image.convert("RGB"), ToTensor()]
-    transform = Compose([*steps, Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))])
+    steps = [Resize(size, interpolation=InterpolationMode.BICUBIC), CenterCrop(size), lambda image: image.convert("RGB"), ToTensor()]
+    return Compose([*steps, Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))])
+
+
+def expect_aesthetic(folder, model, pictures, expected):
+    transform = openai_transform(SIZE)
     pixels = torch.stack([transform(picture) for picture in pictures])
     images = model.get_image_features(pixel_values=pixels)
     images = getattr(images, "pooler_output", images)
@@ -183,18 +187,18 @@ def expect_hps(folder, pictures, expected):
     expected |= {"hps.pixels": pixels, "hps.images": images, "hps.texts": texts, "hps.scores": (images @ texts.T).diagonal()}
 
 
-def hps_transform(picture):
+def hps_transform(picture, full=SIZE):
     """`preprocess_val` of hpsv2 1.2.0 (`src/open_clip/transform.py`: ToTensor, ResizeMaxSize, Normalize)."""
     import torchvision.transforms.functional as F
     from torchvision.transforms import InterpolationMode, Normalize, ToTensor
 
     image = ToTensor()(picture.convert("RGB"))
     height, width = image.shape[1:]
-    scale = SIZE / float(max(height, width))
+    scale = full / float(max(height, width))
     if scale != 1.0:
         size = tuple(round(side * scale) for side in (height, width))
         image = F.resize(image, size, InterpolationMode.BICUBIC)
-        down, right = SIZE - size[0], SIZE - size[1]
+        down, right = full - size[0], full - size[1]
         image = F.pad(image, padding=[right // 2, down // 2, right - right // 2, down - down // 2], fill=0)
     return Normalize((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))(image)
 

@@ -11,7 +11,8 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::Selma;
+use common::models::change;
+use common::{Selma, copy_folder};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use selma_eval::tifa::TifaResult;
@@ -83,6 +84,22 @@ fn blip_answers_without_a_server() {
         ended.stderr
     );
     assert_eq!(EvalResult::load(&selma.path("result.json")).unwrap(), first);
+    // The same weights in another folder share the answers, other weights of the same folder do not.
+    let copy = selma.path("copy");
+    copy_folder(&blip, &copy);
+    let of_copy = ask.replace(blip.to_str().unwrap(), "copy");
+    let kept = selma.read("answers.jsonl");
+    selma.run(&of_copy).ok();
+    assert_eq!(selma.read("answers.jsonl"), kept);
+    assert_eq!(EvalResult::load(&selma.path("result.json")).unwrap(), first);
+    change(
+        &copy.join("model.safetensors"),
+        "vision_model.post_layernorm.bias",
+    );
+    selma.run(&of_copy).ok();
+    assert!(selma.read("answers.jsonl").len() > kept.len());
+    let other = EvalResult::load(&selma.path("result.json")).unwrap();
+    assert!(other.vqa.starts_with("blip:") && other.vqa != first.vqa);
     selma
         .run(&format!("{ask} --jobs 2"))
         .failed(&["BLIP needs no server", "--jobs"]);

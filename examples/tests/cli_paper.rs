@@ -284,6 +284,84 @@ fn a_server_chooses_pictures_and_is_asked_once() {
     assert_eq!(asked.iter().filter(figure).count(), 8);
 }
 
+/// The tiny BLIP of the fixtures has random weights; what it says does not matter here.
+#[test]
+fn blip_judges_and_chooses_in_the_program() {
+    let selma = world();
+    let fixtures =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/selma-diffusion/tests/fixtures");
+    common::copy_folder(&fixtures.join("blip/vqa"), &selma.path("blip"));
+    common::copy_folder(&fixtures.join("scorers/clip"), &selma.path("clip"));
+    let judge = "judge = { blip = { weights = \"blip\", beams = 2 } }\n";
+    let scorers = "scorers = [{ scorer = \"clip\", weights = \"clip\" }]\n";
+    let recipe = RECIPE
+        .replace("[eval]\n", &format!("[eval]\n{judge}{scorers}"))
+        .replace(
+            "validation = 1\nguidances = [1.0, 2.0]\n",
+            "guidances = [2.0]\n",
+        )
+        .replace("[images]\n", &format!("[selection]\n{judge}[images]\n"))
+        + "[[trainings]]\nname = \"best\"\ndata = { best = 0.0 }\nsettings = { steps = 2 }\n";
+    selma.write("recipe.toml", &recipe);
+    selma.run("run recipe.toml --out run").ok();
+    let json = |path: &str| -> Json { serde_json::from_slice(&selma.read(path)).unwrap() };
+    let result = json("run/eval/base/dsg-test-g2.json");
+    let vqa = result["vqa"].as_str().unwrap();
+    assert!(vqa.starts_with("blip:") && vqa.len() == 21, "{vqa}");
+    for answers in ["run/eval/base/answers.jsonl", "run/selection/best.jsonl"] {
+        assert!(!selma.read(answers).is_empty(), "{answers}");
+    }
+    let chosen = json("run/selection/best.json");
+    let skills: Vec<&str> = chosen
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["skill"].as_str().unwrap())
+        .collect();
+    assert_eq!(skills, ["coco", "count_bench"]);
+    assert_eq!(
+        chosen[0],
+        serde_json::json!({"skill": "coco", "drawn": 4, "passed": 4, "used": 4})
+    );
+    let report = String::from_utf8(selma.read("run/report/report.md")).unwrap();
+    assert!(report.contains("| best | coco | 4 | 4 | 4 |"), "{report}");
+    // All of it by its weights, so that others are noticed.
+    let inputs = json("run/inputs.json");
+    let of_judge = inputs["eval.judge"].as_str().unwrap();
+    assert!(of_judge.starts_with(&vqa[5..]));
+    assert_eq!(inputs["selection.judge"], inputs["eval.judge"]);
+    let scores = String::from_utf8(selma.read("run/eval/base/clip-test-g2.jsonl")).unwrap();
+    assert!(
+        scores.contains(inputs["scorer clip"].as_str().unwrap()),
+        "{scores}"
+    );
+    let changed = |path: &str, key: &str, parts: &[&str]| {
+        let path = selma.path(path);
+        let before = fs::read(&path).unwrap();
+        common::models::change(&path, key);
+        selma.run("run recipe.toml --out run").failed(parts);
+        selma
+            .run("run recipe.toml --out run --stage eval")
+            .failed(parts);
+        fs::write(&path, before).unwrap();
+    };
+    changed(
+        "blip/model.safetensors",
+        "vision_model.post_layernorm.bias",
+        &["eval.judge", "begun with"],
+    );
+    changed(
+        "clip/model.safetensors",
+        "vision_model.post_layernorm.bias",
+        &["scorer clip", "begun with"],
+    );
+    fs::remove_dir_all(selma.path("blip")).unwrap();
+    selma.run("run recipe.toml --out run --plan").ok();
+    selma
+        .run("run recipe.toml --out run")
+        .failed(&["blip", "found none"]);
+}
+
 #[test]
 fn judges_that_cannot_be_used_are_named() {
     let selma = world();
@@ -319,6 +397,30 @@ fn judges_that_cannot_be_used_are_named() {
         "prompts = 1\n",
         &format!("prompts = 1\n{}", server.replace("http://", "ftp://")),
         &["eval.judge.openai", "http://"],
+    );
+    let blip = "judge = { blip = { weights = \"no\" } }\n";
+    refused(
+        "prompts = 1\n",
+        &format!("prompts = 1\n{blip}"),
+        &["no has no weights", "found none"],
+    );
+    refused(
+        "prompts = 1\n",
+        &format!("prompts = 1\njpeg = 80\n{blip}"),
+        &["eval.jpeg", "BLIP"],
+    );
+    for (wrong, named) in [("beams = 0", "beams = 0"), ("device = \"cuda\"", "device")] {
+        let wrong = blip.replace("\"no\"", &format!("\"no\", {wrong}"));
+        refused(
+            "prompts = 1\n",
+            &format!("prompts = 1\n{wrong}"),
+            &["wrong.toml", named],
+        );
+    }
+    refused(
+        "[train]\nunion = false",
+        &format!("[selection]\n{blip}[train]\nfiltered = true\nunion = false"),
+        &["selection", "BLIP with questions"],
     );
     let scorer = "scorers = [{ scorer = \"clip\", weights = \"no\" }]\n";
     refused(

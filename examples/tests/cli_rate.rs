@@ -84,6 +84,20 @@ fn pictures_go_out_and_win_rates_come_in() {
         .ok();
     let result: RatingResult = serde_json::from_str(ended.text()).unwrap();
     assert_eq!(result.comparisons[0].overall.losses, 10);
+    // What was printed goes into a report.
+    selma.write("people.json", ended.text());
+    let scores = "{\"file_name\":\"p1.png\",\"scorer\":\"clip\",\"score\":1}\n";
+    selma.write("tuned.jsonl", scores);
+    let report = "report --eval tuned.jsonl --ratings people.json --out report";
+    selma.run(report).ok();
+    let page = String::from_utf8(selma.read("report/report.md")).unwrap();
+    assert!(
+        page.contains("### people") && page.contains("| people.json |"),
+        "{page}"
+    );
+    selma
+        .run(&report.replace("people.json", "rate.key.json"))
+        .failed(&["rate.key.json", "selma rate import --format json"]);
 
     // The same again, and some prompts by their list.
     let key = selma.read("rate.key.json");

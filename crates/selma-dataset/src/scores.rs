@@ -26,6 +26,9 @@ pub struct Score {
     pub image_sha256: Option<String>,
     /// Who scored it, for example `clip-vit-l-14` or `dsg`.
     pub scorer: String,
+    /// SHA-256 of what the scorer is made of, in hexadecimal, where it has weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scorer_sha256: Option<String>,
     /// The score, a finite number on the scorer's own scale.
     pub score: f64,
 }
@@ -45,6 +48,7 @@ impl Score {
             file_name: Some(name_of(pictures, index)?.to_owned()),
             image_sha256: pictures.image_sha256(index).map(str::to_owned),
             scorer: scorer.to_owned(),
+            scorer_sha256: None,
             score,
         };
         new.check_finite()?;
@@ -98,7 +102,7 @@ impl Scores {
     ///
     /// # Errors
     /// [`DatasetError::Field`] for a row that names no scorer, no picture, a picture that is not there, or one that has changed since,
-    /// for a score that is not finite, and for a second score of a picture by one scorer; the errors of [`Pictures::bytes`].
+    /// for a score that is not finite, for rows of one scorer with other hashes of its weights, and for a second score of a picture by one scorer; the errors of [`Pictures::bytes`].
     pub fn from_rows(
         path: &Path,
         rows: &[Score],
@@ -107,6 +111,7 @@ impl Scores {
         let names = by_name(pictures);
         let mut hashes = None;
         let mut by_scorer: BTreeMap<String, Vec<Option<f64>>> = BTreeMap::new();
+        let mut weights: HashMap<&str, &Option<String>> = HashMap::new();
         for (line, row) in (1..).zip(rows) {
             let wrong = |field: &str, expected, found| DatasetError::Field {
                 path: path.into(),
@@ -120,6 +125,19 @@ impl Scores {
             }
             if !row.score.is_finite() {
                 return Err(wrong("score", "a finite number", row.score.to_string()));
+            }
+            let hash = &row.scorer_sha256;
+            let before = *weights.entry(&row.scorer).or_insert(hash);
+            if before != hash {
+                let text = |hash: &Option<String>| match hash {
+                    Some(hash) => format!("`{hash}`"),
+                    None => "none".to_owned(),
+                };
+                return Err(wrong(
+                    "scorer_sha256",
+                    "one hash for all scores by a scorer",
+                    format!("{} and {} of `{}`", text(before), text(hash), row.scorer),
+                ));
             }
             let indices = match (&row.file_name, &row.image_sha256) {
                 (Some(name), hash) => {

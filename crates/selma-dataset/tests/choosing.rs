@@ -103,6 +103,26 @@ fn scores_are_written_and_read() {
 }
 
 #[test]
+fn scores_by_other_weights_are_not_mixed() {
+    let (_dir, dataset) = dataset(&["a", "b"]);
+    let row = |index, hash: Option<&str>| Score {
+        scorer_sha256: hash.map(str::to_owned),
+        ..Score::new(&dataset, index, "clip", 0.5).unwrap()
+    };
+    let read = |rows: &[Score]| Scores::from_rows(Path::new("s"), rows, &dataset);
+    read(&[row(0, Some("1f")), row(1, Some("1f"))]).unwrap();
+    for (second, found) in [(Some("2e"), "`2e`"), (None, "none")] {
+        let error = read(&[row(0, Some("1f")), row(1, second)]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "s, line 2: field `scorer_sha256`: expected one hash for all scores by a scorer, found `1f` and {found} of `clip`"
+            )
+        );
+    }
+}
+
+#[test]
 fn a_hash_stands_for_the_content_wherever_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let image = RgbImage::from_pixel(2, 2, Rgb([9; 3]));
@@ -121,6 +141,7 @@ fn a_hash_stands_for_the_content_wherever_it_is() {
         file_name: None,
         image_sha256: Some(hash.iter().map(|byte| format!("{byte:02X}")).collect()),
         scorer: "clip".into(),
+        scorer_sha256: None,
         score: 0.5,
     };
     let path = Path::new("s");

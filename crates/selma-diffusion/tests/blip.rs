@@ -206,6 +206,33 @@ fn rewards_are_those_of_python() {
     assert!(error.contains("imagereward"), "{error}");
 }
 
+#[test]
+fn the_hash_is_of_what_answers_owe_to_the_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    copy_folder(&path("vqa"), folder.path());
+    let hash = || BlipVqa::sha256(folder.path()).unwrap();
+    let whole = hash();
+    assert_eq!(whole, BlipVqa::sha256(&path("vqa")).unwrap());
+    fs::write(folder.path().join("README.md"), "a model").unwrap();
+    assert_eq!(hash(), whole);
+    for file in ["model.safetensors", "config.json", "vocab.txt"] {
+        let file = folder.path().join(file);
+        let bytes = fs::read(&file).unwrap();
+        let mut other = bytes.clone();
+        other.push(b' ');
+        fs::write(&file, other).unwrap();
+        assert_ne!(hash(), whole, "{}", file.display());
+        fs::write(&file, bytes).unwrap();
+    }
+    assert_eq!(hash(), whole);
+    fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    let error = BlipVqa::sha256(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("found none"), "{error}");
+    let of_reward = |path: &Path| PictureScorer::sha256(&ScorerKind::ImageReward, path).unwrap();
+    let file = path("reward/ImageReward.pt");
+    assert_eq!(of_reward(&path("reward")), of_reward(&file));
+}
+
 fn edit(file: &Path, from: &str, to: &str) {
     let text = fs::read_to_string(file).unwrap();
     assert!(text.contains(from), "{from}");

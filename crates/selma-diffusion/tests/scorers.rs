@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use common::{device, fixture};
+use common::{device, files::copy_folder, fixture};
 use image::RgbImage;
 use selma_diffusion::scorers::{Framing, ImageProcessor, PictureScorer, ScorerKind, StoredClip};
 use selma_diffusion::weights::Weights;
@@ -97,6 +97,26 @@ fn pictures_are_prepared_as_by_each_library() {
         // The fixture's numbers are of f16, which is half the bound.
         assert!(worst < LEVEL / 4.0, "{name}: {worst}");
     }
+}
+
+#[test]
+fn the_hash_is_of_weights_and_head_whatever_they_are_called() {
+    let hash = |kind: &ScorerKind, path: &Path| PictureScorer::sha256(kind, path).unwrap();
+    let clip = hash(&ScorerKind::Clip, &path("clip"));
+    assert_eq!(clip, hash(&ScorerKind::PickScore, &path("clip")));
+    let (improved, linear) = (aesthetic("improved"), aesthetic("linear"));
+    let heads = [&improved, &linear].map(|kind| hash(kind, &path("clip")));
+    assert!(heads[0] != heads[1] && !heads.contains(&clip));
+    let folder = tempfile::tempdir().unwrap();
+    copy_folder(&path("hps"), folder.path());
+    let [old, new] = ["HPS_v2_compressed.pt", "open_clip_pytorch_model.bin"];
+    fs::rename(folder.path().join(old), folder.path().join(new)).unwrap();
+    let hps = hash(&ScorerKind::Hps, folder.path());
+    assert_eq!(hps, hash(&ScorerKind::Hps, &path("hps").join(old)));
+    assert_ne!(hps, clip);
+    let nothing = folder.path().join("none.pt");
+    let error = PictureScorer::sha256(&ScorerKind::Hps, &nothing).unwrap_err();
+    assert!(error.to_string().contains("none.pt"), "{error}");
 }
 
 #[test]

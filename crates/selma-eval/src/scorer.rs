@@ -15,6 +15,11 @@ pub trait Scorer: Send + Sync {
     /// Name of the scorer, which stands beside every score.
     fn name(&self) -> &str;
 
+    /// SHA-256 of what it is made of, in hexadecimal, which stands beside every score, too. Default: none.
+    fn sha256(&self) -> Option<&str> {
+        None
+    }
+
     /// Scores pictures of texts together: one finite number for each, in their order.
     ///
     /// # Errors
@@ -53,7 +58,10 @@ pub fn score_pictures(
             });
         }
         for (number, score) in numbers.zip(given) {
-            scores.push(Score::new(pictures, number, scorer.name(), score)?);
+            scores.push(Score {
+                scorer_sha256: scorer.sha256().map(str::to_owned),
+                ..Score::new(pictures, number, scorer.name(), score)?
+            });
         }
         let done = scores.len();
         if observer(done).is_break() {

@@ -1,14 +1,17 @@
 //! Who answers questions about pictures in a run.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use burn::tensor::Device;
+use selma_diffusion::vqa::BlipVqa;
 use selma_eval::dsg::{AnswerMatch, Quirks};
 use selma_eval::{ChatPrompt, ChatVqa, PictureFormat, Vqa};
 use selma_llm::{OpenAiClient, OpenAiConfig};
 use selma_mini::OracleVqa;
 use serde::{Deserialize, Serialize};
 
-use crate::SelmaError;
+use crate::{NamedVqa, Run, SelmaError};
 
 /// Who answers questions about pictures.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -19,6 +22,23 @@ pub enum Judge {
     Oracle,
     /// A vision model on a server with OpenAI's interface.
     Openai(Box<OpenAiConfig>),
+    /// BLIP-VQA in the program, on the device of the run.
+    Blip(BlipJudge),
+}
+
+/// A BLIP on the disk, and how it answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BlipJudge {
+    /// Its folder, in the layout of transformers, such as that of `Salesforce/blip-vqa-base`.
+    pub weights: PathBuf,
+    /// Beginnings of an answer that it follows at once; 1 takes the likeliest token every time.
+    #[serde(default = "greedy")]
+    pub beams: NonZeroUsize,
+}
+
+fn greedy() -> NonZeroUsize {
+    NonZeroUsize::MIN
 }
 
 /// A file of questions with their prompts.
@@ -46,8 +66,12 @@ impl Judge {
             found,
         };
         if let Some(quality) = jpeg {
-            if self.is_oracle() {
-                let expected = "none, as the oracle is sent no pictures";
+            let unsent = match self {
+                Self::Oracle => Some("none, as the oracle is sent no pictures"),
+                Self::Blip(_) => Some("none, as BLIP is sent no pictures"),
+                Self::Openai(_) => None,
+            };
+            if let Some(expected) = unsent {
                 return Err(wrong("jpeg", expected, quality.to_string()));
             }
             if !(1..=100).contains(&quality) {
@@ -55,11 +79,27 @@ impl Judge {
             }
         }
         match self {
-            Self::Oracle => Ok(()),
+            Self::Oracle | Self::Blip(_) => Ok(()),
             Self::Openai(config) => config.validate().map_err(|error| {
                 let expected = "a server that can be asked";
                 wrong("judge.openai", expected, error.to_string())
             }),
+        }
+    }
+
+    /// Sees that the judge of a section can be asked, before any work is done. A BLIP has to be the one that the run has asked before.
+    pub(crate) fn check(
+        &self,
+        run: &Run,
+        section: &str,
+        jpeg: Option<u8>,
+    ) -> Result<(), SelmaError> {
+        match self {
+            Self::Blip(blip) => {
+                let hash = BlipVqa::sha256(&blip.weights)?;
+                run.unchanged(&format!("{section}.judge"), &hash)
+            }
+            _ => self.vqa(ChatPrompt::YesNo, jpeg, &run.device).map(drop),
         }
     }
 
@@ -68,6 +108,7 @@ impl Judge {
         &self,
         prompt: ChatPrompt,
         jpeg: Option<u8>,
+        device: &Device,
     ) -> Result<Box<dyn Vqa>, SelmaError> {
         Ok(match self {
             Self::Oracle => Box::new(OracleVqa),
@@ -76,13 +117,16 @@ impl Judge {
                 let format = jpeg.map_or(PictureFormat::Png, PictureFormat::Jpeg);
                 Box::new(ChatVqa::new(client, prompt).with_format(format)?)
             }
+            Self::Blip(blip) => {
+                Box::new(NamedVqa::blip(&blip.weights, blip.beams, prompt, device)?)
+            }
         })
     }
 
     /// Which of its answers mean "yes".
     pub(crate) fn answer_match(&self) -> AnswerMatch {
         match self {
-            Self::Oracle => AnswerMatch::Exact,
+            Self::Oracle | Self::Blip(_) => AnswerMatch::Exact,
             Self::Openai(_) => AnswerMatch::Chat,
         }
     }

@@ -72,10 +72,16 @@ impl Layout {
         self.root.join("experts").join(name)
     }
 
-    /// What a server has answered about the pictures that an adapter is trained on.
+    /// What a judge has answered about the pictures that an adapter is trained on.
     #[must_use]
     pub fn selection_of(&self, name: &str) -> PathBuf {
         self.root.join("selection").join(format!("{name}.jsonl"))
+    }
+
+    /// How many of them were chosen.
+    #[must_use]
+    pub fn selected_of(&self, name: &str) -> PathBuf {
+        self.root.join("selection").join(format!("{name}.json"))
     }
 
     /// A trained adapter.
@@ -106,6 +112,12 @@ impl Layout {
     #[must_use]
     pub fn eval_of(&self, model: &str) -> PathBuf {
         self.root.join("eval").join(model)
+    }
+
+    /// Folder of what people said of the models: files of `selma rate import --format json`.
+    #[must_use]
+    pub fn ratings(&self) -> PathBuf {
+        self.root.join("ratings")
     }
 
     /// Folder of the report.

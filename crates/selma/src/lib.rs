@@ -35,7 +35,7 @@ pub use error::SelmaError;
 pub use events::{RunEvent, RunObserver};
 pub use expert::{Expert, TrainingData};
 pub use further::{FurtherMerge, FurtherMixture, FurtherTraining, MixtureKind, TrainingPictures};
-pub use judge::{Judge, QuestionFile};
+pub use judge::{BlipJudge, Judge, QuestionFile};
 pub use layout::Layout;
 pub use merge_method::MergeMethod;
 pub use plan::{Job, jobs};

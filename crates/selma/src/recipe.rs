@@ -391,8 +391,7 @@ impl Recipe {
         let faultless = |training: &FurtherTraining| training.data == TrainingPictures::Faultless;
         let any_faultless = self.train.filtered || self.trainings.iter().any(faultless);
         if any_faultless && !self.selection.knows_faults() {
-            let expected =
-                "the oracle, or a server with questions, to tell which pictures are faultless";
+            let expected = "the oracle, or a server or BLIP with questions, to tell which pictures are faultless";
             return wrong("selection", expected, "a score".to_owned());
         }
         for (field, values) in [

@@ -22,11 +22,17 @@ pub struct NamedScorer {
     pub name: String,
     /// The model.
     pub scorer: PictureScorer,
+    /// [`PictureScorer::sha256`], which stands beside its scores, too.
+    pub sha256: String,
 }
 
 impl Scorer for NamedScorer {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn sha256(&self) -> Option<&str> {
+        Some(&self.sha256)
     }
 
     fn score(&self, pictures: &[(&RgbImage, &str)]) -> Result<Vec<f64>, EvalError> {
@@ -146,12 +152,31 @@ impl ScorerSettings {
     ///
     /// # Errors
     ///
-    /// Those of [`kind`](Self::kind) and [`PictureScorer::load`].
+    /// Those of [`sha256`](Self::sha256) and [`PictureScorer::load`].
     pub fn load(&self, device: &Device) -> Result<NamedScorer, SelmaError> {
+        self.load_as(self.sha256()?, device)
+    }
+
+    /// Loads it, with the hash that it is known to have.
+    pub(crate) fn load_as(
+        &self,
+        sha256: String,
+        device: &Device,
+    ) -> Result<NamedScorer, SelmaError> {
         Ok(NamedScorer {
             name: self.name().to_owned(),
             scorer: PictureScorer::load(self.kind()?, &self.weights, device)?,
+            sha256,
         })
+    }
+
+    /// The hash of its weights and of what else it is made of.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`kind`](Self::kind) and [`PictureScorer::sha256`].
+    pub fn sha256(&self) -> Result<String, SelmaError> {
+        Ok(PictureScorer::sha256(&self.kind()?, &self.weights)?)
     }
 
     /// Sees that its files are there, before any work is done.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use selma_llm::OpenAiConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::{Judge, ScorerSettings, SelmaError};
+use crate::{BlipJudge, Judge, ScorerSettings, SelmaError};
 
 /// How the pictures to train on are judged, where trainings want the faultless, the best, or pairs.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -14,7 +14,7 @@ pub struct Selection {
     /// Who judges.
     #[serde(default)]
     pub judge: Selector,
-    /// For a server: files of questions about the prompts that are drawn, with the columns of DSG's annotations. Without them it is asked of each prompt as
+    /// For a server or BLIP: files of questions about the prompts that are drawn, with the columns of DSG's annotations. Without them it is asked of each prompt as
     /// a whole how likely the picture shows it (VQAScore).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub questions: Vec<PathBuf>,
@@ -32,6 +32,8 @@ pub enum Selector {
     Oracle,
     /// A vision model on a server with OpenAI's interface.
     Openai(Box<OpenAiConfig>),
+    /// BLIP-VQA in the program, on the device of the run.
+    Blip(BlipJudge),
     /// A scorer, on its own scale.
     Scorer(ScorerSettings),
 }
@@ -46,27 +48,35 @@ impl Selection {
     pub(crate) fn knows_faults(&self) -> bool {
         match self.judge {
             Selector::Oracle => true,
-            Selector::Openai(_) => !self.questions.is_empty(),
+            Selector::Openai(_) | Selector::Blip(_) => !self.questions.is_empty(),
             Selector::Scorer(_) => false,
+        }
+    }
+
+    /// Who is asked the questions, if the pictures are judged by asking.
+    pub(crate) fn asked(&self) -> Option<Judge> {
+        match &self.judge {
+            Selector::Openai(config) => Some(Judge::Openai(config.clone())),
+            Selector::Blip(blip) => Some(Judge::Blip(blip.clone())),
+            Selector::Oracle | Selector::Scorer(_) => None,
         }
     }
 
     /// Checks the settings.
     pub(crate) fn validate(&self) -> Result<(), SelmaError> {
-        let is_server = matches!(self.judge, Selector::Openai(_));
-        if !is_server && (!self.questions.is_empty() || self.jpeg.is_some()) {
+        if let Some(judge) = self.asked() {
+            return judge.validate("selection", self.jpeg);
+        }
+        if !self.questions.is_empty() || self.jpeg.is_some() {
             return Err(SelmaError::Setting {
                 field: "selection.questions and selection.jpeg".to_owned(),
-                expected: "none, as they are for a server".to_owned(),
+                expected: "none, as they are for a server, and questions for BLIP".to_owned(),
                 found: "some".to_owned(),
             });
         }
         match &self.judge {
-            Selector::Oracle => Ok(()),
-            Selector::Openai(config) => {
-                Judge::Openai(config.clone()).validate("selection", self.jpeg)
-            }
             Selector::Scorer(settings) => settings.kind().map(drop),
+            _ => Ok(()),
         }
     }
 }

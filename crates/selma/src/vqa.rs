@@ -1,9 +1,15 @@
 //! BLIP of selma-diffusion, as selma-eval asks a judge.
 
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use burn::tensor::Device;
 use image::RgbImage;
 use selma_diffusion::DiffusionError;
-use selma_diffusion::vqa::BlipVqa;
-use selma_eval::{EvalError, Reply, Told, Vqa, YesProbability, texts_of_replies};
+use selma_diffusion::vqa::{BlipVqa, Search};
+use selma_eval::{ChatPrompt, EvalError, Reply, Told, Vqa, YesProbability, texts_of_replies};
+
+use crate::SelmaError;
 
 /// What a question becomes before it is asked.
 pub type Phrase = fn(&str) -> String;
@@ -19,7 +25,38 @@ pub struct NamedVqa {
     pub phrase: Phrase,
 }
 
+/// Characters of a model's hash in its name.
+const HASH: usize = 16;
+
 impl NamedVqa {
+    /// Loads a BLIP of a folder that follows so many beginnings of an answer. It is asked as for figures what a model that chats is asked, and else the plain
+    /// question. Its name is that of what it is made of ([`BlipVqa::sha256`]), wherever it lies.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`BlipVqa::sha256`], [`BlipVqa::load`] and [`BlipVqa::with_search`].
+    pub fn blip(
+        folder: &Path,
+        beams: NonZeroUsize,
+        prompt: ChatPrompt,
+        device: &Device,
+    ) -> Result<Self, SelmaError> {
+        let model = BlipVqa::load(folder, device)?;
+        let hash: String = BlipVqa::sha256(folder)?.chars().take(HASH).collect();
+        let search = Search {
+            beams: beams.get(),
+            ..model.search()
+        };
+        Ok(Self {
+            name: format!("blip:{hash}"),
+            model: model.with_search(search)?,
+            phrase: match prompt {
+                ChatPrompt::Figure => |text| ChatPrompt::Figure.text(text),
+                ChatPrompt::YesNo | ChatPrompt::Plain => str::to_owned,
+            },
+        })
+    }
+
     fn failed(&self, error: &DiffusionError) -> EvalError {
         EvalError::Vqa {
             model: self.name.clone(),

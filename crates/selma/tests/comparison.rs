@@ -125,6 +125,41 @@ fn models_and_metrics_become_one_report() {
 }
 
 #[test]
+fn scores_by_other_weights_are_not_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut comparison = comparison(dir.path());
+    let weigh = |evaluations: &mut [Evaluation], model: &str, hash: &str| {
+        let mut scored = evaluations.iter_mut();
+        let found = scored.find(|e| e.model == model && e.metric == "pickscore");
+        found.unwrap().weights = Some(hash.to_owned());
+    };
+    weigh(&mut comparison.evaluations, "old", "1f");
+    // A file that does not say may be of the same.
+    let hashes = comparison.report().unwrap().hashes;
+    assert!(hashes.contains(&("scorer pickscore".to_owned(), "1f".to_owned())));
+    weigh(&mut comparison.evaluations, "new", "2e");
+    let error = comparison.report().unwrap_err().to_string();
+    for part in ["pickscore", "other weights", "x.jsonl", "y.jsonl"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    // Nor may a file mix them.
+    let path = dir.path().join("mixed.jsonl");
+    let row = |id: &str, hash: &str| {
+        format!(
+            "{{\"file_name\":\"{id}.png\",\"scorer\":\"clip\",\"scorer_sha256\":\"{hash}\",\"score\":1}}\n"
+        )
+    };
+    fs::write(&path, row("a", "1f") + &row("b", "1f")).unwrap();
+    assert_eq!(read(&path, None)[0].weights.as_deref(), Some("1f"));
+    fs::write(&path, row("a", "1f") + &row("b", "2e")).unwrap();
+    let error = Evaluation::read(&path, None).unwrap_err().to_string();
+    assert!(
+        error.contains("line 2: `clip` had other weights"),
+        "{error}"
+    );
+}
+
+#[test]
 fn another_base_may_be_named() {
     let dir = tempfile::tempdir().unwrap();
     let mut comparison = comparison(dir.path());

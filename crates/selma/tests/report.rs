@@ -11,10 +11,15 @@ use std::{collections::BTreeMap, fs, io::Cursor};
 
 use image::{ImageFormat, Rgb, RgbImage};
 use selma::report::{
-    Answer, FunnelRow, GuidanceCurve, MergeRow, MergedLayer, Metric, MetricRow, ModelKind,
-    ModelRow, Report, SampleImage, SampleRow, TrainingCurve, TrainingStep, Unit,
+    Answer, FunnelRow, GuidanceCurve, HumanRating, MergeRow, MergedLayer, Metric, MetricRow,
+    ModelKind, ModelRow, Report, SampleImage, SampleRow, SelectionRow, TrainingCurve, TrainingStep,
+    Unit,
 };
-use selma_eval::{Estimate, Paired};
+use selma_eval::rating::{
+    Agreement, CategoryPreference, Comparison, Preference, Ranking, RaterCount, RatingResult,
+    Strength,
+};
+use selma_eval::{Bootstrap, Estimate, Paired};
 
 const HOSTILE: &str =
     "<script>alert(1)</script> \"quoted\" & 'single' </title><img src=x onerror=alert(2)>";
@@ -129,7 +134,73 @@ fn metric_row(model: &ModelRow, overall: f64, values: [f64; 3]) -> MetricRow {
     }
 }
 
-/// A report with all that a run leaves, and a second metric.
+/// A study of three models, of which two were compared.
+fn rating() -> HumanRating {
+    let preference = Preference {
+        wins: 120,
+        ties: 30,
+        losses: 50,
+        rate: estimate(0.675),
+        decided: Some(estimate(0.706)),
+        p: 0.0004,
+    };
+    let category = CategoryPreference {
+        preference: Preference {
+            decided: None,
+            rate: estimate(0.5),
+            ..preference
+        },
+        p_holm: 0.0123,
+    };
+    let strength = |model: &str, strength: f64| Strength {
+        model: model.to_owned(),
+        strength,
+        low: strength - 0.1,
+        high: strength + 0.1,
+        answers: 200,
+    };
+    HumanRating {
+        path: "ratings/march.json".into(),
+        name: "march".to_owned(),
+        result: RatingResult {
+            bootstrap: Bootstrap::default(),
+            studies: vec!["0123".to_owned()],
+            models: vec!["merged".to_owned(), "base".to_owned()],
+            raters: vec![RaterCount {
+                rater: "r1".to_owned(),
+                name: "Ada".to_owned(),
+                answers: 200,
+                unanswered: 3,
+            }],
+            superseded: Vec::new(),
+            prompts: 100,
+            pairs: 100,
+            answers: 200,
+            unanswered: 3,
+            left: Some(estimate(0.51)),
+            comparisons: vec![Comparison {
+                first: "merged".to_owned(),
+                second: "base".to_owned(),
+                overall: preference,
+                by_category: [("colour".to_owned(), category)].into(),
+            }],
+            agreement: Some(Agreement {
+                alpha: 0.61,
+                low: 0.5,
+                high: 0.7,
+                agreement: 0.8,
+                pairs: 90,
+                answers: 180,
+            }),
+            ranking: Some(Ranking {
+                models: vec![strength("merged", 0.42), strength("base", -0.42)],
+                undefined_resamples: 0,
+            }),
+        },
+    }
+}
+
+/// A report with all that a run leaves, a second metric, and what people said.
 fn full() -> Report {
     let report = report();
     let row = |factor: f64| {
@@ -160,6 +231,14 @@ fn full() -> Report {
     };
     Report {
         metrics,
+        ratings: vec![rating()],
+        selected: vec![SelectionRow {
+            training: "short-filtered".to_owned(),
+            skill: "short".to_owned(),
+            drawn: 800,
+            passed: 500,
+            used: 400,
+        }],
         training: vec![TrainingCurve {
             name: "expert short".to_owned(),
             objective: "denoising".to_owned(),
@@ -219,6 +298,15 @@ fn hostile() -> Report {
             row.by_category = by(&[(HOSTILE, 0.5)]);
         }
     }
+    (report.selected[0].training, report.selected[0].skill) = (text(), text());
+    report.ratings[0].name = text();
+    let result = &mut report.ratings[0].result;
+    for comparison in &mut result.comparisons {
+        let category = comparison.by_category["colour"];
+        comparison.by_category = [(text(), category)].into();
+        (comparison.first, comparison.second) = (text(), text());
+    }
+    result.ranking.as_mut().unwrap().models[0].model = text();
     let training = &mut report.training[0];
     (training.name, training.objective, training.detail) = (text(), text(), text());
     let merge = &mut report.merges[0];
@@ -412,7 +500,11 @@ fn parts_without_data_are_left_out() {
         ("merges", |r| r.merges.clear()),
         ("guidance", |r| r.curves.clear()),
         ("pictures", |r| r.samples.clear()),
-        ("data", |r| r.funnel.clear()),
+        ("people", |r| r.ratings.clear()),
+        ("data", |r| {
+            r.funnel.clear();
+            r.selected.clear();
+        }),
         ("notes", |r| r.notes.clear()),
         ("settings", |r| {
             r.settings.clear();
@@ -560,6 +652,99 @@ fn trainings_and_merges_are_in_all_forms() {
         csv.contains("\nbase,base,,quartiles,\"DSG, judge\",0.75,0.625,0.875,,3,3\n"),
         "{csv}"
     );
+}
+
+#[test]
+fn what_people_said_is_in_all_forms() {
+    let report = full();
+    let html = report.html();
+    for part in [
+        "<section id=\"people\"",
+        "<h3>march</h3>",
+        "200 answers of 1 rater to 100 pairs of 100 prompts; 3 left open.",
+        "merged over base",
+        "<td class=\"change clear\"><span class=\"mean\">67.5</span><small>65.5\u{2013}70.5</small></td>",
+        "<span class=\"won\" style=\"width:60%\">",
+        "120, 30, 50",
+        "<td>0.012</td>",
+        "<td>0.42</td><td>0.32 to 0.52</td>",
+        "alpha of the raters is 0.61 (0.50 to 0.70): 80.0% of the answers to the 90 pairs",
+        "preferred in 51.0% (49.0 to 54.0)",
+    ] {
+        assert!(html.contains(part), "{part}");
+    }
+    let markdown = report.markdown();
+    for part in [
+        "## People\n\n### march",
+        "| all | 67.5 (65.5 to 70.5) | 70.6 (68.6 to 73.6) | 120, 30, 50 | 300 | 0.0004 | - |",
+        "| colour | 50.0 (48.0 to 53.0) | - | 120, 30, 50 | 300 | 0.0004 | 0.0123 |",
+        "| merged | 0.42 | 0.32 to 0.52 | 200 |",
+    ] {
+        assert!(markdown.contains(part), "{part}: {markdown}");
+    }
+    let csv = report.csv();
+    for part in [
+        "\nmerged,merged,,win rate,march: base: all,0.675,",
+        ",0.0004,1500,300\n",
+        "\nmerged,merged,,win rate without ties,march: base: all,0.706,",
+        "\nbase,base,,strength,march,-0.42,",
+        "\n,other,,agreement,march,0.61,0.5,0.7,,180,90\n",
+    ] {
+        assert!(csv.contains(part), "{part}: {csv}");
+    }
+    // Nobody can tell how far one rater agrees, and two models have no strengths.
+    let mut report = report;
+    let result = &mut report.ratings[0].result;
+    (result.agreement, result.ranking, result.left) = (None, None, None);
+    for text in [report.html(), report.markdown()] {
+        assert!(text.contains("How far raters agree is unknown"), "{text}");
+        assert!(!text.contains("Bradley-Terry"));
+    }
+}
+
+#[test]
+fn a_file_of_ratings_is_read_back_and_another_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("march.json");
+    let rating = rating();
+    fs::write(&path, serde_json::to_vec(&rating.result).unwrap()).unwrap();
+    let read = HumanRating::read(&path).unwrap();
+    assert_eq!((read.name, read.result), (rating.name, rating.result));
+    fs::write(&path, "{\"study\": \"0123\"}").unwrap();
+    let error = HumanRating::read(&path).unwrap_err().to_string();
+    for part in ["march.json", "selma rate import --format json", "study"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let error = HumanRating::read(&dir.path().join("none.json")).unwrap_err();
+    assert!(error.to_string().contains("none.json"), "{error}");
+}
+
+#[test]
+fn what_trainings_chose_is_in_all_forms() {
+    let mut report = full();
+    let html = report.html();
+    for part in [
+        "Pictures that trainings chose",
+        "<td>800</td><td>500</td><td>400</td><td>50.0%</td>",
+        "<span class=\"kept\" style=\"width:50%\">",
+    ] {
+        assert!(html.contains(part), "{part}");
+    }
+    let markdown = report.markdown();
+    assert!(
+        markdown.contains("| short-filtered | short | 800 | 500 | 400 |"),
+        "{markdown}"
+    );
+    for (name, count) in [("drawn", 800), ("passed", 500), ("used", 400)] {
+        let row =
+            format!("\nshort-filtered,,,selection,short: {name},{count},,,,{count},{count}\n");
+        assert!(report.csv().contains(&row), "{row}: {}", report.csv());
+    }
+    // Without prompts of its own a run has this table all the same.
+    report.funnel.clear();
+    assert!(report.html().contains("Pictures that trainings chose"));
+    report.selected.clear();
+    assert!(!report.html().contains("<section id=\"data\""));
 }
 
 #[test]

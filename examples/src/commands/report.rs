@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use burn::tensor::Device;
-use selma::report::{Comparison, Evaluation};
+use selma::report::{Comparison, Evaluation, HumanRating};
 use selma::{Recipe, Run, SelmaError, Stage, compare_seeds};
 
 use super::events::Events;
@@ -22,6 +22,7 @@ together. Their recipes differ in nothing but name and seed.
 Examples:
   selma report runs/mini
   selma report runs/mini-42 runs/mini-43 runs/mini-44
+  selma report runs/mini --ratings rating.json
   selma report --eval sd14=dsg-a.json tuned=dsg-b.json sd14=hps-a.jsonl tuned=hps-b.jsonl --images sd14=a tuned=b --out report")]
 pub struct Args {
     /// Folders of runs whose evaluation is finished.
@@ -31,6 +32,10 @@ pub struct Args {
     /// it as the file says. The first model is the base.
     #[arg(long, value_name = "[NAME=]FILE", num_args = 1.., conflicts_with = "runs", requires = "out")]
     eval: Vec<String>,
+    /// What people said, as `selma rate import --format json` prints it: a section of the page for each file. Those in the folder ratings of a run are always
+    /// shown.
+    #[arg(long, value_name = "FILE.json")]
+    ratings: Vec<PathBuf>,
     /// Folders with a picture ID.png for each prompt of --eval, for the page.
     #[arg(long, value_name = "NAME=DIR", num_args = 1.., requires = "eval")]
     images: Vec<String>,
@@ -54,10 +59,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     if !args.eval.is_empty() {
         return compare(args);
     }
+    let ratings = read(&args.ratings)?;
     let runs = args.runs.iter().map(|folder| open(folder));
     let runs = runs.collect::<Result<Vec<Run>, SelmaError>>()?;
     match runs.as_slice() {
-        [run] => report(run),
+        [run] => report(run, ratings),
+        _ if !ratings.is_empty() => bail!("--ratings is for the report of one run, or for --eval"),
         runs => print(compare_seeds(runs)?.markdown()),
     }
 }
@@ -67,10 +74,19 @@ fn open(folder: &Path) -> Result<Run, SelmaError> {
     Run::open(Recipe::of_run(folder)?, folder, &Device::default())
 }
 
-fn report(run: &Run) -> anyhow::Result<()> {
+fn read(ratings: &[PathBuf]) -> Result<Vec<HumanRating>, SelmaError> {
+    ratings.iter().map(|path| HumanRating::read(path)).collect()
+}
+
+fn report(run: &Run, ratings: Vec<HumanRating>) -> anyhow::Result<()> {
     let mut events = Events::default();
     run.stage(Stage::Report, &mut |event| events.receive(event))?;
-    print(run.report()?.table())?;
+    let mut report = run.report()?;
+    if !ratings.is_empty() {
+        report.ratings.extend(ratings);
+        report.write(&run.layout.report())?;
+    }
+    print(report.table())?;
     let page = run.layout.report().join("index.html");
     say(format_args!("report: {}", page.display()));
     Ok(())
@@ -95,6 +111,7 @@ fn compare(args: Args) -> anyhow::Result<()> {
     let comparison = Comparison {
         title: args.title,
         evaluations,
+        ratings: read(&args.ratings)?,
         base: args.base,
         images: images.collect::<anyhow::Result<_>>()?,
     };

@@ -12,9 +12,7 @@ mod tokenizers;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType};
-use selma_durable::sha256;
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 
 use crate::DiffusionError;
 use crate::config::read_json;
@@ -25,7 +23,7 @@ use crate::models::{
 use crate::presets::{Family, Preset};
 use crate::schedulers::{SchedulerConfig, SchedulerKind};
 use crate::single_file::{SingleFile, SinglePart};
-use crate::weights::{self, Fit, WeightFile, Weights, compare, load};
+use crate::weights::{self, Fit, WeightFile, Weights, compare, load, sha256_of};
 
 pub use changes::Difference;
 pub use options::{CheckpointOptions, ConfigSource};
@@ -387,7 +385,7 @@ impl Checkpoint {
     ///
     /// If a file cannot be read.
     pub fn sha256(&self) -> Result<String, DiffusionError> {
-        hash_of(&self.weight_files()?)
+        sha256_of(&self.weight_files()?)
     }
 
     /// SHA-256 over the weight files of the VAE that the options name, if they name one.
@@ -396,7 +394,7 @@ impl Checkpoint {
     ///
     /// If it has no files, or one cannot be read.
     pub fn other_vae_sha256(&self) -> Result<Option<String>, DiffusionError> {
-        let hash = |path: &PathBuf| hash_of(&other_vae::files(path)?);
+        let hash = |path: &PathBuf| sha256_of(&other_vae::files(path)?);
         self.options.vae.as_ref().map(hash).transpose()
     }
 
@@ -425,15 +423,6 @@ impl Checkpoint {
     fn weight_file(&self, name: &str) -> Result<WeightFile, DiffusionError> {
         weights::find(&self.path.join(name), self.options.variant.as_deref())
     }
-}
-
-/// SHA-256 over those of files.
-pub(crate) fn hash_of(files: &[PathBuf]) -> Result<String, DiffusionError> {
-    let mut hash = Sha256::new();
-    for path in files {
-        hash.update(sha256(path)?);
-    }
-    Ok(hex::encode(hash.finalize()))
 }
 
 /// The folders with weights.

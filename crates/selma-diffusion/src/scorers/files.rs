@@ -19,6 +19,21 @@ use crate::weights::{self, Weights, load};
 const OPEN_CLIP: [&str; 2] = ["open_clip_model.safetensors", "open_clip_pytorch_model.bin"];
 /// OpenCLIP's configuration beside them.
 const OPEN_CLIP_CONFIG: &str = "open_clip_config.json";
+/// The configuration of transformers.
+const CONFIG: &str = "config.json";
+/// What may lie beside the weights and is read.
+pub(super) const BESIDE: [&str; 7] = {
+    let [whole, vocabulary, merges, config, special] = ClipTokenizer::FILES;
+    [
+        CONFIG,
+        OPEN_CLIP_CONFIG,
+        whole,
+        vocabulary,
+        merges,
+        config,
+        special,
+    ]
+};
 /// The scale of the logits, the one parameter that is a single number.
 const LOGIT_SCALE: &str = "logit_scale";
 /// Fills up texts; what comes behind the end token does not count.
@@ -50,19 +65,7 @@ impl StoredClip {
     ///
     /// If files are missing or damaged, or the pictures are to be prepared in another way than CLIP's (`preprocessor_config.json`).
     pub fn open(path: &Path) -> Result<Self, DiffusionError> {
-        let (folder, file) = if path.is_dir() {
-            let config = path.join("config.json");
-            let there = OPEN_CLIP.iter().map(|name| path.join(name));
-            let mut there = there.filter(|file| file.is_file() && !config.is_file());
-            let file = match there.next() {
-                Some(file) => file,
-                None => weights::find(path, None)?.path,
-            };
-            (path.to_owned(), file)
-        } else {
-            let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-            (folder, path.to_owned())
-        };
+        let (folder, file) = located(path)?;
         let weights = Weights::open(&file)?;
         if open_clip::is_open_clip(&weights) {
             let (config, config_path) = open_clip_config(&weights, &folder)?;
@@ -73,7 +76,7 @@ impl StoredClip {
                 folder,
             });
         }
-        let config_path = folder.join("config.json");
+        let config_path = folder.join(CONFIG);
         let config: ClipConfig = read_json(&config_path)?;
         require_processor(
             &folder,
@@ -143,6 +146,22 @@ impl StoredClip {
         let length = tokenizer.max_length().min(text.max_position_embeddings);
         Ok(tokenizer.with_max_length(length)?)
     }
+}
+
+/// The folder of a CLIP, and its weight file or the index of several.
+pub(super) fn located(path: &Path) -> Result<(PathBuf, PathBuf), DiffusionError> {
+    if !path.is_dir() {
+        let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+        return Ok((folder, path.to_owned()));
+    }
+    let config = path.join(CONFIG);
+    let there = OPEN_CLIP.iter().map(|name| path.join(name));
+    let mut there = there.filter(|file| file.is_file() && !config.is_file());
+    let file = match there.next() {
+        Some(file) => file,
+        None => weights::find(path, None)?.path,
+    };
+    Ok((path.to_owned(), file))
 }
 
 /// The parts of `open_clip_config.json` that shapes do not tell.

@@ -1,6 +1,6 @@
 //! ImageReward (arXiv 2304.05977).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, FloatDType, Int, Tensor, TensorData};
 use image::RgbImage;
@@ -22,6 +22,11 @@ use crate::weights::{Weights, load};
 const FILE: &str = "ImageReward.pt";
 /// The configuration of the text network, beside them.
 const CONFIG: &str = "med_config.json";
+/// What may lie beside the weights and is read.
+pub(super) const BESIDE: [&str; 4] = {
+    let [whole, vocabulary, config] = BertTokenizer::FILES;
+    [CONFIG, whole, vocabulary, config]
+};
 /// The layers from the text's first place to the reward.
 const HEAD: &str = "mlp.";
 /// Longest text in tokens.
@@ -29,6 +34,15 @@ const LENGTH: usize = 35;
 /// Mean of the rewards, and their standard deviation (`ImageReward.py`).
 const MEAN: f64 = 0.167_173_628_300_524_26;
 const STD: f64 = 1.033_339_496_605_407_2;
+
+/// The folder of an ImageReward, and its weights.
+pub(super) fn located(path: &Path) -> (PathBuf, PathBuf) {
+    if path.is_dir() {
+        return (path.to_owned(), path.join(FILE));
+    }
+    let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+    (folder, path.to_owned())
+}
 
 /// BLIP that reads a text while it looks at the picture, and what makes a reward of it.
 #[derive(Debug)]
@@ -47,13 +61,7 @@ impl ImageReward {
     ///
     /// If files are missing, damaged, or do not fit each other.
     pub(super) fn load(path: &Path, device: &Device) -> Result<Self, DiffusionError> {
-        let (folder, file) = match path.is_dir() {
-            true => (path.to_owned(), path.join(FILE)),
-            false => {
-                let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-                (folder, path.to_owned())
-            }
-        };
+        let (folder, file) = located(path);
         let weights = Weights::open(&file)?;
         let mut config = image_reward_config(&weights)?;
         let text_config = folder.join(CONFIG);

@@ -7,10 +7,11 @@ use image::RgbImage;
 
 use super::aesthetic::AestheticHead;
 use super::clip_scorer::{ClipScorer, Rule};
-use super::files::StoredClip;
-use super::image_reward::ImageReward;
+use super::files::{self, StoredClip};
+use super::image_reward::{self, ImageReward};
 use super::processor::Framing;
 use crate::DiffusionError;
+use crate::weights::{files_of, sha256_with};
 
 /// What a score is of, and how pictures are prepared for it. More is better in each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +87,29 @@ impl PictureScorer {
         };
         let network = Network::Clip(Box::new(ClipScorer::new(&stored, rule, framing, device)?));
         Ok(Self { network })
+    }
+
+    /// SHA-256 over what [`load`](Self::load) reads: weights, configuration and tokenizer, and the head of the aesthetic predictor. Scores of one
+    /// kind are the same as long as it is.
+    ///
+    /// # Errors
+    ///
+    /// If there are no weights, or a file cannot be read.
+    pub fn sha256(kind: &ScorerKind, weights: &Path) -> Result<String, DiffusionError> {
+        let (mut files, folder, names) = match kind {
+            ScorerKind::ImageReward => {
+                let (folder, file) = image_reward::located(weights);
+                (vec![file], folder, image_reward::BESIDE.to_vec())
+            }
+            _ => {
+                let (folder, file) = files::located(weights)?;
+                (files_of(&file)?, folder, files::BESIDE.to_vec())
+            }
+        };
+        if let ScorerKind::Aesthetic { head } = kind {
+            files.push(head.clone());
+        }
+        sha256_with(&files, &folder, &names)
     }
 
     /// The scores of pictures and their texts, which are computed together. A text that stands several times is embedded once.

@@ -8,12 +8,12 @@ use selma_durable::sha256;
 
 use super::folder::{longest, require_mean};
 use crate::DiffusionError;
-use crate::checkpoint::{hash_of, is_constant};
+use crate::checkpoint::is_constant;
 use crate::config::{ConfigError, read_json};
 use crate::models::{BertConfig, BertKind, BertModel};
 use crate::scorers::normalised;
 use crate::tokenizer::BertTokenizer;
-use crate::weights::{self, Weights, load};
+use crate::weights::{self, Weights, load, sha256_of};
 
 /// Tokens that are read together, which bounds the memory.
 const TOKENS_TOGETHER: usize = 4096;
@@ -73,7 +73,7 @@ impl SentenceEncoder {
             tokenizer: tokenizer.with_max_length(length.min(longest))?,
             sha256: match file.files.as_slice() {
                 [file] => hex::encode(sha256(file)?),
-                files => hash_of(files)?,
+                files => sha256_of(files)?,
             },
             device: device.clone(),
         })

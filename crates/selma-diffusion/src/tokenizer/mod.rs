@@ -64,6 +64,15 @@ pub struct Encoded {
 }
 
 impl ClipTokenizer {
+    /// What [`load`](Self::load) may read of a folder.
+    pub(crate) const FILES: [&str; 5] = [
+        "tokenizer.json",
+        "vocab.json",
+        "merges.txt",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+    ];
+
     /// Reads a folder with `tokenizer.json`, or `vocab.json` and `merges.txt`; `tokenizer_config.json` and `special_tokens_map.json` are optional.
     ///
     /// Without a `model_max_length` a text has 77 tokens.

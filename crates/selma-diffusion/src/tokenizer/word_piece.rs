@@ -98,6 +98,9 @@ struct BertModel {
 }
 
 impl BertTokenizer {
+    /// What [`load`](Self::load) may read of a folder.
+    pub(crate) const FILES: [&str; 3] = ["tokenizer.json", "vocab.txt", "tokenizer_config.json"];
+
     /// Reads a folder with `tokenizer.json` or `vocab.txt`; `tokenizer_config.json` is optional.
     ///
     /// Without a `model_max_length` a text has 512 tokens.

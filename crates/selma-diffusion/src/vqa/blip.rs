@@ -13,8 +13,10 @@ use crate::image::read;
 use crate::models::{BlipConfig, BlipForQuestionAnswering, bert_name};
 use crate::scorers::{Framing, ImageProcessor, require_processor};
 use crate::tokenizer::BertTokenizer;
-use crate::weights::{self, Weights, load};
+use crate::weights::{self, Weights, load, sha256_with};
 
+/// The configuration of the network.
+const CONFIG: &str = "config.json";
 /// Where files keep a second copy of the word embeddings and the bias, or the only one.
 const TIED: [(&str, &str); 2] = [
     (
@@ -53,6 +55,17 @@ pub struct BlipVqa {
 }
 
 impl BlipVqa {
+    /// SHA-256 over what a folder has of the model: weights, configuration and tokenizer. Answers are the same as long as it is.
+    ///
+    /// # Errors
+    ///
+    /// If there are no weights, or a file cannot be read.
+    pub fn sha256(folder: &Path) -> Result<String, DiffusionError> {
+        let names = [CONFIG].into_iter().chain(BertTokenizer::FILES);
+        let weights = weights::find(folder, None)?.files;
+        sha256_with(&weights, folder, &names.collect::<Vec<_>>())
+    }
+
     /// Loads a folder in the layout of transformers: `config.json`, weights, and a tokenizer of BERT (`tokenizer.json` or `vocab.txt`).
     ///
     /// # Errors
@@ -60,7 +73,7 @@ impl BlipVqa {
     /// If files are missing, damaged, do not fit each other, or the pictures are to be prepared in another way than BLIP's
     /// (`preprocessor_config.json`).
     pub fn load(folder: &Path, device: &Device) -> Result<Self, DiffusionError> {
-        let path = folder.join("config.json");
+        let path = folder.join(CONFIG);
         let config: BlipConfig = read_json(&path)?;
         let (text, size) = (&config.text_config, config.vision_config.image_size);
         require_processor(folder, size, Framing::Stretch)?;

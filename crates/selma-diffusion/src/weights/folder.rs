@@ -46,12 +46,20 @@ pub(crate) fn find(folder: &Path, variant: Option<&str>) -> Result<WeightFile, D
         }
         .into());
     };
-    let files = if path.extension().is_some_and(|ending| ending == "json") {
-        sharded::shards(&path)?
-    } else {
-        vec![path.clone()]
-    };
+    let files = files_of(&path)?;
     Ok(WeightFile { path, files })
+}
+
+/// The files with the values of a weight file, or of the shards that an index names.
+///
+/// # Errors
+///
+/// If the index cannot be read.
+pub(crate) fn files_of(path: &Path) -> Result<Vec<PathBuf>, DiffusionError> {
+    if path.extension().is_some_and(|ending| ending == "json") {
+        return sharded::shards(path);
+    }
+    Ok(vec![path.to_owned()])
 }
 
 /// Sees that a variant is not asked for in vain.

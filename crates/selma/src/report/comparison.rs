@@ -7,7 +7,8 @@ use selma_dataset::{Dataset, METADATA_FILE, Pictures};
 use selma_eval::ImageFolder;
 
 use super::{
-    EvaluatedItem, Evaluation, Metric, ModelKind, ModelRow, Report, SampleImage, SampleRow, Unit,
+    EvaluatedItem, Evaluation, HumanRating, Metric, ModelKind, ModelRow, Report, SampleImage,
+    SampleRow, Unit,
     measured::{metrics_of, same_metric},
 };
 use crate::SelmaError;
@@ -19,6 +20,8 @@ pub struct Comparison {
     pub title: String,
     /// What was measured. Models and metrics are shown in the order in which they first come.
     pub evaluations: Vec<Evaluation>,
+    /// What people said of them.
+    pub ratings: Vec<HumanRating>,
     /// The model that the others are compared with; the first one if none is named.
     pub base: Option<String>,
     /// Folders with a picture `ID.png` for each prompt, by model.
@@ -65,6 +68,7 @@ impl Comparison {
             models,
             samples: self.samples(leading)?,
             metrics,
+            ratings: self.ratings.clone(),
             hashes: self.hashes()?,
             notes,
             ..Report::default()
@@ -192,11 +196,21 @@ impl Comparison {
 
     fn hashes(&self) -> Result<Vec<(String, String)>, SelmaError> {
         let mut hashes = Vec::new();
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut scorers) = (BTreeSet::new(), BTreeSet::new());
+        for rating in &self.ratings {
+            let hash = selma_durable::sha256(&rating.path)?;
+            hashes.push((rating.path.display().to_string(), hex::encode(hash)));
+        }
         for evaluation in &self.evaluations {
             if seen.insert(&evaluation.path) && !evaluation.path.as_os_str().is_empty() {
                 let hash = selma_durable::sha256(&evaluation.path)?;
                 hashes.push((evaluation.path.display().to_string(), hex::encode(hash)));
+            }
+            if let Some(weights) = &evaluation.weights
+                && scorers.insert(&evaluation.metric)
+            {
+                let name = format!("scorer {}", evaluation.metric);
+                hashes.push((name, weights.clone()));
             }
         }
         Ok(hashes)

@@ -2,7 +2,7 @@
 
 use selma_eval::{Estimate, Paired};
 
-use super::{FunnelRow, Metric, ModelRow, Report, escape};
+use super::{FunnelRow, Metric, ModelRow, Report, SelectionRow, escape, people};
 
 const NAMES: &str = "model,kind,guidance,group,name,mean,low,high,p,n,prompts";
 
@@ -15,6 +15,10 @@ const NAMES: &str = "model,kind,guidance,group,name,mean,low,high,p,n,prompts";
 /// | `metric category` | the metric, a colon, the category | likewise |
 /// | `quartiles` | the metric | median, lower and upper quartile of the prompts' scores |
 /// | `data` | the skill, a colon, the count | a count |
+/// | `selection` | the skill, a colon, `drawn`, `passed` or `used` | a count of pictures, of a training |
+/// | `win rate`, `win rate without ties` | study, other model and category, with colons between | the share of people's answers that prefer the model |
+/// | `strength` | the study | Bradley-Terry, a logarithm |
+/// | `agreement` | the study | Krippendorff's alpha of its raters |
 /// | `training` | `first` or `last` | mean loss of this tenth of the steps, of which there are `n` |
 /// | `merge` | `norm`, `truncation_error`, `self_check` | that figure of a merge of `n` layers |
 ///
@@ -32,7 +36,20 @@ pub(super) fn document(report: &Report) -> String {
         }));
     }
     rows.extend(report.metrics.iter().flat_map(metric_rows));
+    for people::Figure {
+        model,
+        group,
+        name,
+        figures,
+        n,
+        prompts,
+    } in report.ratings.iter().flat_map(people::figures)
+    {
+        let head = head(&model, report.kind_of(&model).name(), f64::NAN);
+        rows.push(row(&head, group, &name, &figures.map(number), n, prompts));
+    }
     rows.extend(report.funnel.iter().flat_map(funnel_rows));
+    rows.extend(report.selected.iter().flat_map(selection_rows));
     for training in &report.training {
         let head = head(&training.name, "", f64::NAN);
         let ends = training.ends().into_iter().flatten().zip(["first", "last"]);
@@ -98,6 +115,19 @@ fn funnel_rows(of: &FunnelRow) -> Vec<String> {
             single(&head, "data", &name, count as f64, count)
         })
         .collect()
+}
+
+fn selection_rows(of: &SelectionRow) -> [String; 3] {
+    let head = head(&of.training, "", f64::NAN);
+    let counts = [
+        ("drawn", of.drawn),
+        ("passed", of.passed),
+        ("used", of.used),
+    ];
+    counts.map(|(name, count)| {
+        let name = format!("{}: {name}", of.skill);
+        single(&head, "selection", &name, count as f64, count)
+    })
 }
 
 /// One number without an interval.

@@ -25,6 +25,8 @@ pub struct Evaluation {
     pub metric: String,
     /// Who judged, and by which rule; empty for scorers.
     pub detail: String,
+    /// SHA-256 of what a scorer is made of, where the file says.
+    pub weights: Option<String>,
     /// What the scores mean.
     pub unit: Unit,
     /// How intervals are made.
@@ -122,6 +124,7 @@ impl Evaluation {
             model: result.model.clone(),
             metric: "DSG".to_owned(),
             detail: format!("{}{rule}", result.vqa),
+            weights: None,
             unit: Unit::Share,
             bootstrap: result.bootstrap,
             overall: result.overall,
@@ -160,6 +163,7 @@ impl Evaluation {
                 Some(embedder) => format!("{}, choices by {}", result.vqa, embedder.name),
                 None => result.vqa.clone(),
             },
+            weights: None,
             unit: Unit::Share,
             bootstrap: result.bootstrap,
             overall: result.overall,
@@ -188,6 +192,7 @@ impl Evaluation {
             model: result.model.clone(),
             metric: "VQAScore".to_owned(),
             detail: result.vqa.clone(),
+            weights: None,
             unit: Unit::Share,
             bootstrap: result.bootstrap,
             overall: result.overall,
@@ -221,6 +226,7 @@ impl Evaluation {
             model: model.to_owned(),
             metric: scorer.to_owned(),
             detail: String::new(),
+            weights: None,
             unit: Unit::Plain,
             bootstrap,
             overall: bootstrap.estimate(&clusters)?,
@@ -270,6 +276,7 @@ fn of_scores(path: &Path, bytes: &[u8]) -> Result<Vec<Evaluation>, SelmaError> {
         reason,
     };
     let mut by_scorer: BTreeMap<String, BTreeMap<String, f64>> = BTreeMap::new();
+    let mut weights: BTreeMap<String, Option<String>> = BTreeMap::new();
     for (line, row) in (1..).zip(parse_jsonl::<Score>(path, bytes)) {
         let row = row?;
         let Some(name) = row.file_name else {
@@ -278,6 +285,11 @@ fn of_scores(path: &Path, bytes: &[u8]) -> Result<Vec<Evaluation>, SelmaError> {
         };
         let id = Path::new(&name).with_extension("");
         let id = id.to_string_lossy().into_owned();
+        let hash = weights.entry(row.scorer.clone());
+        if *hash.or_insert_with(|| row.scorer_sha256.clone()) != row.scorer_sha256 {
+            let reason = format!("line {line}: `{}` had other weights before", row.scorer);
+            return Err(damaged(reason));
+        }
         let scores = by_scorer.entry(row.scorer.clone()).or_default();
         if scores.insert(id, row.score).is_some() {
             let reason = format!(
@@ -295,7 +307,12 @@ fn of_scores(path: &Path, bytes: &[u8]) -> Result<Vec<Evaluation>, SelmaError> {
     let model = path.file_stem().unwrap_or_default().to_string_lossy();
     let evaluations = by_scorer.into_iter().map(|(scorer, scores)| {
         let scores: Vec<(String, f64)> = scores.into_iter().collect();
-        Evaluation::of_scores(&model, &scorer, &scores)
+        let weights = weights.remove(&scorer).flatten();
+        let evaluation = Evaluation::of_scores(&model, &scorer, &scores)?;
+        Ok(Evaluation {
+            weights,
+            ..evaluation
+        })
     });
     evaluations.collect()
 }

@@ -4,8 +4,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Report, charts, curve, distribution, escape, merge, metrics, pictures, sections, table,
-    training,
+    Report, charts, curve, distribution, escape, funnel, merge, metrics, people, pictures,
+    sections, table, training,
 };
 
 const STYLE: &str = include_str!("style.css");
@@ -129,6 +129,16 @@ fn sections(report: &Report) -> Vec<Section> {
         |report| format!("<div class=\"curves\">{}</div>", curve::curves(report)),
     );
     add(
+        !report.ratings.is_empty(),
+        "people",
+        "People",
+        format!(
+            "Which of two models' pictures fits the text better, as people see it. Ties count half in the win rate; intervals \
+             ({level}) are over prompts. Win rates in bold have an interval clear of one half."
+        ),
+        people::html,
+    );
+    add(
         !report.samples.is_empty(),
         "pictures",
         "Pictures",
@@ -138,13 +148,13 @@ fn sections(report: &Report) -> Vec<Section> {
         pictures::pictures,
     );
     add(
-        !report.funnel.is_empty(),
+        funnel::present(report),
         "data",
         "Data",
-        "From the language model's answers to the training pictures: prompts read from its answers, and those that the \
-         diversity filter kept."
+        "From the language model's answers to the training pictures: prompts read from its answers, those that the \
+         diversity filter kept, and what trainings chose of the pictures that were drawn."
             .to_owned(),
-        sections::funnel,
+        funnel::html,
     );
     add(
         !report.training.is_empty(),

@@ -1,6 +1,8 @@
 //! The report as Markdown.
 
-use super::{Report, distribution, escape, metrics, number, sections, table, training};
+use super::{
+    Report, distribution, escape, funnel, metrics, number, people, sections, table, training,
+};
 
 pub(super) fn document(report: &Report) -> String {
     let mut parts = vec![format!("# {}", escape::markdown(&report.title))];
@@ -32,9 +34,13 @@ pub(super) fn document(report: &Report) -> String {
         parts.push("## Guidance".to_owned());
         parts.push(curves(report));
     }
-    if !report.funnel.is_empty() {
+    if !report.ratings.is_empty() {
+        parts.push("## People".to_owned());
+        parts.push(people::document(report));
+    }
+    if funnel::present(report) {
         parts.push("## Data".to_owned());
-        parts.push(funnel(report));
+        parts.push(funnel::document(report));
     }
     if !report.training.is_empty() {
         parts.push("## Training".to_owned());
@@ -158,18 +164,6 @@ fn curves(report: &Report) -> String {
             points.join(", "),
             curve.chosen.map_or_else(String::new, number::plain),
         ]
-    });
-    rows_of(&head, rows)
-}
-
-fn funnel(report: &Report) -> String {
-    let head = ["skill", "requests", "parsed", "kept", "images", "not kept"].map(str::to_owned);
-    let rows = report.funnel.iter().map(|row| {
-        let counts = [row.requests, row.parsed, row.kept, row.images];
-        std::iter::once(escape::markdown(&row.skill))
-            .chain(counts.iter().map(usize::to_string))
-            .chain([escape::markdown(&sections::reasons(row))])
-            .collect()
     });
     rows_of(&head, rows)
 }

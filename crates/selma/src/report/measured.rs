@@ -16,7 +16,7 @@ pub(super) fn same_metric(a: &Evaluation, b: &Evaluation) -> bool {
 /// evaluations know of. Also remarks on what could not be compared.
 ///
 /// # Errors
-/// [`SelmaError::Damaged`] for a second evaluation of a model by a metric; [`SelmaError::Eval`] from the statistics.
+/// [`SelmaError::Damaged`] for a second evaluation of a model by a metric, and for scores of one name by other weights; [`SelmaError::Eval`] from the statistics.
 pub(crate) fn metrics_of(
     evaluations: &[Evaluation],
     base: &str,
@@ -57,6 +57,21 @@ pub(crate) fn metrics_of(
             });
             continue;
         };
+        let weights = evaluation.weights.as_ref();
+        let others = evaluations.iter().find(|e| {
+            let other = e.weights.as_ref().zip(weights);
+            same_metric(e, evaluation) && other.is_some_and(|(other, own)| other != own)
+        });
+        if let Some(other) = others {
+            return Err(SelmaError::Damaged {
+                path: evaluation.path.clone(),
+                reason: format!(
+                    "its scores by {} are those of other weights than in {}: they cannot be compared",
+                    metric.title(),
+                    other.path.display()
+                ),
+            });
+        }
         if metric.row(&row.model).is_some() {
             return Err(SelmaError::Damaged {
                 path: evaluation.path.clone(),

@@ -20,6 +20,7 @@ mod curve;
 mod distribution;
 mod escape;
 mod evaluation;
+mod funnel;
 mod html;
 mod markdown;
 mod measured;
@@ -27,6 +28,7 @@ mod merge;
 mod metric;
 mod metrics;
 mod number;
+mod people;
 mod pictures;
 mod plane;
 mod rounds;
@@ -43,9 +45,11 @@ use selma_eval::{Estimate, Paired};
 
 pub use comparison::Comparison;
 pub use evaluation::{EvaluatedItem, Evaluation};
+pub use funnel::{FunnelRow, SelectionRow};
 pub(crate) use measured::metrics_of;
 pub use merge::{MergeRow, MergedLayer};
 pub use metric::{Metric, MetricRow, Unit};
+pub use people::HumanRating;
 pub use rounds::{RoundRow, RoundTable};
 pub use seeds::{SeedRow, SeedTable};
 pub use training::{TrainingCurve, TrainingStep};
@@ -67,10 +71,14 @@ pub struct Report {
     /// What the models were measured by. With several metrics there is a table of all of them; each has its distribution over
     /// prompts.
     pub metrics: Vec<Metric>,
+    /// What people preferred, study by study.
+    pub ratings: Vec<HumanRating>,
     /// Prompts with the pictures that the models drew from them.
     pub samples: Vec<SampleRow>,
     /// What became of the language model's answers, by skill.
     pub funnel: Vec<FunnelRow>,
+    /// What trainings chose of the pictures that were drawn.
+    pub selected: Vec<SelectionRow>,
     /// How each model's score depends on the guidance.
     pub curves: Vec<GuidanceCurve>,
     /// How the loss of each training went.
@@ -93,8 +101,10 @@ impl Default for Report {
             confidence: 0.95,
             models: Vec::new(),
             metrics: Vec::new(),
+            ratings: Vec::new(),
             samples: Vec::new(),
             funnel: Vec::new(),
+            selected: Vec::new(),
             curves: Vec::new(),
             training: Vec::new(),
             merges: Vec::new(),
@@ -176,23 +186,6 @@ pub struct Answer {
     pub answer: Option<String>,
     /// Whether it counts as right.
     pub ok: bool,
-}
-
-/// What became of the language model's answers for one skill.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FunnelRow {
-    /// The skill.
-    pub skill: String,
-    /// Requests to the language model.
-    pub requests: usize,
-    /// Prompts read from its answers.
-    pub parsed: usize,
-    /// Prompts that the diversity filter kept.
-    pub kept: usize,
-    /// Pictures drawn from these.
-    pub images: usize,
-    /// Why prompts were not kept, and how many.
-    pub rejected: Vec<(String, usize)>,
 }
 
 /// Score of one model by guidance.

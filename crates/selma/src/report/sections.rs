@@ -1,6 +1,6 @@
 //! Parts of the page that are text and tables.
 
-use super::{FunnelRow, ModelRow, Report, escape, number, table};
+use super::{ModelRow, Report, escape, number, table};
 
 /// Marks the best of a column.
 pub(super) const STAR: &str = "<span class=\"star\" title=\"best of its column\">*</span>";
@@ -222,65 +222,6 @@ pub(super) fn change(texts: &[String; 3], paired: &selma_eval::Paired) -> String
         "<td class=\"change{clear}\" title=\"{}\"><span class=\"mean\">{difference}</span><small>{low} to {high}</small></td>",
         escape::html(&number::p_value(paired.p))
     )
-}
-
-/// What became of the language model's answers, each step beside the share of prompts that reached it.
-pub(super) fn funnel(report: &Report) -> String {
-    let most = report
-        .funnel
-        .iter()
-        .map(|row| row.parsed.max(row.kept))
-        .max();
-    let rows: String = report
-        .funnel
-        .iter()
-        .map(|row| funnel_row(row, most.unwrap_or(0)))
-        .collect();
-    format!(
-        "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Data\"><table class=\"funnel\"><thead><tr>\
-         <th scope=\"col\">Skill</th><th scope=\"col\">Requests</th><th scope=\"col\">Prompts read</th>\
-         <th scope=\"col\">Kept</th><th scope=\"col\">Share kept</th><th scope=\"col\" class=\"bar-head\">Read and kept</th>\
-         <th scope=\"col\">Pictures</th><th scope=\"col\" class=\"text\">Not kept because</th></tr></thead><tbody>{rows}</tbody></table></div>"
-    )
-}
-
-fn funnel_row(row: &FunnelRow, most: usize) -> String {
-    let share = |part: usize, whole: usize| {
-        if whole == 0 {
-            0.0
-        } else {
-            part as f64 / whole as f64
-        }
-    };
-    let width = |count| number::svg(share(count, most).min(1.0) * 100.0);
-    format!(
-        "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}%</td>\
-         <td class=\"bar\"><span class=\"read\" style=\"width:{}%\"></span><span class=\"kept\" style=\"width:{}%\"></span></td>\
-         <td>{}</td><td class=\"text\"><small>{}</small></td></tr>\n",
-        escape::name(&row.skill),
-        number::count(row.requests),
-        number::count(row.parsed),
-        number::count(row.kept),
-        number::percent(share(row.kept, row.parsed)),
-        width(row.parsed),
-        width(row.kept),
-        number::count(row.images),
-        escape::html(&reasons(row)),
-    )
-}
-
-/// "similar 90, too long 12": why prompts were not kept, the most frequent first.
-pub(super) fn reasons(row: &FunnelRow) -> String {
-    let mut reasons: Vec<&(String, usize)> = row
-        .rejected
-        .iter()
-        .filter(|(_, count)| *count > 0)
-        .collect();
-    reasons.sort_by(|(_, a), (_, b)| b.cmp(a));
-    let reasons = reasons
-        .into_iter()
-        .map(|(reason, count)| format!("{} {count}", reason.replace('_', " ")));
-    reasons.collect::<Vec<String>>().join(", ")
 }
 
 /// A paragraph for each note.

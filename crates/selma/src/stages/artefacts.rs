@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::eval::{ANSWERS, RESULT_PREFIX};
 use crate::adapters::PlannedTraining;
 use crate::files::read_json;
-use crate::report::{Evaluation, MergeRow, MergedLayer, TrainingCurve, TrainingStep};
+use crate::report::{Evaluation, HumanRating, MergeRow, MergedLayer, TrainingCurve, TrainingStep};
 use crate::{Expert, Metrics, Run, SelmaError};
 
 /// The part of a merge's report that is shown.
@@ -136,6 +136,16 @@ pub(super) fn further_evaluations(run: &Run) -> Result<Vec<Evaluation>, SelmaErr
     Ok(evaluations)
 }
 
+/// What people said of the models: files of `selma rate import --format json` that the user has put into `ratings/`.
+pub(super) fn ratings(run: &Run) -> Result<Vec<HumanRating>, SelmaError> {
+    let folder = run.layout.ratings();
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let files = files(&folder)?;
+    files.iter().map(|path| HumanRating::read(path)).collect()
+}
+
 /// The files of evaluations in a folder that are not the run's own, by name.
 fn files(folder: &Path) -> Result<Vec<PathBuf>, SelmaError> {
     let io = |source| SelmaError::Io {
@@ -162,6 +172,7 @@ fn files(folder: &Path) -> Result<Vec<PathBuf>, SelmaError> {
 pub(super) fn hashes(
     run: &Run,
     further: &[Evaluation],
+    ratings: &[HumanRating],
 ) -> Result<Vec<(String, String)>, SelmaError> {
     // Sees that it is the model that everything was made with, and that its hash is among those of the inputs.
     run.model_hash()?;
@@ -178,6 +189,7 @@ pub(super) fn hashes(
         .filter(|path| path.is_file())
         .collect();
     files.extend(further.iter().map(|evaluation| evaluation.path.clone()));
+    files.extend(ratings.iter().map(|rating| rating.path.clone()));
     files.dedup();
     for path in files {
         let name = path.strip_prefix(run.layout.root()).unwrap_or(&path);

@@ -14,13 +14,14 @@ use super::images::load_once;
 use super::prompts::finished;
 use super::questions::{self, Questions};
 use super::scores::{self, Scorers};
+use super::selection;
 use crate::draw::{Drawing, DrawingStyle, draw};
-use crate::{Expert, Model, Run, RunEvent, RunObserver, ScorerSettings, Selector, SelmaError};
+use crate::{Expert, Model, Run, RunEvent, RunObserver, Selector, SelmaError};
 
 /// Name of the branches of the model that is evaluated.
 const BRANCH: &str = "evaluated";
 
-/// Name of the file of a server's answers about a model's pictures.
+/// Name of the file of a judge's answers about a model's pictures.
 pub(crate) const ANSWERS: &str = "answers.jsonl";
 
 /// Sees that the model and the settings of drawing can be used and the world has as many prompts as are wanted, before
@@ -42,13 +43,14 @@ pub(crate) fn check(run: &Run) -> Result<(), SelmaError> {
     let questions = questions::test(run)?;
     questions::check_unchanged(run, &questions)?;
     questions::validation(run)?;
-    recipe.eval.judge.vqa(ChatPrompt::YesNo, recipe.eval.jpeg)?;
-    let ranking = match &recipe.selection.judge {
-        Selector::Scorer(settings) => Some(settings),
-        _ => None,
-    };
-    let mut scorers = recipe.eval.scorers.iter().chain(ranking);
-    scorers.try_for_each(ScorerSettings::check_files)
+    recipe.eval.judge.check(run, "eval", recipe.eval.jpeg)?;
+    if let Some(judge) = recipe.selection.asked() {
+        judge.check(run, "selection", recipe.selection.jpeg)?;
+    }
+    if let Selector::Scorer(settings) = &recipe.selection.judge {
+        selection::unchanged(run, settings)?;
+    }
+    Scorers::new(run).map(drop)
 }
 
 /// Draws and judges the pictures of every model.
@@ -61,9 +63,9 @@ pub(crate) fn run(
     let (test, validation) = (questions::test(run)?, questions::validation(run)?);
     questions::check_unchanged(run, &test)?;
     let hash = run.model_hash()?;
-    let vqa = stage.judge.vqa(ChatPrompt::YesNo, stage.jpeg)?;
-    let mut scorers = Scorers::new(run);
-    let mut pipeline = None;
+    stage.judge.check(run, "eval", stage.jpeg)?;
+    let mut scorers = Scorers::new(run)?;
+    let (mut pipeline, mut vqa) = (None, None);
     let models = run.models().into_iter();
     for model in models.filter(|model| wanted(&model.name)) {
         let mut before = true;
@@ -81,7 +83,7 @@ pub(crate) fn run(
             run,
             model: &model,
             hash,
-            vqa: &*vqa,
+            vqa: &mut vqa,
             pipeline: &mut pipeline,
             adapter: None,
             before: &mut before,
@@ -196,7 +198,8 @@ struct Evaluation<'a> {
     run: &'a Run,
     model: &'a Model,
     hash: &'a str,
-    vqa: &'a dyn Vqa,
+    /// The judge, once it is loaded.
+    vqa: &'a mut Option<Box<dyn Vqa>>,
     pipeline: &'a mut Option<StableDiffusion>,
     /// Hash of the adapter, once it is on the pipeline.
     adapter: Option<String>,
@@ -222,14 +225,19 @@ impl Evaluation<'_> {
             self.draw(questions, guidance, &folder, observer)?;
         }
         let stage = &self.run.recipe.eval;
+        let vqa = match self.vqa.take() {
+            Some(vqa) => vqa,
+            None => (stage.judge).vqa(ChatPrompt::YesNo, stage.jpeg, &self.run.device)?,
+        };
         let result = if stage.judge.is_oracle() {
-            self.ask(questions, guidance, self.vqa, &folder, observer)?
+            self.ask(questions, guidance, &*vqa, &folder, observer)?
         } else {
-            // What a server has answered is not asked for again.
+            // What a judge has answered is not asked for again.
             let path = self.run.layout.eval_of(&self.model.name);
-            let cached = CachedVqa::open(self.vqa, &path.join(ANSWERS))?;
+            let cached = CachedVqa::open(&*vqa, &path.join(ANSWERS))?;
             self.ask(questions, guidance, &cached, &folder, observer)?
         };
+        *self.vqa = Some(vqa);
         Ok(result.save(&path)?)
     }
 

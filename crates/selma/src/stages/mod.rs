@@ -1,6 +1,7 @@
 //! The stages of a run, one file each.
 
 mod artefacts;
+mod chosen;
 pub(crate) mod eval;
 pub(crate) mod images;
 pub(crate) mod merge;

@@ -1,5 +1,7 @@
 //! The pictures that an adapter is trained on.
 
+use std::cell::RefCell;
+
 use image::RgbImage;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -9,6 +11,7 @@ use selma_dataset::{
 };
 use selma_llm::read_prompts;
 
+use super::chosen::{self, Chosen};
 use super::selection::{self, JUDGE, faithfulness};
 use crate::adapters::PlannedTraining;
 use crate::draw::file_name;
@@ -23,28 +26,52 @@ pub(super) fn training_data(
     observer: &mut RunObserver<'_>,
 ) -> Result<TrainingData, SelmaError> {
     let own = || training.skills.iter().map(|skill| drawn(run, skill));
+    let own_by_skill = || training.skills.iter().zip(own());
+    let mut chosen = Vec::new();
     let is_oracle = run.recipe.selection.judge == Selector::Oracle;
     let mut score =
         |pictures: &dyn Pictures| selection::scores(run, pictures, &training.name, observer);
+    // What the oracle said, in the order of the pictures.
+    let said = RefCell::new(Vec::new());
+    let ask_oracle = |image: &RgbImage, text: &str| {
+        let is_faultless = faithfulness(image, text)? == Some(1.0);
+        said.borrow_mut().push(is_faultless);
+        Ok(is_faultless)
+    };
     let mut keep: &dyn Fn(&RgbImage, &str) -> Result<bool, SelmaError> = &|_, _| Ok(true);
     let datasets: Vec<Box<dyn Pictures>> = match &training.pictures {
         TrainingPictures::Own => own().collect::<Result<_, _>>()?,
         TrainingPictures::Faultless if is_oracle => {
-            keep = &|image, text| Ok(faithfulness(image, text)? == Some(1.0));
+            keep = &ask_oracle;
             own().collect::<Result<_, _>>()?
         }
-        TrainingPictures::Faultless => own()
-            .map(|pictures| faultless(pictures?, &mut score))
-            .collect::<Result<_, _>>()?,
-        TrainingPictures::Best(minimum) => own()
-            .map(|pictures| best(pictures?, *minimum, &mut score))
-            .collect::<Result<_, _>>()?,
+        TrainingPictures::Faultless => own_by_skill()
+            .map(|(skill, pictures)| {
+                let (pictures, of_skill) = faultless(skill, pictures?, &mut score)?;
+                chosen.push(of_skill);
+                Ok(pictures)
+            })
+            .collect::<Result<_, SelmaError>>()?,
+        TrainingPictures::Best(minimum) => own_by_skill()
+            .map(|(skill, pictures)| {
+                let (pictures, of_skill) = best(skill, pictures?, *minimum, &mut score)?;
+                chosen.push(of_skill);
+                Ok(pictures)
+            })
+            .collect::<Result<_, SelmaError>>()?,
         TrainingPictures::Pairs => {
             // Planned for one skill alone.
             let skill = training.skills.first().map_or("", String::as_str);
             let pictures = drawn(run, skill)?;
             let scores = score(&*pictures)?;
             let (pairs, _) = make_pairs(&*pictures, &scores, JUDGE, PairRule::BestWorst)?;
+            let of_skill = Chosen {
+                skill: skill.to_owned(),
+                drawn: pictures.len(),
+                passed: pictures.len(),
+                used: 2 * pairs.len(),
+            };
+            chosen::keep(run, training, &[of_skill])?;
             let set = encoder.pairs(&*pictures, &pairs, observer)?;
             return Ok(TrainingData::Pairs(set));
         }
@@ -60,6 +87,21 @@ pub(super) fn training_data(
     };
     let pictures: Vec<&dyn Pictures> = datasets.iter().map(|data| &**data).collect();
     let set = encoder.datasets(&pictures, keep, observer)?;
+    let said = said.into_inner();
+    if !said.is_empty() {
+        let mut said = said.into_iter();
+        for (skill, pictures) in training.skills.iter().zip(&pictures) {
+            let of_skill = said.by_ref().take(pictures.len());
+            let kept = of_skill.filter(|is_faultless| *is_faultless).count();
+            chosen.push(Chosen {
+                skill: skill.clone(),
+                drawn: pictures.len(),
+                passed: kept,
+                used: kept,
+            });
+        }
+    }
+    chosen::keep(run, training, &chosen)?;
     Ok(TrainingData::Pictures(set))
 }
 
@@ -78,23 +120,34 @@ fn drawn(run: &Run, skill: &str) -> Result<Box<dyn Pictures>, SelmaError> {
 /// Asks the judge about the pictures of a data set.
 type Score<'a> = dyn FnMut(&dyn Pictures) -> Result<Scores, SelmaError> + 'a;
 
+/// Pictures that were chosen, and how many they are.
+type Choice = (Box<dyn Pictures>, Chosen);
+
 /// The pictures in which the judge finds no fault.
 fn faultless(
+    skill: &str,
     pictures: Box<dyn Pictures>,
     score: &mut Score<'_>,
-) -> Result<Box<dyn Pictures>, SelmaError> {
+) -> Result<Choice, SelmaError> {
     let scores = score(&*pictures)?;
     let is_faultless = |index: &usize| scores.get(JUDGE, *index) == Some(1.0);
-    let kept = (0..pictures.len()).filter(is_faultless).collect();
-    Ok(Box::new(Subset::new(pictures, kept)?))
+    let kept: Vec<usize> = (0..pictures.len()).filter(is_faultless).collect();
+    let chosen = Chosen {
+        skill: skill.to_owned(),
+        drawn: pictures.len(),
+        passed: kept.len(),
+        used: kept.len(),
+    };
+    Ok((Box::new(Subset::new(pictures, kept)?), chosen))
 }
 
 /// The best picture of each prompt, if it is good enough.
 fn best(
+    skill: &str,
     pictures: Box<dyn Pictures>,
     minimum: f64,
     score: &mut Score<'_>,
-) -> Result<Box<dyn Pictures>, SelmaError> {
+) -> Result<Choice, SelmaError> {
     let scores = score(&*pictures)?;
     let config = SelectConfig {
         minimums: [(JUDGE.to_owned(), minimum)].into(),
@@ -102,7 +155,14 @@ fn best(
         ..SelectConfig::default()
     };
     let selection = select(&*pictures, &scores, &config)?;
-    Ok(Box::new(Subset::new(pictures, selection.kept)?))
+    let chosen = Chosen {
+        skill: skill.to_owned(),
+        drawn: selection.report.pictures,
+        passed: selection.report.pictures - selection.report.failed,
+        used: selection.report.kept,
+    };
+    let pictures = Subset::new(pictures, selection.kept)?;
+    Ok((Box::new(pictures), chosen))
 }
 
 /// The prompts of a skill as the miniature world itself draws them: a data set that is made when it is first needed.

@@ -6,9 +6,9 @@ use selma_dataset::Dataset;
 use selma_eval::{EvalResult, compare};
 use selma_llm::Skill;
 
-use super::artefacts;
 use super::eval::{chosen_guidance, image_folder, load};
 use super::prompts::generation_report;
+use super::{artefacts, chosen};
 use crate::draw::file_name;
 use crate::report::{
     Evaluation, FunnelRow, GuidanceCurve, ModelKind, ModelRow, Report, SampleImage, SampleRow,
@@ -61,7 +61,8 @@ pub(crate) fn make(run: &Run) -> Result<Report, SelmaError> {
             })
         })
         .collect::<Result<Vec<_>, SelmaError>>()?;
-    let hashes = artefacts::hashes(run, &further)?;
+    let ratings = artefacts::ratings(run)?;
+    let hashes = artefacts::hashes(run, &further, &ratings)?;
     evaluations.extend(further);
     let kind = |name: &str| {
         let model = results.iter().find(|(model, _, _)| model.name == name);
@@ -80,7 +81,9 @@ pub(crate) fn make(run: &Run) -> Result<Report, SelmaError> {
         models,
         metrics,
         samples: samples(run, &results, &evaluations, step)?,
+        ratings,
         funnel: funnel(run)?,
+        selected: chosen::rows(run)?,
         curves: curves(run, &results)?,
         training: artefacts::trainings(run)?,
         merges: artefacts::merges(run)?,

@@ -10,11 +10,28 @@ use crate::scorer::SCORED_TOGETHER;
 use crate::{Model, NamedScorer, Run, RunEvent, RunObserver, ScorerSettings, SelmaError};
 
 /// The scorers of the recipe, each loaded when it is first needed.
-pub(super) struct Scorers(Vec<Option<NamedScorer>>);
+pub(super) struct Scorers(Vec<Loaded>);
+
+/// A scorer, and the hash of what it is made of.
+struct Loaded {
+    sha256: String,
+    scorer: Option<NamedScorer>,
+}
 
 impl Scorers {
-    pub(super) fn new(run: &Run) -> Self {
-        Self(run.recipe.eval.scorers.iter().map(|_| None).collect())
+    /// Those of the recipe, which have to be the ones that the run has used before.
+    pub(super) fn new(run: &Run) -> Result<Self, SelmaError> {
+        let unchanged = |settings: &ScorerSettings| {
+            settings.check_files()?;
+            let sha256 = settings.sha256()?;
+            run.unchanged(&format!("scorer {}", settings.name()), &sha256)?;
+            Ok(Loaded {
+                sha256,
+                scorer: None,
+            })
+        };
+        let scorers = run.recipe.eval.scorers.iter().map(unchanged);
+        Ok(Self(scorers.collect::<Result<_, SelmaError>>()?))
     }
 
     /// Scores a model's pictures in `folder` by every scorer that has not done so; whether there was one.
@@ -27,17 +44,17 @@ impl Scorers {
     ) -> Result<bool, SelmaError> {
         let folder = image_folder(run, model, "test", guidance);
         let mut any = false;
-        for (settings, slot) in run.recipe.eval.scorers.iter().zip(&mut self.0) {
+        for (settings, loaded) in run.recipe.eval.scorers.iter().zip(&mut self.0) {
             let path = path_of(run, model, settings, guidance);
             if path.is_file() {
                 continue;
             }
             any = true;
-            let scorer = match slot.take() {
+            let scorer = match loaded.scorer.take() {
                 Some(scorer) => scorer,
-                None => settings.load(&run.device)?,
+                None => settings.load_as(loaded.sha256.clone(), &run.device)?,
             };
-            let scorer = slot.insert(scorer);
+            let scorer = loaded.scorer.insert(scorer);
             let task = format!("{} by {}", model.name, scorer.name);
             score(&folder, scorer, &path, &task, observer)?;
         }

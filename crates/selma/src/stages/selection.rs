@@ -5,16 +5,15 @@ use std::collections::HashMap;
 use image::RgbImage;
 use selma_dataset::{Pictures, Score, Scores};
 use selma_durable::create_folder;
-use selma_eval::dsg::{AnswerMatch, Item, Quirks};
+use selma_eval::dsg::{Item, Quirks};
 use selma_eval::rating::StudyPrompt;
 use selma_eval::{
     CachedVqa, ChatPrompt, DsgQuestion, EvalError, EvalOptions, ImageSource, QuestionSet, Vqa,
     evaluate, vqa_score,
 };
-use selma_llm::OpenAiConfig;
 
 use super::scores::by_scorer;
-use crate::{Judge, Run, RunEvent, RunObserver, Selector, SelmaError};
+use crate::{Judge, Run, RunEvent, RunObserver, ScorerSettings, Selector, SelmaError};
 
 /// What the judge's scores are called.
 pub(super) const JUDGE: &str = "faithfulness";
@@ -34,11 +33,18 @@ pub(super) fn scores(
                 Ok(faithfulness(&image, text)?.unwrap_or(0.0))
             })
             .collect::<Result<_, SelmaError>>()?,
-        Selector::Openai(config) => of_server(run, config, pictures, task, observer)?,
         Selector::Scorer(settings) => {
-            let scorer = settings.load(&run.device)?;
+            let scorer = settings.load_as(unchanged(run, settings)?, &run.device)?;
             let scores = by_scorer(pictures, &scorer, task, observer)?;
             scores.into_iter().map(|score| score.score).collect()
+        }
+        Selector::Openai(config) => {
+            let judge = Judge::Openai(config.clone());
+            by_asking(run, &judge, pictures, task, observer)?
+        }
+        Selector::Blip(blip) => {
+            let judge = Judge::Blip(blip.clone());
+            by_asking(run, &judge, pictures, task, observer)?
         }
     };
     let rows = scores
@@ -47,6 +53,14 @@ pub(super) fn scores(
         .map(|(index, score)| Score::new(pictures, index, JUDGE, score));
     let rows: Vec<Score> = rows.collect::<Result<_, _>>()?;
     Ok(Scores::from_rows(pictures.root(), &rows, pictures)?)
+}
+
+/// The hash of a scorer that chooses pictures, which has to be the one that the run has used before.
+pub(super) fn unchanged(run: &Run, settings: &ScorerSettings) -> Result<String, SelmaError> {
+    settings.check_files()?;
+    let sha256 = settings.sha256()?;
+    run.unchanged("selection.judge", &sha256)?;
+    Ok(sha256)
 }
 
 /// The share of the questions that the caption implies to which the oracle says yes. Captions outside the miniature's language have none.
@@ -72,9 +86,9 @@ impl ImageSource for ByNumber<'_> {
 }
 
 /// What a vision model says, by the questions of the recipe, or of each prompt as a whole. What it has answered is kept.
-fn of_server(
+fn by_asking(
     run: &Run,
-    config: &OpenAiConfig,
+    judge: &Judge,
     pictures: &dyn Pictures,
     task: &str,
     observer: &mut RunObserver<'_>,
@@ -84,8 +98,8 @@ fn of_server(
         true => ChatPrompt::Figure,
         false => ChatPrompt::YesNo,
     };
-    let judge = Judge::Openai(Box::new(config.clone()));
-    let vqa = judge.vqa(prompt, selection.jpeg)?;
+    judge.check(run, "selection", selection.jpeg)?;
+    let vqa = judge.vqa(prompt, selection.jpeg, &run.device)?;
     let path = run.layout.selection_of(task);
     if let Some(folder) = path.parent() {
         create_folder(folder)?;
@@ -112,7 +126,7 @@ fn of_server(
     };
     let source = ByNumber(pictures);
     let options = EvalOptions {
-        answer_match: AnswerMatch::Chat,
+        answer_match: judge.answer_match(),
         ..EvalOptions::default()
     };
     if selection.questions.is_empty() {

@@ -8,7 +8,6 @@ use burn::tensor::Device;
 use clap::ArgGroup;
 use selma::NamedVqa;
 use selma_diffusion::device;
-use selma_diffusion::vqa::{BlipVqa, Search};
 use selma_eval::{CachedVqa, ChatPrompt, ChatVqa, EvalError, PictureFormat, Vqa};
 use selma_llm::{OpenAiClient, OpenAiConfig};
 use selma_mini::OracleVqa;
@@ -194,21 +193,9 @@ impl JudgeArgs {
         Ok(result)
     }
 
-    /// BLIP, who is asked for figures as a model that chats, and else the plain question.
     fn blip(&self, folder: &Path, prompt: ChatPrompt) -> anyhow::Result<NamedVqa> {
-        let model = BlipVqa::load(folder, &self.device()?)?;
-        let search = Search {
-            beams: self.beams.map_or(1, NonZeroUsize::get),
-            ..model.search()
-        };
-        Ok(NamedVqa {
-            name: format!("blip:{}", folder.display()),
-            model: model.with_search(search)?,
-            phrase: match prompt {
-                ChatPrompt::Figure => |text| ChatPrompt::Figure.text(text),
-                ChatPrompt::YesNo | ChatPrompt::Plain => str::to_owned,
-            },
-        })
+        let beams = self.beams.unwrap_or(NonZeroUsize::MIN);
+        Ok(NamedVqa::blip(folder, beams, prompt, &self.device()?)?)
     }
 
     fn config(&self, server: Option<&(String, String)>) -> anyhow::Result<OpenAiConfig> {
