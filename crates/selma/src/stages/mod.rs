@@ -2,6 +2,7 @@
 
 mod artefacts;
 pub(crate) mod eval;
+mod held_back;
 pub(crate) mod images;
 pub(crate) mod merge;
 mod pictures;
