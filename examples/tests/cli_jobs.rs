@@ -132,7 +132,7 @@ fn a_weak_model_teaches_a_strong_one_and_is_measured_beside_it() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/mini-weak-to-strong.toml");
     let plan = selma.run_with("run --plan", &[path.to_str().unwrap()]).ok();
     let jobs: Vec<Value> = serde_json::from_slice(&plan.stdout).unwrap();
-    for id in ["eval/teacher", "train/whoops-filtered", "merge/mean"] {
+    for id in ["eval/teacher", "train/whoops-faultless", "merge/mean"] {
         assert!(jobs.iter().any(|job| job["id"] == id), "{id}");
     }
     // The recipe with tiny models and tiny numbers, and everything else as it is. Nothing that such models draw is faultless.
@@ -148,7 +148,11 @@ fn a_weak_model_teaches_a_strong_one_and_is_measured_beside_it() {
         section.insert(key.to_owned(), value);
     };
     set("images", "model", "teacher".into());
-    set("train", "filtered", false.into());
+    for training in recipe["trainings"].as_array_mut().unwrap() {
+        let training = training.as_table_mut().unwrap();
+        assert_eq!(training["data"].as_str(), Some("faultless"));
+        training.insert("data".to_owned(), "own".into());
+    }
     selma.write("recipe.toml", toml::to_string(&recipe).unwrap());
     let ended = selma.run("run recipe.toml --out out").ok();
     assert!(ended.text().contains("teacher"), "{}", ended.text());
