@@ -163,17 +163,19 @@ fn a_weak_model_teaches_a_strong_one_and_is_measured_beside_it() {
     let drawn = |model: &str| text(&format!("out/eval/{model}/validation-g1/metadata.jsonl"));
     let field = |text: &str, name: &str| -> Vec<Value> {
         let lines = text.lines();
-        let line = |line| serde_json::from_str::<Value>(line).unwrap()[name].clone();
-        lines.map(line).collect()
+        let line = |line| serde_json::from_str::<Value>(line).unwrap();
+        lines
+            .map(|text| line(text)["provenance"][name].clone())
+            .collect()
     };
     let (base, teacher) = (drawn("base"), drawn("teacher"));
-    for (name, same) in [("text", true), ("seed", true), ("model", false)] {
+    for (name, same) in [("prompt_id", true), ("seed", true), ("model", false)] {
         let (base, teacher) = (field(&base, name), field(&teacher, name));
         assert_eq!(base == teacher, same, "{name}: {base:?}");
     }
-    let taught = field(&text("out/images/coco/metadata.jsonl"), "model_sha256");
-    assert_eq!(taught[0], field(&teacher, "model_sha256")[0]);
-    assert_ne!(taught[0], field(&base, "model_sha256")[0]);
+    let taught = field(&text("out/images/coco/metadata.jsonl"), "model_hash");
+    assert_eq!(taught[0], field(&teacher, "model_hash")[0]);
+    assert_ne!(taught[0], field(&base, "model_hash")[0]);
 }
 
 #[test]
