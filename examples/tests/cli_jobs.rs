@@ -143,11 +143,8 @@ fn a_weak_model_teaches_a_strong_one_and_is_measured_beside_it() {
         let values = tiny[section].as_table().unwrap().clone();
         recipe[section].as_table_mut().unwrap().extend(values);
     }
-    let mut set = |section: &str, key: &str, value: toml::Value| {
-        let section = recipe[section].as_table_mut().unwrap();
-        section.insert(key.to_owned(), value);
-    };
-    set("images", "model", "teacher".into());
+    let images = recipe["images"].as_table_mut().unwrap();
+    images.insert("model".to_owned(), "teacher".into());
     for training in recipe["trainings"].as_array_mut().unwrap() {
         let training = training.as_table_mut().unwrap();
         assert_eq!(training["data"]["best"].as_float(), Some(1.0));
@@ -162,10 +159,8 @@ fn a_weak_model_teaches_a_strong_one_and_is_measured_beside_it() {
     // The same prompts from the same noise, by two models, of which each is named.
     let drawn = |model: &str| text(&format!("out/eval/{model}/validation-g1/metadata.jsonl"));
     let field = |text: &str, name: &str| -> Vec<Value> {
-        let lines = text.lines();
-        let line = |line| serde_json::from_str::<Value>(line).unwrap();
-        lines
-            .map(|text| line(text)["provenance"][name].clone())
+        let rows = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        rows.map(|row: Value| row["provenance"][name].clone())
             .collect()
     };
     let (base, teacher) = (drawn("base"), drawn("teacher"));
