@@ -170,12 +170,10 @@ fn a_pretraining_does_not_go_on_from_another_architecture() {
 
 #[test]
 fn a_pretraining_takes_over_a_vae_alone() {
-    let mut recipe = PretrainRecipe::load(&recipes().join("mini-weak-pretrain.toml")).unwrap();
-    let start = recipes().join("../models/mini");
+    let mut recipe = further();
+    let start = recipe.start_from.take().unwrap();
     recipe.vae_from = Some(start.clone());
-    recipe.model.denoiser_training.steps = 2;
-    recipe.model.denoiser_training.batch_size = 2;
-    recipe.model.denoiser_training.pairs = 4;
+    recipe.model.unet.block_out_channels = vec![32, 64];
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("model");
     let mut stages = Vec::new();
