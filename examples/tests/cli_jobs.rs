@@ -9,10 +9,13 @@
 mod common;
 
 use std::fs;
+use std::path::Path;
 
-use common::Ended;
 use common::runs::{RECIPE, assert_same_files, world};
+use common::{Ended, Selma, fixture};
+use selma_lora::Adapter;
 use serde_json::Value;
+use toml::Table;
 
 /// More to train and to merge than experts; another model draws.
 const MORE: &str = r#"
@@ -71,6 +74,7 @@ fn jobs_side_by_side_make_the_files_of_a_run() {
         "train/coco-truth",
         "merge/truth",
         "eval/merged-truth",
+        "eval/teacher",
     ] {
         assert_eq!(ids.contains(&id), id != "train/truth", "{id}");
     }
@@ -106,6 +110,115 @@ fn jobs_side_by_side_make_the_files_of_a_run() {
     assert_same_files(&selma.path("whole"), &selma.path("parts"));
     // The pictures of the truth are a data set like others.
     assert!(selma.path("whole/truth/coco/metadata.jsonl").is_file());
+}
+
+/// A world with another model, which draws other pictures.
+fn world_with_teacher() -> Selma {
+    let selma = world();
+    let teacher = fixture("selma-diffusion/tests/fixtures/tiny-sd-v");
+    common::copy_folder(Path::new(&teacher), &selma.path("teacher"));
+    let config = "teacher/unet/config.json";
+    let text = String::from_utf8(selma.read(config)).unwrap();
+    selma.write(
+        config,
+        text.replace("\"sample_size\": 8", "\"sample_size\": 32"),
+    );
+    selma
+}
+
+#[test]
+fn a_weak_model_teaches_a_strong_one_and_is_measured_beside_it() {
+    let selma = world_with_teacher();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../recipes/mini-weak-to-strong.toml");
+    let plan = selma.run_with("run --plan", &[path.to_str().unwrap()]).ok();
+    let jobs: Vec<Value> = serde_json::from_slice(&plan.stdout).unwrap();
+    for id in ["eval/teacher", "train/whoops-best", "merge/mean"] {
+        assert!(jobs.iter().any(|job| job["id"] == id), "{id}");
+    }
+    // The recipe with tiny models and tiny numbers, and everything else as it is. Nothing that such models draw is faultless.
+    let mut recipe: Table = toml::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let tiny: Table = toml::from_str(RECIPE).unwrap();
+    recipe.insert("model".to_owned(), "model".into());
+    for section in ["prompts", "images", "train", "eval"] {
+        let values = tiny[section].as_table().unwrap().clone();
+        recipe[section].as_table_mut().unwrap().extend(values);
+    }
+    let images = recipe["images"].as_table_mut().unwrap();
+    images.insert("model".to_owned(), "teacher".into());
+    for training in recipe["trainings"].as_array_mut().unwrap() {
+        let training = training.as_table_mut().unwrap();
+        assert_eq!(training["data"]["best"].as_float(), Some(1.0));
+        training.insert("data".to_owned(), "own".into());
+    }
+    selma.write("recipe.toml", toml::to_string(&recipe).unwrap());
+    let ended = selma.run("run recipe.toml --out out").ok();
+    assert!(ended.text().contains("teacher"), "{}", ended.text());
+    let text = |path: &str| String::from_utf8(selma.read(path)).unwrap();
+    let report = text("out/report/report.md");
+    assert!(report.contains("called teacher is teacher"), "{report}");
+    // The same prompts from the same noise, by two models, of which each is named.
+    let drawn = |model: &str| text(&format!("out/eval/{model}/validation-g1/metadata.jsonl"));
+    let field = |text: &str, name: &str| -> Vec<Value> {
+        let rows = text.lines().map(|line| serde_json::from_str(line).unwrap());
+        rows.map(|row: Value| row["provenance"][name].clone())
+            .collect()
+    };
+    let (base, teacher) = (drawn("base"), drawn("teacher"));
+    for (name, same) in [("prompt_id", true), ("seed", true), ("model", false)] {
+        let (base, teacher) = (field(&base, name), field(&teacher, name));
+        assert_eq!(base == teacher, same, "{name}: {base:?}");
+    }
+    let taught = field(&text("out/images/coco/metadata.jsonl"), "model_hash");
+    assert_eq!(taught[0], field(&teacher, "model_hash")[0]);
+    assert_ne!(taught[0], field(&base, "model_hash")[0]);
+}
+
+#[test]
+fn prompts_are_held_back_to_watch_trainings_by() {
+    let selma = world();
+    let more = MORE.replace("whole/images/coco", "plain/images/coco");
+    let recipe = RECIPE.replace("rank = 2", "rank = 2\nlearning_rate = 0.1");
+    selma.write("plain.toml", recipe.clone() + &more);
+    selma.run("run plain.toml --out plain").ok();
+    let settings = "[train]\nvalidation = 1\npick = \"best\"";
+    let recipe = recipe.replace("[train]", settings) + &more;
+    selma.write("watched.toml", recipe);
+    selma.run("run watched.toml --out watched").ok();
+    let json = |path: &str| serde_json::from_slice::<Value>(&selma.read(path)).unwrap();
+    for name in ["coco", "coco-truth", "mixed", "best", "elsewhere"] {
+        let losses = selma.read(&format!("watched/experts/{name}/validation.jsonl"));
+        let losses = String::from_utf8(losses).unwrap();
+        let losses = losses
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap());
+        let losses: Vec<Value> = losses.collect();
+        let loss = |line: &&Value| line["loss"].as_f64().unwrap();
+        let best = losses.iter().min_by(|a, b| loss(a).total_cmp(&loss(b)));
+        let adapter = format!("watched/experts/{name}/adapter.safetensors");
+        let adapter = Adapter::load(selma.path(&adapter)).unwrap();
+        let best = best.unwrap()["step"].to_string();
+        assert_eq!(adapter.metadata["selma.steps"], best, "{name}");
+        assert_eq!(adapter.metadata["selma.pick"], "best", "{name}");
+        let training = |run: &str| json(&format!("{run}/experts/{name}/training.json"));
+        let (plain, watched) = (training("plain"), training("watched"));
+        assert_ne!(plain["data_sha256"], watched["data_sha256"], "{name}");
+        assert!(watched["validation_sha256"].is_string(), "{name}");
+        assert!(plain.get("validation_sha256").is_none(), "{name}");
+    }
+    assert!(
+        selma
+            .path("watched/experts/router/validation.jsonl")
+            .is_file()
+    );
+    // Drawn, and not trained on: prompts and pictures are those of a run that holds nothing back.
+    for part in ["prompts", "images"] {
+        assert_same_files(
+            &selma.path("plain").join(part),
+            &selma.path("watched").join(part),
+        );
+    }
+    let report = String::from_utf8(selma.read("watched/report/report.md")).unwrap();
+    assert!(report.contains("1 prompts were not trained"), "{report}");
 }
 
 #[test]

@@ -55,6 +55,7 @@ fn the_papers_recipes_are_planned_without_their_models() {
         let name = path.file_stem().unwrap();
         assert_eq!(has("train/mix5-rank640"), name == "paper-sd2");
         assert_eq!(has("merge/dpo"), name == "paper-sd2-dpo");
+        assert_eq!(has("eval/teacher"), name == "paper-weak-to-strong");
         assert_eq!(selma.names(), [""; 0]);
     }
 }

@@ -190,6 +190,16 @@ fn a_recipe_that_cannot_be_used_is_named() {
     with("twice.toml", "ties-0.5", "mean").failed(&["merge.methods", "mean twice"]);
     with("weights.toml", "[1.0, 0.5]", "[1.0]").failed(&["ties-0.5", "one for each skill"]);
     with("seed.toml", "rank = 2", "rank = 2\nseed = 3").failed(&["train.seed", "found 3"]);
+    let every = "checkpoint_every = 2";
+    let watched = |settings: &str| format!("{every}\n{settings}");
+    with("all.toml", every, &watched("validation = 4"))
+        .failed(&["train.validation", "less than prompts.count, 4"]);
+    with("pick.toml", every, &watched("pick = \"best\"")).failed(&[
+        "train.pick",
+        "train.validation",
+        "best",
+    ]);
+    with("picked.toml", every, &watched("pick = \"first\"")).failed(&["picked.toml", "first"]);
     with("skill.toml", "\"coco\"", "\"cooking\"").failed(&["cooking"]);
     with("model.toml", "model = \"model\"", "model = \"none\"").failed(&["none does not exist"]);
     selma

@@ -14,6 +14,9 @@ use crate::{MergeMethod, Recipe, SelmaError};
 /// Name of the model without an adapter.
 pub(crate) const BASE: &str = "base";
 
+/// Name of the model that draws the pictures to train on, where that is another.
+pub(crate) const TEACHER: &str = "teacher";
+
 /// Name of the adapter on the data of all skills.
 const UNION: &str = "union";
 
@@ -291,7 +294,7 @@ pub(crate) fn check_names(
 ) -> Result<(), SelmaError> {
     let trained = trainings.iter().map(|training| training.name.clone());
     let merged = merges.iter().map(PlannedMerge::model_name);
-    let mut names = BTreeSet::from([BASE.to_owned()]);
+    let mut names = BTreeSet::from([BASE, TEACHER].map(str::to_owned));
     for name in trained.chain(merged) {
         if let Some(name) = names.replace(name) {
             return Err(SelmaError::Setting {
@@ -435,6 +438,7 @@ mod tests {
                 "each of 5 skills",
             ),
             ("[[trainings]]\nname = \"union\"", "union twice"),
+            ("[[trainings]]\nname = \"teacher\"", "teacher twice"),
             ("[[trainings]]\nname = \"a/b\"", "a/b"),
             (
                 "[[merges]]\nname = \"x\"\nof = [\"dpo\"]\nmethod = \"mean\"",

@@ -5,7 +5,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use serde::Serialize;
 
-use crate::adapters::BASE;
+use crate::adapters::{BASE, TEACHER};
 use crate::run::Access;
 use crate::{Expert, Recipe, Run, RunObserver, SelmaError, Stage, stages};
 
@@ -101,8 +101,10 @@ impl Run {
         let merged = merged.map(|merge| (merge.model_name(), id(Stage::Merge, &merge.name)));
         let adapted = trained.chain(merged);
         let adapted = adapted.map(|(model, adapter)| part(Stage::Eval, &model, vec![adapter]));
-        let base = part(Stage::Eval, BASE, Vec::new());
-        let evals: Vec<Part> = std::iter::once(base).chain(adapted).collect();
+        let teacher = self.recipe.images.model.iter().map(|_| TEACHER);
+        let unadapted = std::iter::once(BASE).chain(teacher);
+        let unadapted = unadapted.map(|name| part(Stage::Eval, name, Vec::new()));
+        let evals: Vec<Part> = unadapted.chain(adapted).collect();
         let needs = evals.iter().map(Part::id).collect();
         parts.extend(evals);
         parts.push(Part {

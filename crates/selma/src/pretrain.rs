@@ -1,15 +1,13 @@
 //! Making the bundled miniature model: a small Stable Diffusion, trained on rendered scenes alone.
 
 mod log;
+mod start;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use image::RgbImage;
-use selma_diffusion::models::{
-    AutoencoderKL, ClipTextModel, UNet2DConditionModel, UNet2DConditionModelConfig,
-};
 use selma_diffusion::tokenizer::ClipTokenizer;
 use selma_diffusion::weights::{Dtype, save};
 use selma_diffusion::{Checkpoint, DiffusionError};
@@ -24,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use log::Log;
+use start::Start;
 
 use crate::SelmaError;
 use crate::files::{begin_folder, remove};
@@ -40,6 +39,10 @@ pub struct PretrainRecipe {
     /// A folder with a model to go on from. Its VAE and tokenizer are taken over, and `model.vae_training` counts for nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_from: Option<PathBuf>,
+    /// A folder with a model of which the VAE alone is taken over, instead: the other networks begin with fresh weights, and `model.vae_training` counts for
+    /// nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vae_from: Option<PathBuf>,
     /// Scenes and captions.
     pub world: TrainingWorld,
     /// Networks and how they are trained.
@@ -106,10 +109,7 @@ impl PretrainRecipe {
         )?;
         write(&out.join("model_index.json"), &model_index())?;
 
-        let start = match &self.start_from {
-            Some(path) => Some(Start::load(path, &mut config, &tokenizer_dir, device)?),
-            None => None,
-        };
+        let start = Start::of(self, &mut config, &tokenizer_dir, device)?;
         let vae_weights = out.join("vae").join("diffusion_pytorch_model.safetensors");
         let checkpoint = out.join("vae.checkpoint.safetensors");
         if let Some(start) = &start {
@@ -143,7 +143,8 @@ impl PretrainRecipe {
             tokenizer: &tokenizer,
             start: start
                 .as_ref()
-                .map(|start| (&start.text_encoder, &start.unet)),
+                .and_then(|start| start.networks.as_ref())
+                .map(|(text_encoder, unet)| (text_encoder, unet)),
         };
         let kept = Some(checkpoints(&denoiser_checkpoint));
         let trained = pretrain_denoiser(&config, &source, foundation, device, kept, &mut observe);
@@ -164,6 +165,13 @@ impl PretrainRecipe {
     }
 
     fn validate(&self) -> Result<(), SelmaError> {
+        if let (Some(_), Some(folder)) = (&self.start_from, &self.vae_from) {
+            return Err(SelmaError::Setting {
+                field: "vae_from".to_owned(),
+                expected: "nothing beside `start_from`, which takes over the VAE, too".to_owned(),
+                found: folder.display().to_string(),
+            });
+        }
         for (field, share) in [
             ("world.caption_noise", self.world.caption_noise),
             ("world.mix_ups", self.world.mix_ups),
@@ -177,56 +185,6 @@ impl PretrainRecipe {
             }
         }
         Ok(self.model.validate()?)
-    }
-}
-
-/// The model that a pretraining goes on from.
-struct Start {
-    vae: AutoencoderKL,
-    text_encoder: ClipTextModel,
-    unet: UNet2DConditionModel,
-}
-
-impl Start {
-    /// Loads the model in `folder`, whose networks must be those of `config` and whose tokenizer the one in `tokenizer`. `config` gets the
-    /// scaling factor of its VAE.
-    fn load(
-        folder: &Path,
-        config: &mut PretrainConfig,
-        tokenizer: &Path,
-        device: &Device,
-    ) -> Result<Self, SelmaError> {
-        let checkpoint = Checkpoint::open(folder)?;
-        let vae = checkpoint.vae(device)?;
-        let text_encoder = checkpoint.text_encoder(device)?;
-        let unet = checkpoint.unet(device)?;
-        config.vae.scaling_factor = vae.config.scaling_factor;
-        let vocabulary = |folder: &Path| std::fs::read(folder.join("vocab.json")).ok();
-        let same_words = vocabulary(tokenizer) == vocabulary(&folder.join("tokenizer"));
-        // Of no effect in `f32`; files say that it is off or leave it out.
-        let found_unet = UNet2DConditionModelConfig {
-            upcast_attention: config.unet.upcast_attention,
-            ..unet.config
-        };
-        for (part, same) in [
-            ("vae", vae.config == config.vae),
-            ("text_encoder", text_encoder.config == config.text_encoder),
-            ("unet", found_unet == config.unet),
-            ("tokenizer", same_words),
-        ] {
-            if !same {
-                return Err(SelmaError::Setting {
-                    field: "start_from".to_owned(),
-                    expected: format!("a model whose {part} is the one of this recipe"),
-                    found: folder.display().to_string(),
-                });
-            }
-        }
-        Ok(Self {
-            vae: vae.model,
-            text_encoder: text_encoder.model,
-            unet: unet.model,
-        })
     }
 }
 

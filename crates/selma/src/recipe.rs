@@ -14,7 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::files::{read_json, read_toml};
 use crate::{
-    FurtherMerge, FurtherMixture, FurtherTraining, Judge, Layout, MergeMethod, QuestionFile,
+    FurtherMerge, FurtherMixture, FurtherTraining, Judge, Layout, MergeMethod, Pick, QuestionFile,
     RoundStage, ScorerSettings, Selection, SelmaError, TrainingPictures,
 };
 
@@ -168,9 +168,19 @@ pub struct TrainStage {
     pub filtered: bool,
     /// Steps between checkpoints.
     pub checkpoint_every: usize,
+    /// Prompts of each skill, and captions of each other data set, whose pictures are not trained on: at every checkpoint the loss on them is written down.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub validation: usize,
+    /// Which checkpoint becomes the adapter.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pick: Pick,
     /// Settings of every training; the seed is replaced by one derived from the recipe's, the same for all experts.
     #[serde(flatten, deserialize_with = "settings")]
     pub settings: TrainConfig,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Suffix of what is trained on faultless pictures alone.
@@ -184,6 +194,26 @@ impl TrainStage {
         } else {
             &[""]
         }
+    }
+
+    /// Checks what trainings are watched by, given the prompts of a skill.
+    fn validate(&self, prompts: usize) -> Result<(), SelmaError> {
+        let wrong = |field: &str, expected: String, found: String| {
+            Err(SelmaError::Setting {
+                field: format!("train.{field}"),
+                expected,
+                found,
+            })
+        };
+        if self.validation >= prompts && self.validation > 0 {
+            let expected = format!("less than prompts.count, {prompts}");
+            return wrong("validation", expected, self.validation.to_string());
+        }
+        if self.pick != Pick::Last && self.validation == 0 {
+            let expected = format!("{}, as `train.validation` is 0", Pick::Last.name());
+            return wrong("pick", expected, self.pick.name().to_owned());
+        }
+        Ok(())
     }
 }
 
@@ -435,6 +465,7 @@ impl Recipe {
             );
             return wrong("train.data_weights", &expected, weights.len().to_string());
         }
+        self.train.validate(self.prompts.settings.count)?;
         self.prompts.settings.validate()?;
         self.train.settings.clone().validate()?;
         self.eval.bootstrap.validate()?;

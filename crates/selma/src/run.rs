@@ -13,7 +13,9 @@ use selma_durable::{create_folder, remove_temporaries, write_json};
 use selma_llm::Skill;
 use selma_mini::Style;
 
-use crate::adapters::{BASE, PlannedMerge, PlannedTraining, check_names, merges, trainings};
+use crate::adapters::{
+    BASE, PlannedMerge, PlannedTraining, TEACHER, check_names, merges, trainings,
+};
 use crate::files::{begin_folder, read_json};
 use crate::report::{ModelKind, Report};
 use crate::stages;
@@ -80,7 +82,7 @@ impl FromStr for Stage {
     }
 }
 
-/// A model of the comparison: the base with at most one adapter or mixture.
+/// A model of the comparison: the base with at most one adapter or mixture, or the model that draws the pictures to train on, if that is another.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Model {
     /// Its name in the report and of its folder.
@@ -89,6 +91,8 @@ pub struct Model {
     pub kind: ModelKind,
     /// The adapter, or the mixture of adapters, on the base.
     pub adapter: Option<PathBuf>,
+    /// Whether it is the model that draws the pictures to train on, and not the base.
+    pub is_teacher: bool,
 }
 
 /// What else may happen in the folder of a run while it is open.
@@ -240,15 +244,22 @@ impl Run {
         stages::report::make(self)
     }
 
-    /// All models of the comparison, in the order of the report: the base, the adapters that are compared by themselves, and the merged
-    /// models.
+    /// All models of the comparison, in the order of the report: the base, the model that draws the pictures to train on if it is another, the adapters that are
+    /// compared by themselves, and the merged models.
     #[must_use]
     pub fn models(&self) -> Vec<Model> {
         let base = Model {
             name: BASE.to_owned(),
             kind: ModelKind::Base,
             adapter: None,
+            is_teacher: false,
         };
+        let teacher = self.recipe.images.model.iter().map(|_| Model {
+            name: TEACHER.to_owned(),
+            kind: ModelKind::Other,
+            adapter: None,
+            is_teacher: true,
+        });
         let trained = self.trainings.iter().filter_map(|training| {
             Some(Model {
                 name: training.name.clone(),
@@ -257,14 +268,17 @@ impl Run {
                     None => self.layout.adapter_of(&training.name),
                     Some(_) => self.layout.mixture_of(&training.name),
                 }),
+                is_teacher: false,
             })
         });
         let merged = self.merges.iter().map(|merge| Model {
             name: merge.model_name(),
             kind: ModelKind::Merged,
             adapter: Some(self.layout.merged(&merge.name)),
+            is_teacher: false,
         });
-        std::iter::once(base).chain(trained).chain(merged).collect()
+        let unadapted = std::iter::once(base).chain(teacher);
+        unadapted.chain(trained).chain(merged).collect()
     }
 
     /// The base model on disk.

@@ -169,6 +169,50 @@ fn a_pretraining_does_not_go_on_from_another_architecture() {
 }
 
 #[test]
+fn a_pretraining_takes_over_a_vae_alone() {
+    let mut recipe = further();
+    let start = recipe.start_from.take().unwrap();
+    recipe.vae_from = Some(start.clone());
+    recipe.model.unet.block_out_channels = vec![32, 64];
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("model");
+    let mut stages = Vec::new();
+    let mut observe = |stage, _| {
+        stages.push(stage);
+        ControlFlow::Continue(())
+    };
+    recipe.run(&out, &Device::flex(), &mut observe).unwrap();
+    assert_eq!(stages, [PretrainStage::Denoiser; 2]);
+    for name in ["config.json", "diffusion_pytorch_model.safetensors"] {
+        let file = |folder: &Path| fs::read(folder.join("vae").join(name)).unwrap();
+        assert!(file(&out) == file(&start), "{name}");
+    }
+    let checkpoint = Checkpoint::open(&out).unwrap();
+    let unet = checkpoint.unet(&Device::flex()).unwrap();
+    let widths = &recipe.model.unet.block_out_channels;
+    assert_eq!(&unet.config.block_out_channels, widths);
+
+    let mut stop = |_, _| ControlFlow::Break(());
+    let mut refused = |recipe: &PretrainRecipe| {
+        let run = recipe.run(&dir.path().join("other"), &Device::flex(), &mut stop);
+        run.unwrap_err().to_string()
+    };
+    let mut both = recipe.clone();
+    both.start_from = Some(start);
+    let error = refused(&both);
+    assert!(
+        error.contains("vae_from") && error.contains("start_from"),
+        "{error}"
+    );
+    recipe.model.vae.norm_num_groups = 4;
+    let error = refused(&recipe);
+    assert!(
+        error.contains("vae_from") && error.contains("whose vae"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_pretraining_spares_the_folders_of_others() {
     let recipe = PretrainRecipe::load(&recipes().join("mini-pretrain.toml")).unwrap();
     let dir = tempfile::tempdir().unwrap();

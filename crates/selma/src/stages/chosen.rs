@@ -3,6 +3,7 @@
 use selma_durable::{create_folder, write_json};
 use serde::{Deserialize, Serialize};
 
+use super::held_back::Part;
 use crate::adapters::PlannedTraining;
 use crate::files::read_json;
 use crate::report::SelectionRow;
@@ -22,13 +23,14 @@ pub(super) struct Chosen {
     pub(super) used: usize,
 }
 
-/// Keeps what a training has chosen; nothing, if it does not choose.
+/// Keeps what a training has chosen of its part; nothing, if it does not choose or is only watched by what it chose.
 pub(super) fn keep(
     run: &Run,
     training: &PlannedTraining,
+    part: Part,
     chosen: &[Chosen],
 ) -> Result<(), SelmaError> {
-    if chosen.is_empty() {
+    if chosen.is_empty() || part == Part::Validation {
         return Ok(());
     }
     let path = run.layout.selected_of(&training.name);

@@ -62,7 +62,6 @@ pub(crate) fn run(
     let stage = &run.recipe.eval;
     let (test, validation) = (questions::test(run)?, questions::validation(run)?);
     questions::check_unchanged(run, &test)?;
-    let hash = run.model_hash()?;
     stage.judge.check(run, "eval", stage.jpeg)?;
     let mut scorers = Scorers::new(run)?;
     let (mut pipeline, mut vqa) = (None, None);
@@ -79,12 +78,21 @@ pub(crate) fn run(
                 },
             });
         }
+        // Also sees that the model is the one that everything was made with.
+        let hash = match model.is_teacher {
+            true => run.teacher_hash()?,
+            false => run.model_hash()?.to_owned(),
+        };
+        let mut alone = None;
         let mut evaluation = Evaluation {
             run,
             model: &model,
-            hash,
+            hash: &hash,
             vqa: &mut vqa,
-            pipeline: &mut pipeline,
+            pipeline: match model.is_teacher {
+                true => &mut alone,
+                false => &mut pipeline,
+            },
             adapter: None,
             before: &mut before,
         };
@@ -280,8 +288,12 @@ impl Evaluation<'_> {
         folder: &std::path::Path,
         observer: &mut RunObserver<'_>,
     ) -> Result<(), SelmaError> {
-        let stage = &self.run.recipe.eval;
-        let pipeline = load_once(self.pipeline, self.run, Run::checkpoint)?;
+        let (run, stage) = (self.run, &self.run.recipe.eval);
+        let checkpoint = match self.model.is_teacher {
+            true => Run::teacher,
+            false => Run::checkpoint,
+        };
+        let pipeline = load_once(self.pipeline, run, checkpoint)?;
         if let (Some(path), None) = (&self.model.adapter, &self.adapter) {
             self.adapter = Some(if path.ends_with(Expert::MIXTURE) {
                 let mixture = Mixture::load(path)?;
@@ -305,10 +317,12 @@ impl Evaluation<'_> {
                 copy: 0,
                 skill: &item.group,
                 text: &item.text,
-                seed: self.run.seed(&purpose, &[number]),
+                seed: run.seed(&purpose, &[number]),
             })
             .collect();
-        let model = self.run.recipe.model.to_string_lossy();
+        let teacher = run.recipe.images.model.as_ref();
+        let teacher = teacher.filter(|_| self.model.is_teacher);
+        let model = teacher.unwrap_or(&run.recipe.model).to_string_lossy();
         let style = DrawingStyle {
             steps: stage.steps,
             guidance,

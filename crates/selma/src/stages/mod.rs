@@ -3,6 +3,7 @@
 mod artefacts;
 mod chosen;
 pub(crate) mod eval;
+mod held_back;
 pub(crate) mod images;
 pub(crate) mod merge;
 mod pictures;

@@ -10,22 +10,26 @@ use selma_dataset::{
     SelectConfig, Subset, make_pairs, open_any, select,
 };
 use selma_llm::read_prompts;
+use selma_train::TrainError;
 
 use super::chosen::{self, Chosen};
+use super::held_back::Part;
 use super::selection::{self, JUDGE, faithfulness};
 use crate::adapters::PlannedTraining;
 use crate::draw::file_name;
 use crate::further::TrainingPictures;
 use crate::{DataEncoder, Run, RunObserver, Selector, SelmaError, TrainingData};
 
-/// Collects and encodes what an adapter is trained on.
+/// Collects and encodes what an adapter is trained on, or watched by.
 pub(super) fn training_data(
     run: &Run,
     training: &PlannedTraining,
+    part: Part,
     encoder: DataEncoder<'_>,
     observer: &mut RunObserver<'_>,
 ) -> Result<TrainingData, SelmaError> {
-    let own = || training.skills.iter().map(|skill| drawn(run, skill));
+    let drawn = |skill: &String| part.of(run, drawn(run, skill)?);
+    let own = || training.skills.iter().map(drawn);
     let own_by_skill = || training.skills.iter().zip(own());
     let mut chosen = Vec::new();
     let is_oracle = run.recipe.selection.judge == Selector::Oracle;
@@ -61,28 +65,30 @@ pub(super) fn training_data(
             .collect::<Result<_, SelmaError>>()?,
         TrainingPictures::Pairs => {
             // Planned for one skill alone.
-            let skill = training.skills.first().map_or("", String::as_str);
-            let pictures = drawn(run, skill)?;
+            let mut own = own_by_skill();
+            let (skill, pictures) = own.next().ok_or(TrainError::NoData)?;
+            let pictures = pictures?;
             let scores = score(&*pictures)?;
             let (pairs, _) = make_pairs(&*pictures, &scores, JUDGE, PairRule::BestWorst)?;
             let of_skill = Chosen {
-                skill: skill.to_owned(),
+                skill: skill.clone(),
                 drawn: pictures.len(),
                 passed: pictures.len(),
                 used: 2 * pairs.len(),
             };
-            chosen::keep(run, training, &[of_skill])?;
+            chosen::keep(run, training, part, &[of_skill])?;
             let set = encoder.pairs(&*pictures, &pairs, observer)?;
             return Ok(TrainingData::Pairs(set));
         }
         TrainingPictures::Truth => {
             let skills = training.skills.iter();
             skills
-                .map(|skill| truth(run, skill))
+                .map(|skill| part.of(run, truth(run, skill)?))
                 .collect::<Result<_, _>>()?
         }
         TrainingPictures::Folder(path) => {
-            vec![open_any(path, &OpenOptions::default())?.pictures]
+            let pictures = open_any(path, &OpenOptions::default())?.pictures;
+            vec![part.of(run, pictures)?]
         }
     };
     let pictures: Vec<&dyn Pictures> = datasets.iter().map(|data| &**data).collect();
@@ -101,7 +107,7 @@ pub(super) fn training_data(
             });
         }
     }
-    chosen::keep(run, training, &chosen)?;
+    chosen::keep(run, training, part, &chosen)?;
     Ok(TrainingData::Pictures(set))
 }
 

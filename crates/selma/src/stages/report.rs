@@ -14,7 +14,7 @@ use crate::report::{
     Evaluation, FunnelRow, GuidanceCurve, ModelKind, ModelRow, Report, SampleImage, SampleRow,
     metrics_of,
 };
-use crate::{Model, Run, SelmaError};
+use crate::{Model, Pick, Run, SelmaError};
 
 /// Bytes of pictures that the report reads.
 const SAMPLE_BYTES: u64 = 512 << 20;
@@ -104,9 +104,16 @@ fn summary(run: &Run) -> String {
     };
     let count = recipe.prompts.settings.count;
     let skills = run.skills.len();
+    let (learns, drew) = match &recipe.images.model {
+        None => ("teaches itself", "the model drew them itself".to_owned()),
+        Some(teacher) => (
+            "learns from another",
+            format!("{} drew them", teacher.display()),
+        ),
+    };
     format!(
-        "A text-to-image model teaches itself: {count} prompts for each of {skills} skills were written and filtered, \
-         the model drew them itself at guidance {}, one LoRA expert was trained on each skill's pictures, and the \
+        "A text-to-image model {learns}: {count} prompts for each of {skills} skills were written and filtered, \
+         {drew} at guidance {}, one LoRA expert was trained on each skill's pictures, and the \
          experts were merged. All models then drew {prompts}, from the same noise, \
          and every picture was asked the questions that its prompt implies. A score is the share of questions \
          answered yes.",
@@ -124,6 +131,22 @@ fn notes(run: &Run, results: &[(Model, f64, EvalResult)], step: usize) -> Vec<St
             "Each model's guidance was chosen among {:?} on {} validation prompts a skill that are not among the test \
              prompts.",
             run.recipe.eval.guidances, run.recipe.eval.validation
+        ));
+    }
+    if let Some(teacher) = &run.recipe.images.model {
+        notes.push(format!(
+            "The model called teacher is {}, which drew the pictures to train on.",
+            teacher.display()
+        ));
+    }
+    if run.recipe.train.validation > 0 {
+        notes.push(format!(
+            "Of each skill {} prompts were not trained on; {}",
+            run.recipe.train.validation,
+            match run.recipe.train.pick {
+                Pick::Last => "the loss on them was watched alone.",
+                Pick::Best => "each adapter is the one with the smallest loss on them.",
+            }
         ));
     }
     if run.recipe.train.filtered {

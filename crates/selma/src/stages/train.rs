@@ -1,15 +1,16 @@
 //! Stage 3: one expert a skill, one adapter on all data, and what else the recipe trains.
 
 use selma_diffusion::StableDiffusion;
-use selma_train::EncodingCache;
+use selma_train::{EncodingCache, TrainError};
 
+use super::held_back::Part;
 use super::images::load_once;
 use super::merge::load;
 use super::pictures::training_data;
 use super::prompts::finished;
 use crate::adapters::PlannedTraining;
 use crate::files::remove_folder;
-use crate::{DataEncoder, Expert, Run, RunObserver, SelmaError};
+use crate::{DataEncoder, Expert, Run, RunObserver, SelmaError, TrainingData, Validation};
 
 /// Threads that make batches ahead.
 const PREFETCH: usize = 1;
@@ -61,7 +62,8 @@ fn train(
         cache: Some(cache),
         task: &training.name,
     };
-    let data = training_data(run, training, encoder, observer)?;
+    let data = training_data(run, training, Part::Training, encoder, observer)?;
+    let validation = validation_data(run, training, encoder, observer)?;
     let mixture = training.mixture.as_ref();
     let mixture = mixture.map(|(experts, kind)| {
         let experts = load(run, experts)?;
@@ -73,7 +75,10 @@ fn train(
         skills: &training.skills,
         config: training.config.clone(),
         mixture: mixture.as_ref(),
-        validation: None,
+        validation: validation.as_ref().map(|data| Validation {
+            data,
+            pick: run.recipe.train.pick,
+        }),
         further_devices: &[],
         model_hash,
         checkpoint_every: run.recipe.train.checkpoint_every,
@@ -85,4 +90,30 @@ fn train(
     };
     let folder = run.layout.expert(&training.name);
     expert.train(pipeline, &data, &folder, observer)
+}
+
+/// What a training is watched by: of the prompts that are held back, if there are some, what it would be trained on.
+fn validation_data(
+    run: &Run,
+    training: &PlannedTraining,
+    encoder: DataEncoder<'_>,
+    observer: &mut RunObserver<'_>,
+) -> Result<Option<TrainingData>, SelmaError> {
+    let count = run.recipe.train.validation;
+    if count == 0 {
+        return Ok(None);
+    }
+    let config = training.config.for_validation();
+    let encoder = DataEncoder {
+        config: &config,
+        ..encoder
+    };
+    match training_data(run, training, Part::Validation, encoder, observer) {
+        Err(SelmaError::Train(TrainError::NoData)) => Err(SelmaError::Setting {
+            field: "train.validation".to_owned(),
+            expected: format!("enough prompts that {} has pictures of some", training.name),
+            found: count.to_string(),
+        }),
+        data => data.map(Some),
+    }
 }
