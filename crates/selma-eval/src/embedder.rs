@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::EvalError;
 
-/// Texts that are embedded before an observer is told.
+/// Texts that are embedded between two words to the observer.
 const TOGETHER: usize = 1024;
 
 /// A model that turns sentences into vectors whose angles say how alike they are.
@@ -40,22 +40,27 @@ pub(crate) struct Embedded<'a> {
 }
 
 impl<'a> Embedded<'a> {
-    /// Embeds each different text once. The observer is told how many of how many are done.
+    /// Embeds each different text once. The observer is told before and after how many of how many are done, unless there are none.
     pub(crate) fn new(
         embedder: &dyn Embedder,
         texts: BTreeSet<&'a str>,
         mut observer: impl FnMut(usize, usize) -> ControlFlow<()>,
     ) -> Result<Self, EvalError> {
         let texts: Vec<&str> = texts.into_iter().collect();
-        let mut vectors: Vec<Vec<f64>> = Vec::with_capacity(texts.len());
+        let total = texts.len();
+        let mut vectors: Vec<Vec<f64>> = Vec::with_capacity(total);
+        let mut tell = |done| match observer(done, total) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(EvalError::Cancelled { done, total }),
+        };
         for together in texts.chunks(TOGETHER) {
+            tell(vectors.len())?;
             let given = embedder.embed(together)?;
             check(embedder, vectors.first(), together.len(), &given)?;
             vectors.extend(given);
-            let (done, total) = (vectors.len(), texts.len());
-            if observer(done, total).is_break() {
-                return Err(EvalError::Cancelled { done, total });
-            }
+        }
+        if total > 0 {
+            tell(total)?;
         }
         Ok(Self { texts, vectors })
     }

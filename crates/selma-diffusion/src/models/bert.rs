@@ -220,10 +220,8 @@ impl BertModel {
                 let counted = input_ids.clone().not_equal_elem(PADDING).int();
                 let positions = counted.clone().cumsum(1) * counted + PADDING;
                 let [_, length] = input_ids.dims();
-                (
-                    positions,
-                    Within::Biased(bias(table, length, &input_ids.device())),
-                )
+                let bias = bias(table, length, &input_ids.device());
+                (positions, Within::Biased(Box::new(bias)))
             }
         };
         let mut hidden = self.embeddings.forward(input_ids, positions);

@@ -137,7 +137,7 @@ pub(super) enum Within {
     /// Each to itself and those before it.
     Causal,
     /// Each to all, with a bias of the scores by distance: `[1, heads, length, length]`.
-    Biased(Tensor<4>),
+    Biased(Box<Tensor<4>>),
 }
 
 /// Projections of what attends and what is attended to.
@@ -193,7 +193,7 @@ impl BertAttention {
         let key = split(projections.key.forward(seen.clone()));
         let value = split(projections.value.forward(seen));
         let attended = match within {
-            Within::Biased(bias) => biased_attention(query, key, value, bias.clone()),
+            Within::Biased(bias) => biased_attention(query, key, value, (**bias).clone()),
             Within::All | Within::Causal => {
                 let options = AttentionOptions {
                     causal: matches!(within, Within::Causal),

@@ -188,7 +188,7 @@ mod tests {
         let stopped = answers.take_nearest(&set, &Colours::default(), stop);
         let stopped = stopped.unwrap_err();
         assert!(
-            matches!(stopped, EvalError::Cancelled { done: 4, total: 4 }),
+            matches!(stopped, EvalError::Cancelled { done: 0, total: 4 }),
             "{stopped}"
         );
         assert_eq!(answers.embedder(), None);
