@@ -90,10 +90,10 @@ fn pictures_go_out_and_win_rates_come_in() {
     selma.write("tuned.jsonl", scores);
     let report = "report --eval tuned.jsonl --ratings people.json --out report";
     selma.run(report).ok();
-    let page = String::from_utf8(selma.read("report/report.md")).unwrap();
+    let text = String::from_utf8(selma.read("report/report.md")).unwrap();
     assert!(
-        page.contains("### people") && page.contains("| people.json |"),
-        "{page}"
+        text.contains("### people") && text.contains("| people.json |"),
+        "{text}"
     );
     selma
         .run(&report.replace("people.json", "rate.key.json"))

@@ -29,7 +29,7 @@ pub struct NamedVqa {
 const HASH: usize = 16;
 
 impl NamedVqa {
-    /// Loads a BLIP of a folder that follows so many beginnings of an answer. It is asked as for figures what a model that chats is asked, and else the plain
+    /// Loads a BLIP of a folder that follows so many beginnings of an answer. For figures it is asked what a model that chats is asked, and else the plain
     /// question. Its name is that of what it is made of ([`BlipVqa::sha256`]), wherever it lies.
     ///
     /// # Errors
