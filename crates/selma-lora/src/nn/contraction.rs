@@ -125,7 +125,7 @@ mod tests {
     /// Checks that all samples at once, where composing is cheaper, and one after the other, where it is not, give the same output and gradients.
     fn check<const D: usize, const F: usize>(
         branch: &LoraBranch<F>,
-        input: Tensor<D>,
+        input: &Tensor<D>,
         forward: impl Fn(Tensor<D>) -> Tensor<D>,
     ) {
         let outcome = |forward: &dyn Fn(Tensor<D>) -> Tensor<D>| {
@@ -155,7 +155,7 @@ mod tests {
         let device = Device::flex();
         let mut linear: LoraLinear = LoraLinearConfig::new(6, 5).init(&device);
         linear.branches = vec![branch(random([4, 6]), random([5, 4]))];
-        check(&linear.branches[0], random([64, 6]), |input: Tensor<2>| {
+        check(&linear.branches[0], &random([64, 6]), |input: Tensor<2>| {
             linear.forward(input)
         });
 
@@ -164,7 +164,7 @@ mod tests {
         conv.branches = vec![branch(random([12, 3, 3, 3]), random([5, 12, 1, 1]))];
         check(
             &conv.branches[0],
-            random([32, 3, 4, 4]),
+            &random([32, 3, 4, 4]),
             |input: Tensor<4>| conv.forward(input),
         );
     }
