@@ -16,6 +16,7 @@ diffusers' UNet and VAE use `channels_last` (of both layouts the faster one on a
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -135,7 +136,9 @@ def compare(found, expected):
 
 
 def child(command):
-    result = subprocess.run(command, check=True, capture_output=True, text=True)
+    # As long as the program `selma` has freed memory kept.
+    environment = {"MIMALLOC_PURGE_DELAY": "10000", **os.environ}
+    result = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
     return json.loads(result.stdout.strip().splitlines()[-1])
 
 

@@ -49,6 +49,7 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    memory::keep_freed();
     let cli = Cli::parse();
     match crash::guard(|| cli.command.run()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -114,7 +114,7 @@ mod tests {
         assert!(texts(&training).is_disjoint(&texts(&validation)));
         assert_eq!(texts(&validation).len(), 4);
         assert!(training.is_sorted() && validation.is_sorted());
-        assert_ne!(part(Part::Validation, 2), validation);
+        assert_ne!(part(Part::Validation, 3), validation);
     }
 
     #[test]
