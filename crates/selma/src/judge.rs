@@ -3,7 +3,6 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use burn::tensor::Device;
 use selma_diffusion::vqa::BlipVqa;
 use selma_eval::dsg::{AnswerMatch, Quirks};
 use selma_eval::{ChatPrompt, ChatVqa, PictureFormat, Vqa};
@@ -39,6 +38,15 @@ pub struct BlipJudge {
 
 fn greedy() -> NonZeroUsize {
     NonZeroUsize::MIN
+}
+
+impl BlipJudge {
+    /// Its hash, which has to be that of the BLIP that the run has asked before in this section.
+    fn unchanged(&self, run: &Run, section: &str) -> Result<String, SelmaError> {
+        let sha256 = BlipVqa::sha256(&self.weights)?;
+        run.unchanged(&format!("{section}.judge"), &sha256)?;
+        Ok(sha256)
+    }
 }
 
 /// A file of questions with their prompts.
@@ -95,20 +103,18 @@ impl Judge {
         jpeg: Option<u8>,
     ) -> Result<(), SelmaError> {
         match self {
-            Self::Blip(blip) => {
-                let hash = BlipVqa::sha256(&blip.weights)?;
-                run.unchanged(&format!("{section}.judge"), &hash)
-            }
-            _ => self.vqa(ChatPrompt::YesNo, jpeg, &run.device).map(drop),
+            Self::Blip(blip) => blip.unchanged(run, section).map(drop),
+            _ => self.vqa(run, section, ChatPrompt::YesNo, jpeg).map(drop),
         }
     }
 
-    /// The judge, asked in this way if it chats.
+    /// The judge of a section, asked in this way if it chats. It is checked as by [`check`](Self::check).
     pub(crate) fn vqa(
         &self,
+        run: &Run,
+        section: &str,
         prompt: ChatPrompt,
         jpeg: Option<u8>,
-        device: &Device,
     ) -> Result<Box<dyn Vqa>, SelmaError> {
         Ok(match self {
             Self::Oracle => Box::new(OracleVqa),
@@ -118,7 +124,9 @@ impl Judge {
                 Box::new(ChatVqa::new(client, prompt).with_format(format)?)
             }
             Self::Blip(blip) => {
-                Box::new(NamedVqa::blip(&blip.weights, blip.beams, prompt, device)?)
+                let sha256 = blip.unchanged(run, section)?;
+                let model = BlipVqa::load(&blip.weights, &run.device)?;
+                Box::new(NamedVqa::with_hash(model, &sha256, blip.beams, prompt)?)
             }
         })
     }

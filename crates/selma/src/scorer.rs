@@ -10,7 +10,7 @@ use selma_diffusion::scorers::{PictureScorer, ScorerKind};
 use selma_eval::{EvalError, Scorer};
 use serde::{Deserialize, Serialize};
 
-use crate::SelmaError;
+use crate::{Run, SelmaError};
 
 /// Pictures that a run scores together.
 pub(crate) const SCORED_TOGETHER: NonZeroUsize = NonZeroUsize::MIN.saturating_add(15);
@@ -179,8 +179,16 @@ impl ScorerSettings {
         Ok(PictureScorer::sha256(&self.kind()?, &self.weights)?)
     }
 
+    /// Its hash, which has to be that of the scorer that the run has used before as `what`.
+    pub(crate) fn unchanged(&self, run: &Run, what: &str) -> Result<String, SelmaError> {
+        self.check_files()?;
+        let sha256 = self.sha256()?;
+        run.unchanged(what, &sha256)?;
+        Ok(sha256)
+    }
+
     /// Sees that its files are there, before any work is done.
-    pub(crate) fn check_files(&self) -> Result<(), SelmaError> {
+    fn check_files(&self) -> Result<(), SelmaError> {
         let mut files = std::iter::once(&self.weights).chain(&self.head);
         match files.find(|path| !path.exists()) {
             None => Ok(()),

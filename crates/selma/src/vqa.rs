@@ -42,7 +42,17 @@ impl NamedVqa {
         device: &Device,
     ) -> Result<Self, SelmaError> {
         let model = BlipVqa::load(folder, device)?;
-        let hash: String = BlipVqa::sha256(folder)?.chars().take(HASH).collect();
+        Self::with_hash(model, &BlipVqa::sha256(folder)?, beams, prompt)
+    }
+
+    /// The same of a loaded one, with the hash that it is known to have.
+    pub(crate) fn with_hash(
+        model: BlipVqa,
+        sha256: &str,
+        beams: NonZeroUsize,
+        prompt: ChatPrompt,
+    ) -> Result<Self, SelmaError> {
+        let hash: String = sha256.chars().take(HASH).collect();
         let search = Search {
             beams: beams.get(),
             ..model.search()

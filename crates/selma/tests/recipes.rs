@@ -123,18 +123,23 @@ fn further() -> PretrainRecipe {
     recipe
 }
 
-#[test]
-fn a_pretraining_goes_on_from_a_model() {
-    let recipe = further();
-    let dir = tempfile::tempdir().unwrap();
-    let out = dir.path().join("model");
+/// Runs both steps of the recipe, in which nothing but the denoiser is to be trained.
+fn denoiser_alone(recipe: &PretrainRecipe, out: &Path) {
     let mut stages = Vec::new();
     let mut observe = |stage, _| {
         stages.push(stage);
         ControlFlow::Continue(())
     };
-    recipe.run(&out, &Device::flex(), &mut observe).unwrap();
+    recipe.run(out, &Device::flex(), &mut observe).unwrap();
     assert_eq!(stages, [PretrainStage::Denoiser; 2]);
+}
+
+#[test]
+fn a_pretraining_goes_on_from_a_model() {
+    let recipe = further();
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("model");
+    denoiser_alone(&recipe, &out);
     let file = |folder: &Path, name: &str| fs::read(folder.join(name)).unwrap();
     let start = recipe.start_from.unwrap();
     let weights = "diffusion_pytorch_model.safetensors";
@@ -176,13 +181,7 @@ fn a_pretraining_takes_over_a_vae_alone() {
     recipe.model.unet.block_out_channels = vec![32, 64];
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("model");
-    let mut stages = Vec::new();
-    let mut observe = |stage, _| {
-        stages.push(stage);
-        ControlFlow::Continue(())
-    };
-    recipe.run(&out, &Device::flex(), &mut observe).unwrap();
-    assert_eq!(stages, [PretrainStage::Denoiser; 2]);
+    denoiser_alone(&recipe, &out);
     for name in ["config.json", "diffusion_pytorch_model.safetensors"] {
         let file = |folder: &Path| fs::read(folder.join("vae").join(name)).unwrap();
         assert!(file(&out) == file(&start), "{name}");

@@ -48,7 +48,7 @@ pub(crate) fn check(run: &Run) -> Result<(), SelmaError> {
         judge.check(run, "selection", recipe.selection.jpeg)?;
     }
     if let Selector::Scorer(settings) = &recipe.selection.judge {
-        selection::unchanged(run, settings)?;
+        settings.unchanged(run, selection::SCORER)?;
     }
     Scorers::new(run).map(drop)
 }
@@ -235,7 +235,7 @@ impl Evaluation<'_> {
         let stage = &self.run.recipe.eval;
         let vqa = match self.vqa.take() {
             Some(vqa) => vqa,
-            None => (stage.judge).vqa(ChatPrompt::YesNo, stage.jpeg, &self.run.device)?,
+            None => (stage.judge).vqa(self.run, "eval", ChatPrompt::YesNo, stage.jpeg)?,
         };
         let result = if stage.judge.is_oracle() {
             self.ask(questions, guidance, &*vqa, &folder, observer)?

@@ -49,16 +49,12 @@ pub(super) fn training_data(
             keep = &ask_oracle;
             own().collect::<Result<_, _>>()?
         }
-        TrainingPictures::Faultless => own_by_skill()
+        TrainingPictures::Faultless | TrainingPictures::Best(_) => own_by_skill()
             .map(|(skill, pictures)| {
-                let (pictures, of_skill) = faultless(skill, pictures?, &mut score)?;
-                chosen.push(of_skill);
-                Ok(pictures)
-            })
-            .collect::<Result<_, SelmaError>>()?,
-        TrainingPictures::Best(minimum) => own_by_skill()
-            .map(|(skill, pictures)| {
-                let (pictures, of_skill) = best(skill, pictures?, *minimum, &mut score)?;
+                let (pictures, of_skill) = match training.pictures {
+                    TrainingPictures::Best(minimum) => best(skill, pictures?, minimum, &mut score)?,
+                    _ => faultless(skill, pictures?, &mut score)?,
+                };
                 chosen.push(of_skill);
                 Ok(pictures)
             })

@@ -22,11 +22,8 @@ impl Scorers {
     /// Those of the recipe, which have to be the ones that the run has used before.
     pub(super) fn new(run: &Run) -> Result<Self, SelmaError> {
         let unchanged = |settings: &ScorerSettings| {
-            settings.check_files()?;
-            let sha256 = settings.sha256()?;
-            run.unchanged(&format!("scorer {}", settings.name()), &sha256)?;
             Ok(Loaded {
-                sha256,
+                sha256: settings.unchanged(run, &format!("scorer {}", settings.name()))?,
                 scorer: None,
             })
         };

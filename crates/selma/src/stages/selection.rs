@@ -13,10 +13,13 @@ use selma_eval::{
 };
 
 use super::scores::by_scorer;
-use crate::{Judge, Run, RunEvent, RunObserver, ScorerSettings, Selector, SelmaError};
+use crate::{Judge, Run, RunEvent, RunObserver, Selector, SelmaError};
 
 /// What the judge's scores are called.
 pub(super) const JUDGE: &str = "faithfulness";
+
+/// What a scorer that chooses pictures is called among the inputs of a run.
+pub(super) const SCORER: &str = "selection.judge";
 
 /// What the judge says of every picture; 0 for those about whose captions it has no questions, or to which it has no answer. `task` is the name of the training.
 pub(super) fn scores(
@@ -34,7 +37,7 @@ pub(super) fn scores(
             })
             .collect::<Result<_, SelmaError>>()?,
         Selector::Scorer(settings) => {
-            let scorer = settings.load_as(unchanged(run, settings)?, &run.device)?;
+            let scorer = settings.load_as(settings.unchanged(run, SCORER)?, &run.device)?;
             let scores = by_scorer(pictures, &scorer, task, observer)?;
             scores.into_iter().map(|score| score.score).collect()
         }
@@ -53,14 +56,6 @@ pub(super) fn scores(
         .map(|(index, score)| Score::new(pictures, index, JUDGE, score));
     let rows: Vec<Score> = rows.collect::<Result<_, _>>()?;
     Ok(Scores::from_rows(pictures.root(), &rows, pictures)?)
-}
-
-/// The hash of a scorer that chooses pictures, which has to be the one that the run has used before.
-pub(super) fn unchanged(run: &Run, settings: &ScorerSettings) -> Result<String, SelmaError> {
-    settings.check_files()?;
-    let sha256 = settings.sha256()?;
-    run.unchanged("selection.judge", &sha256)?;
-    Ok(sha256)
 }
 
 /// The share of the questions that the caption implies to which the oracle says yes. Captions outside the miniature's language have none.
@@ -98,8 +93,7 @@ fn by_asking(
         true => ChatPrompt::Figure,
         false => ChatPrompt::YesNo,
     };
-    judge.check(run, "selection", selection.jpeg)?;
-    let vqa = judge.vqa(prompt, selection.jpeg, &run.device)?;
+    let vqa = judge.vqa(run, "selection", prompt, selection.jpeg)?;
     let path = run.layout.selection_of(task);
     if let Some(folder) = path.parent() {
         create_folder(folder)?;
