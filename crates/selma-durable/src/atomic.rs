@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::thread::{self, JoinHandle};
 
 use tempfile::NamedTempFile;
 
@@ -12,6 +13,9 @@ use crate::folder::{folder_of, sync_folder};
 
 pub(crate) const TEMPORARY_PREFIX: &str = ".selma-";
 pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
+
+/// After so many bytes they are begun to be brought to the disk, while others are still made: a large file's end has less to wait for.
+const SYNC_EVERY: u64 = 32 << 20;
 
 /// Writes a file so that at any instant, even after a crash, its old or its new content is there, whole.
 ///
@@ -69,6 +73,10 @@ fn filled(path: &Path, bytes: &[u8]) -> io::Result<AtomicFile> {
 pub struct AtomicFile {
     path: PathBuf,
     file: NamedTempFile,
+    /// Bytes written since a sync was begun.
+    unsynced: u64,
+    /// A sync that was begun, on a thread of its own.
+    sync: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl AtomicFile {
@@ -94,6 +102,8 @@ impl AtomicFile {
         Ok(Self {
             path: path.into(),
             file: builder.tempfile_in(folder_of(path))?,
+            unsynced: 0,
+            sync: None,
         })
     }
 
@@ -102,11 +112,33 @@ impl AtomicFile {
     /// # Errors
     /// If the disk is full or fails, or something that is not a file has the name, which stays as it was. Only if the
     /// folder cannot be synced is the file there, and may be lost again with the power.
-    pub fn commit(self) -> io::Result<()> {
+    pub fn commit(mut self) -> io::Result<()> {
+        self.end_sync()?;
         self.file.as_file().sync_all()?;
-        let Self { path, file } = self;
+        let Self { path, file, .. } = self;
         file.persist(&path)?;
         sync_folder(folder_of(&path))
+    }
+
+    /// Begins a sync unless one is under way; the error of the last one otherwise, if it had one.
+    fn begin_sync(&mut self) -> io::Result<()> {
+        if self.sync.as_ref().is_some_and(|sync| !sync.is_finished()) {
+            return Ok(());
+        }
+        self.end_sync()?;
+        let file = self.file.as_file().try_clone()?;
+        self.sync = Some(thread::Builder::new().spawn(move || file.sync_data())?);
+        self.unsynced = 0;
+        Ok(())
+    }
+
+    /// Waits for the sync under way. The system tells of an error once, so it must not be lost here.
+    fn end_sync(&mut self) -> io::Result<()> {
+        let Some(sync) = self.sync.take() else {
+            return Ok(());
+        };
+        let panicked = |_| Err(io::Error::other("the thread that syncs it panicked"));
+        sync.join().unwrap_or_else(panicked)
     }
 
     fn rename(self) -> io::Result<()> {
@@ -117,7 +149,12 @@ impl AtomicFile {
 
 impl Write for AtomicFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.as_file_mut().write(bytes)
+        if self.unsynced >= SYNC_EVERY {
+            self.begin_sync()?;
+        }
+        let written = self.file.as_file_mut().write(bytes)?;
+        self.unsynced += written as u64;
+        Ok(written)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -201,6 +238,33 @@ mod tests {
         file.write_all(b"IS").unwrap();
         file.commit().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"IS be known later");
+    }
+
+    #[test]
+    fn a_large_file_is_synced_before_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let mut file = AtomicFile::create(&path).unwrap();
+        let block = vec![7; (SYNC_EVERY / 2) as usize];
+        for part in 0..5 {
+            assert_eq!(file.sync.is_some(), part > 2, "{part}");
+            file.write_all(&block).unwrap();
+        }
+        assert!(file.unsynced < 5 * block.len() as u64);
+        file.commit().unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 5 * block.len() as u64);
+    }
+
+    #[test]
+    fn an_early_sync_that_failed_is_told_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let mut file = AtomicFile::create(&path).unwrap();
+        file.write_all(b"lost").unwrap();
+        file.sync = Some(thread::spawn(|| Err(io::Error::other("a disk that fails"))));
+        let error = file.commit().unwrap_err().to_string();
+        assert_eq!(error, "a disk that fails");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
     #[cfg(unix)]
