@@ -94,10 +94,7 @@ fn files(
     inputs: &[&str],
 ) -> Result<Value, Box<dyn Error>> {
     let start = Instant::now();
-    let readers = inputs
-        .iter()
-        .map(AdapterReader::open)
-        .collect::<Result<Vec<_>, _>>()?;
+    let readers = AdapterReader::open_all(inputs)?;
     let weight = 1.0;
     let weighted = readers.iter();
     let weighted: Vec<WeightedFile<'_>> = weighted

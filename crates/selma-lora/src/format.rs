@@ -26,7 +26,7 @@ pub use names::ModuleNames;
 pub(crate) use peft::save;
 pub use read::LeftOut;
 pub(crate) use stream::{Expected, FileWriter};
-pub(crate) use tensors::header;
+pub(crate) use tensors::{Tensor, header};
 pub(crate) use write::write;
 
 use crate::LoraError;

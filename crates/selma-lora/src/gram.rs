@@ -90,9 +90,7 @@ impl Number for f32 {
 
 /// A matrix in another number type.
 pub(crate) fn cast<T: Number, U: Number>(matrix: MatRef<'_, T>) -> Mat<U> {
-    let mut cast = Mat::zeros(matrix.nrows(), matrix.ncols());
-    zip!(cast.as_mut(), matrix).for_each(|unzip!(to, &from)| *to = U::of(from.wide()));
-    cast
+    zip!(matrix).map(|unzip!(&x)| U::of(x.wide()))
 }
 
 /// True when truncating to `k` a product whose smallest dimension is `size` is faster this way.
@@ -126,15 +124,15 @@ pub(crate) fn single_pays(m: usize, n: usize, r: usize, k: usize) -> bool {
 /// Truncates the product of `b^T [r, m]` and `a^T [n, r]`. `None` where a full decomposition is faster, or copes with what this does not; in `f32` also
 /// where that is not certain.
 pub(crate) fn truncate_product_in<T: Number>(
-    b_turned: &Mat<T>,
-    a_turned: &Mat<T>,
+    b_turned: MatRef<'_, T>,
+    a_turned: MatRef<'_, T>,
     k: usize,
 ) -> Option<Truncated> {
     let (m, n, r) = (b_turned.ncols(), a_turned.nrows(), a_turned.ncols());
     let is_large = is_large(r, m.min(n));
     if pays(r, k)
         && (!is_large || product_pays(m, n, r, k))
-        && let Some(cut) = by_factors(b_turned.transpose(), a_turned.as_ref(), k)
+        && let Some(cut) = by_factors(b_turned.transpose(), a_turned, k)
     {
         return Some(cut);
     }
@@ -144,7 +142,7 @@ pub(crate) fn truncate_product_in<T: Number>(
     let product = a_turned * b_turned;
     if T::SINGLE {
         // What random factors have; below it they cancel each other.
-        let sizes = [a_turned.as_ref(), b_turned.as_ref(), product.as_ref()];
+        let sizes = [a_turned, b_turned, product.as_ref()];
         let [a_size, b_size, size] = sizes.map(|x| x.squared_norm_l2().wide());
         if size * (r as f64) < 0.1 * a_size * b_size {
             return None;

@@ -3,7 +3,7 @@
 //! Factors are held turned: `A^T [in * kh * kw, rank]` and `B^T [rank, out]` in the column-major
 //! order of `faer` are `A` and `B` in the row-major order of files, so nothing is shuffled.
 
-use faer::{Mat, MatMut, MatRef, unzip, zip};
+use faer::{Mat, MatRef};
 use ndarray::{Array2, ArrayD, IxDyn};
 
 use crate::{
@@ -22,32 +22,44 @@ impl LoraModule {
     pub(crate) fn b_turned(&self) -> Mat<f64> {
         turned(&self.b)
     }
-
-    /// `by * A^T`, into a matrix of its size.
-    pub(crate) fn write_a<T: Number>(&self, target: MatMut<'_, T>, by: f64) {
-        write(target, &self.a, by);
-    }
-
-    /// `by * B^T`, into a matrix of its size.
-    pub(crate) fn write_b<T: Number>(&self, target: MatMut<'_, T>, by: f64) {
-        write(target, &self.b, by);
-    }
 }
 
 /// The first dimension becomes the columns, the others are multiplied together to the rows.
 fn turned(factor: &ArrayD<f32>) -> Mat<f64> {
     let columns = factor.shape().first().copied().unwrap_or(0);
     let rows = factor.shape().iter().skip(1).product();
-    let mut turned = Mat::zeros(rows, columns);
-    write(turned.as_mut(), factor, 1.0);
-    turned
+    let values = row_major(factor);
+    gram::cast(MatRef::from_column_major_slice(&values, rows, columns))
 }
 
-/// [Turned](turned) and multiplied, into a matrix of its size.
-fn write<T: Number>(target: MatMut<'_, T>, factor: &ArrayD<f32>, by: f64) {
-    let values = row_major(factor);
-    let stored = MatRef::from_column_major_slice(&values, target.nrows(), target.ncols());
-    zip!(target, stored).for_each(|unzip!(target, &x)| *target = T::of(by * f64::from(x)));
+/// A matrix whose columns are put one behind the other: a large one is not filled with zeros before.
+#[derive(Debug)]
+pub(crate) struct Columns<T> {
+    rows: usize,
+    count: usize,
+    values: Vec<T>,
+}
+
+impl<T: Number> Columns<T> {
+    /// An empty one, with room for `count` columns.
+    pub(crate) fn new(rows: usize, count: usize) -> Self {
+        Self {
+            rows,
+            count,
+            values: Vec::with_capacity(rows * count),
+        }
+    }
+
+    /// Puts `by * values` behind what is there.
+    pub(crate) fn push(&mut self, values: &[f32], by: f64) {
+        let values = values.iter().map(|&x| T::of(by * f64::from(x)));
+        self.values.extend(values);
+    }
+
+    /// The matrix, once all columns are there.
+    pub(crate) fn as_ref(&self) -> MatRef<'_, T> {
+        MatRef::from_column_major_slice(&self.values, self.rows, self.count)
+    }
 }
 
 /// A turned factor rounded to `f32`; `shape` must hold as many numbers.
@@ -187,17 +199,17 @@ pub(crate) fn truncate(
     let (m, n, r) = (b_turned.ncols(), a_turned.nrows(), a_turned.ncols());
     if gram::single_pays(m, n, r, k) {
         let [b, a] = [b_turned, a_turned].map(|factor| gram::cast::<f64, f32>(factor.as_ref()));
-        if let Some(cut) = gram::truncate_product_in(&b, &a, k) {
+        if let Some(cut) = gram::truncate_product_in(b.as_ref(), a.as_ref(), k) {
             return Ok(cut);
         }
     }
-    truncate_in_double(b_turned, a_turned, k)
+    truncate_in_double(b_turned.as_ref(), a_turned.as_ref(), k)
 }
 
 /// [`truncate`] where single precision is not certain.
 pub(crate) fn truncate_in_double(
-    b_turned: &Mat<f64>,
-    a_turned: &Mat<f64>,
+    b_turned: MatRef<'_, f64>,
+    a_turned: MatRef<'_, f64>,
     k: usize,
 ) -> Result<Truncated, LoraError> {
     if let Some(cut) = gram::truncate_product_in(b_turned, a_turned, k) {

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::{
@@ -55,6 +56,18 @@ impl AdapterReader {
     /// As [`open`](Self::open).
     pub fn open_with(path: impl AsRef<Path>, names: &ModuleNames) -> Result<Self, LoraError> {
         Self::opened(path.as_ref(), Some(names.clone()))
+    }
+
+    /// Opens several like [`open`](Self::open), on all threads.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), of the first that cannot be opened.
+    pub fn open_all(
+        paths: impl IntoIterator<Item: AsRef<Path> + Send>,
+    ) -> Result<Vec<Self>, LoraError> {
+        let paths: Vec<_> = paths.into_iter().collect();
+        let opened: Vec<_> = paths.into_par_iter().map(Self::open).collect();
+        opened.into_iter().collect()
     }
 
     fn opened(path: &Path, names: Option<ModuleNames>) -> Result<Self, LoraError> {

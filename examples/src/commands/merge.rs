@@ -121,20 +121,13 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 /// A layer at a time, however large the adapters are.
 fn on_disk(args: &Args, merge: &Merge) -> anyhow::Result<(MergeReport, String)> {
-    let opened = args
-        .adapters
-        .iter()
-        .map(|file| {
-            let adapter = AdapterReader::open(&file.path).map_err(advise)?;
-            Ok((adapter, file.weight))
-        })
-        .collect::<anyhow::Result<Vec<_>>>()?;
+    let paths = args.adapters.iter().map(|file| &file.path);
+    let opened = AdapterReader::open_all(paths).map_err(advise)?;
+    let weights = args.adapters.iter().map(|file| file.weight);
     let inputs: Vec<selma_lora::WeightedFile<'_>> = opened
         .iter()
-        .map(|(adapter, weight)| selma_lora::WeightedFile {
-            adapter,
-            weight: *weight,
-        })
+        .zip(weights)
+        .map(|(adapter, weight)| selma_lora::WeightedFile { adapter, weight })
         .collect();
     let report = merge.run_files(&inputs, &args.out, args.format, args.dtype)?;
     Ok((report, written(&args.out, args.format, args.dtype)))

@@ -45,7 +45,6 @@ pub(crate) struct FileWriter {
     file: AtomicFile,
     format: Format,
     dtype: Dtype,
-    metadata: BTreeMap<String, String>,
     /// What modules are called in the file, in the order in which they must come.
     names: Vec<(String, String)>,
     /// Rank and alpha of the modules that came.
@@ -59,11 +58,12 @@ pub(crate) struct FileWriter {
 }
 
 impl FileWriter {
+    /// Begins a file. Its metadata are given to [`finish`](Self::finish); these are of the same length, as a rule.
     pub(crate) fn create(
         path: &Path,
         format: Format,
         dtype: Dtype,
-        own_metadata: BTreeMap<String, String>,
+        own_metadata: &BTreeMap<String, String>,
         expected: &BTreeMap<String, Expected>,
     ) -> Result<Self, LoraError> {
         let names = file_names(expected.keys(), format)?;
@@ -72,7 +72,7 @@ impl FileWriter {
             .map(|(path, name)| (path.clone(), name))
             .collect();
         names.sort_by_cached_key(|(path, name)| format!("{name}.{}", suffixes(format, path).0));
-        let room = room(format, dtype, &own_metadata, &names, expected);
+        let room = room(format, dtype, own_metadata, &names, expected);
         let mut file = AtomicFile::create(path).map_err(failed(path))?;
         file.seek(SeekFrom::Start(room)).map_err(failed(path))?;
         Ok(Self {
@@ -80,7 +80,6 @@ impl FileWriter {
             file,
             format,
             dtype,
-            metadata: own_metadata,
             names,
             modules: BTreeMap::new(),
             room,
@@ -158,10 +157,13 @@ impl FileWriter {
     }
 
     /// Puts the header before the values, and the file in its place.
-    pub(crate) fn finish(mut self) -> Result<(), LoraError> {
+    pub(crate) fn finish(
+        mut self,
+        own_metadata: &BTreeMap<String, String>,
+    ) -> Result<(), LoraError> {
         self.front.sort_by(|x, y| x.name.cmp(&y.name));
         let modules = self.modules.iter().map(|(path, &outline)| (path, outline));
-        let metadata = metadata(&self.metadata, &modules.collect(), self.format);
+        let metadata = metadata(own_metadata, &modules.collect(), self.format);
         let front = self.front.iter().map(|x| (&x.name, x.dtype, &x.shape));
         let placed = self.placed.iter().map(|x| (&x.name, x.dtype, &x.shape));
         let mut head = header(entries(front.chain(placed)), &metadata);

@@ -6,7 +6,9 @@ use crate::{
     LoraError, LoraModule,
     dtype::are_finite,
     gram::{self, Number},
-    linalg::{Truncated, product_norm, to_factor, truncate, truncate_dense, truncate_in_double},
+    linalg::{
+        Columns, Truncated, product_norm, to_factor, truncate, truncate_dense, truncate_in_double,
+    },
     matching::same_weight,
     module::row_major,
 };
@@ -225,29 +227,37 @@ impl<'a> Sum<'a> {
 
     /// `by * B^T` and `A^T` side by side, without the scale. Each is weighted by the square root of its coefficient, which keeps both in
     /// the range of 16-bit floats; the sign goes into `B`.
-    fn stacked<T: Number>(&self, by: f64) -> (Mat<T>, Mat<T>) {
+    fn stacked<T: Number>(&self, by: f64) -> (Columns<T>, Columns<T>) {
         let (rank, terms) = (self.rank(), &self.terms);
         let rows = terms.iter().map(|t| t.module.outputs()).max().unwrap_or(0);
         let columns = terms.iter().map(|t| t.module.inputs()).max().unwrap_or(0);
-        let mut a_turned = Mat::zeros(columns, rank);
-        let mut b_turned = Mat::zeros(rank, rows);
-        let mut start = 0;
+        let mut a_turned = Columns::new(columns, rank);
+        let mut b_turned = Columns::new(rank, rows);
+        let mut sides = Vec::with_capacity(terms.len());
         for term in terms {
-            let r = term.module.rank();
-            let root = term.coefficient().abs().sqrt();
-            let signed = by * root.copysign(term.coefficient());
-            term.module.write_a(a_turned.subcols_mut(start, r), root);
-            term.module.write_b(b_turned.subrows_mut(start, r), signed);
-            start += r;
+            let coefficient = term.coefficient();
+            let root = coefficient.abs().sqrt();
+            a_turned.push(&row_major(&term.module.a), root);
+            sides.push((
+                row_major(&term.module.b),
+                term.module.rank(),
+                by * root.copysign(coefficient),
+            ));
+        }
+        for output in 0..rows {
+            for (values, rank, signed) in &sides {
+                let row = values.get(output * rank..(output + 1) * rank);
+                b_turned.push(row.unwrap_or_default(), *signed);
+            }
         }
         (b_turned, a_turned)
     }
 
     fn factors(&self) -> Factors {
-        let (b_turned, a_turned) = self.stacked(1.0);
+        let (b_turned, a_turned) = self.stacked::<f64>(1.0);
         Factors {
-            b_turned,
-            a_turned,
+            b_turned: b_turned.as_ref().to_owned(),
+            a_turned: a_turned.as_ref().to_owned(),
             scale: self.scale,
         }
     }
@@ -262,11 +272,11 @@ impl<'a> Sum<'a> {
             return self.factors().limited(limit);
         }
         let (b_turned, a_turned) = self.stacked::<f32>(self.scale);
-        let cut = match gram::truncate_product_in(&b_turned, &a_turned, kept) {
+        let cut = match gram::truncate_product_in(b_turned.as_ref(), a_turned.as_ref(), kept) {
             Some(cut) => cut,
             None => {
-                let (b_turned, a_turned) = self.stacked(self.scale);
-                truncate_in_double(&b_turned, &a_turned, kept)?
+                let (b_turned, a_turned) = self.stacked::<f64>(self.scale);
+                truncate_in_double(b_turned.as_ref(), a_turned.as_ref(), kept)?
             }
         };
         Ok(cut.into())

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use rayon::prelude::*;
 
 use super::{
-    Merge, MergeInput, MergeReport, Plan,
+    Merge, MergeInput, MergeReport, ModuleReport, Plan,
     check::rounding,
     in_order::in_order,
     pipeline::{Pipeline, Stacked},
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     AdapterReader, Dtype, Format, LoraError,
-    format::{Expected, FileWriter},
+    format::{Expected, FileWriter, Tensor},
 };
 
 /// An adapter on disk and what its update is multiplied by.
@@ -25,13 +25,35 @@ pub struct WeightedFile<'a> {
     pub weight: f64,
 }
 
+/// What the threads do: the hashes of the inputs come first, so that no thread waits for another that reads the last one.
+enum Job<'a> {
+    Hash(&'a AdapterReader),
+    /// A module's path and its name in the file.
+    Merge(&'a (String, String)),
+}
+
+/// What they have done.
+enum Done {
+    Hash(String),
+    /// A module's tensors, its rank and alpha, and what is reported of it.
+    Merge(Vec<Tensor>, (usize, f64), Box<ModuleReport>),
+}
+
+fn described(inputs: &[WeightedFile<'_>], hashes: Vec<String>) -> Vec<MergeInput> {
+    let weights = inputs.iter().map(|input| input.weight);
+    let pairs = hashes.into_iter().zip(weights);
+    pairs
+        .map(|(sha256, weight)| MergeInput { sha256, weight })
+        .collect()
+}
+
 impl Merge {
     /// Merges adapters on disk into a file, which holds the same bytes as what [`run`](Self::run) gives and
     /// [`Adapter::save`](crate::Adapter::save) writes. Modules are read, merged and written one by one, in parallel: there is no
     /// more than one of them in memory for each thread, however large the adapters are, and a few merged ones that wait for
     /// their turn in the file. (A folder of [`Format::Peft`] is gathered in memory, merged modules only.)
     ///
-    /// The inputs are read twice, for the SHA-256 that the metadata record comes before the values. `path`
+    /// The inputs are read twice, once for their SHA-256, which the metadata record. `path`
     /// may be one of them: it is replaced when all is done, and untouched if anything fails.
     ///
     /// ```
@@ -61,21 +83,21 @@ impl Merge {
         let path = path.as_ref();
         let sources = inputs.iter().map(|input| (input.adapter, input.weight));
         let plan = self.plan(sources.collect())?;
-        let hashes = inputs
-            .par_iter()
-            .map(|input| input.adapter.sha256())
-            .collect::<Result<Vec<_>, LoraError>>()?;
-        self.check_calibration(hashes.iter().cloned())?;
-        let inputs: Vec<MergeInput> = hashes
-            .into_iter()
-            .zip(inputs)
-            .map(|(sha256, &WeightedFile { weight, .. })| MergeInput { sha256, weight })
-            .collect();
-        let mut metadata = common_notes(plan.inputs.iter().map(|(input, _)| input.metadata()));
-        metadata.insert("selma_merge".to_owned(), recipe(self, &inputs));
+        let notes = common_notes(plan.inputs.iter().map(|(input, _)| input.metadata()));
+        let metadata = |inputs: &[MergeInput]| {
+            let mut metadata = notes.clone();
+            metadata.insert("selma_merge".to_owned(), recipe(self, inputs));
+            metadata
+        };
         if format == Format::Peft {
+            let hashes = inputs
+                .par_iter()
+                .map(|input| input.adapter.sha256())
+                .collect::<Result<Vec<_>, LoraError>>()?;
+            self.check_calibration(hashes.iter().cloned())?;
+            let inputs = described(inputs, hashes);
             let (mut adapter, mut reports) = plan.all()?;
-            adapter.metadata = metadata;
+            adapter.metadata = metadata(&inputs);
             if dtype != Dtype::F32 {
                 reports.par_iter_mut().try_for_each(|report| {
                     let Some(module) = adapter.modules.get(&report.module) else {
@@ -92,27 +114,49 @@ impl Merge {
             return Ok(MergeReport::new(self.clone(), inputs, reports));
         }
         let in_file = |error: LoraError| error.in_file(path);
-        let mut writer = FileWriter::create(path, format, dtype, metadata, &self.expected(&plan)?)?;
+        // Room is left for the hashes, which all have the same length.
+        let unknown = inputs.iter().map(|_| "0".repeat(64)).collect();
+        let unknown = metadata(&described(inputs, unknown));
+        let mut writer = FileWriter::create(path, format, dtype, &unknown, &self.expected(&plan)?)?;
         let order = writer.order();
+        let hash = inputs.iter().map(|input| Job::Hash(input.adapter));
+        let jobs: Vec<Job<'_>> = hash.chain(order.iter().map(Job::Merge)).collect();
         let mut reports = Vec::with_capacity(order.len());
+        let mut hashes = Vec::with_capacity(inputs.len());
         in_order(
-            &order,
-            |named| {
+            &jobs,
+            |job| {
+                let named = match job {
+                    Job::Hash(adapter) => return adapter.sha256().map(Done::Hash),
+                    Job::Merge(named) => *named,
+                };
                 let (module, mut report) = plan.module(&named.0)?;
                 let tensors = FileWriter::encode(named, &module, format, dtype).map_err(in_file)?;
                 if dtype != Dtype::F32 {
                     let stored = FileWriter::decode(&tensors, &module, format).map_err(in_file)?;
                     report.rounding = rounding(&named.0, &module, &stored);
                 }
-                Ok((tensors, (module.rank(), module.alpha), report))
+                let outline = (module.rank(), module.alpha);
+                Ok(Done::Merge(tensors, outline, Box::new(report)))
             },
-            |(tensors, outline, report)| {
-                writer.push(&report.module, outline, tensors)?;
-                reports.push(report);
+            |done| {
+                match done {
+                    Done::Hash(hash) => {
+                        hashes.push(hash);
+                        if hashes.len() == inputs.len() {
+                            self.check_calibration(hashes.iter().cloned())?;
+                        }
+                    }
+                    Done::Merge(tensors, outline, report) => {
+                        writer.push(&report.module, outline, tensors)?;
+                        reports.push(*report);
+                    }
+                }
                 Ok::<(), LoraError>(())
             },
         )?;
-        writer.finish()?;
+        let inputs = described(inputs, hashes);
+        writer.finish(&metadata(&inputs))?;
         reports.sort_by(|x, y| x.module.cmp(&y.module));
         Ok(MergeReport::new(self.clone(), inputs, reports))
     }
