@@ -1,6 +1,6 @@
 """Makes the parity fixtures of selma-diffusion from diffusers, transformers and PEFT.
 
-    python tools/make_diffusion_fixtures.py [--out crates/selma-diffusion/tests/fixtures] [--only models,options,schedulers,tokenizer,training]
+    python tools/make_diffusion_fixtures.py [--out crates/selma-diffusion/tests/fixtures] [--only models,middle,options,schedulers,tokenizer,training,objectives]
 
 Written with torch 2.15, diffusers 0.42.1, transformers 5.24, peft 0.21; f32 on the CPU, fixed seeds. Three tiny pipelines:
 
@@ -457,6 +457,17 @@ def make_activations(folder, seed):
     make_loops(pipe, out, g)
 
 
+def make_without_middle(folder):
+    """The UNet without its middle, as the smaller models of BK-SDM, on the inputs of `unet.safetensors`."""
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32, mid_block_type=None)
+    given = load_file(folder / "parity" / "unet.safetensors")
+    added = {key: given[key] for key in ["text_embeds", "time_ids"] if key in given}
+    output = unet(given["sample"], given["timestep"], given["encoder_hidden_states"], added_cond_kwargs=added or None).sample
+    save(folder / "parity" / "unet_without_middle.safetensors", {"output": output})
+
+
 def make_loops(pipe, out, g):
     """Whole text-to-image runs: key `<scheduler>.g<guidance>.{latents,image}`, from the same unit normal `init_latents`."""
     from diffusers import DDIMScheduler, DDPMScheduler, EulerDiscreteScheduler, PNDMScheduler
@@ -676,7 +687,7 @@ def main():
     root = Path(__file__).resolve().parent.parent
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=root / "crates/selma-diffusion/tests/fixtures")
-    parser.add_argument("--only", default="models,options,schedulers,tokenizer,training,objectives")
+    parser.add_argument("--only", default="models,middle,options,schedulers,tokenizer,training,objectives")
     parser.add_argument("--folders", default="tiny-sd,tiny-sd-v,tiny-sdxl", help="pipelines to make")
     args = parser.parse_args()
     only, folders = set(args.only.split(",")), args.folders.split(",")
@@ -693,6 +704,10 @@ def main():
             if sdxl.name in folders:
                 make_sdxl_pipeline(sdxl, 47)
                 make_activations(sdxl, 53)
+    if "middle" in only:
+        with torch.no_grad():
+            for name in folders:
+                make_without_middle(args.out / name)
     if "options" in only:
         with torch.no_grad():
             for name in folders:

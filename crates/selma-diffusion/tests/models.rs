@@ -12,14 +12,15 @@ mod common;
 
 use std::path::Path;
 
+use burn::module::Module;
 use burn::tensor::{Int, Tensor, TensorData};
 use common::{device, fixture, folders};
-use selma_diffusion::Checkpoint;
 use selma_diffusion::models::{
     AddedConditioning, ClipTextModel, Conditioning, TimeIds, UNet2DConditionModel,
     timestep_embedding,
 };
 use selma_diffusion::weights::Weights;
+use selma_diffusion::{Checkpoint, Component};
 
 /// Per model forward. Rounding of f32 sums in another order stays below 4e-6.
 const TOLERANCE: f32 = 1e-4;
@@ -204,9 +205,8 @@ fn the_blocks_of_the_unet_give_what_diffusers_gives() {
                 assert_close(skip.clone(), &fixture, &format!("{name}.output.1.{index}"));
             }
         }
-        let mid = unet
-            .mid_block
-            .forward(tensor(&fixture, "mid_block.input"), &temb, &context);
+        let mid_block = unet.mid_block.as_ref().unwrap();
+        let mid = mid_block.forward(tensor(&fixture, "mid_block.input"), &temb, &context);
         assert_close(mid, &fixture, "mid_block.output");
         let mut skips = vec![unet.conv_in.forward(tensor(&fixture, "conv_in.input"))];
         assert_close(skips[0].clone(), &fixture, "conv_in.output");
@@ -236,6 +236,27 @@ fn the_unet_gives_what_diffusers_gives_also_on_odd_sizes() {
         let conditions = conditions.slice(0..1);
         let output = unet.forward(tensor(&fixture, "odd.sample"), &times, &conditions);
         assert_close(output.unwrap(), &fixture, "odd.output");
+    }
+}
+
+#[test]
+fn the_unet_without_its_middle_gives_what_diffusers_gives() {
+    for folder in folders() {
+        let fixture = parity(&folder, "unet.safetensors");
+        let checkpoint = Checkpoint::open(&folder).unwrap();
+        let Component { mut config, model } = checkpoint.unet(&device()).unwrap();
+        config.mid_block_type = None;
+        // As the files of such a model are read: nothing of the other one's middle is left.
+        let smaller = config.init(&device()).unwrap();
+        assert!(smaller.num_params() < model.num_params());
+        let smaller = UNet2DConditionModel {
+            mid_block: None,
+            ..model
+        };
+        let times = numbers(&fixture, "timestep");
+        let output = smaller.forward(tensor(&fixture, "sample"), &times, &conditioning(&fixture));
+        let expected = parity(&folder, "unet_without_middle.safetensors");
+        assert_close(output.unwrap(), &expected, "output");
     }
 }
 

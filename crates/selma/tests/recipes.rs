@@ -6,6 +6,7 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
+use burn::module::Module;
 use burn::tensor::Device;
 use selma::diffusion::Checkpoint;
 use selma::pretrain::{PretrainRecipe, PretrainStage};
@@ -171,6 +172,46 @@ fn a_pretraining_does_not_go_on_from_another_architecture() {
         error.contains("start_from") && error.contains("unet") && error.contains("models/mini"),
         "{error}"
     );
+}
+
+#[test]
+fn a_smaller_model_goes_on_from_a_larger_one() {
+    let mut recipe = further();
+    recipe.model.unet.mid_block_type = None;
+    recipe.model.text_encoder.num_hidden_layers = 2;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("recipe.toml");
+    let text = toml::to_string(&recipe).unwrap();
+    fs::write(
+        &file,
+        text.replace(
+            "[model.unet]\n",
+            "[model.unet]\nmid_block_type = \"none\"\n",
+        ),
+    )
+    .unwrap();
+    assert_eq!(PretrainRecipe::load(&file).unwrap(), recipe);
+    let out = dir.path().join("model");
+    denoiser_alone(&recipe, &out);
+    let sizes = |folder: &Path| {
+        let checkpoint = Checkpoint::open(folder).unwrap();
+        let text_encoder = checkpoint.text_encoder(&Device::flex()).unwrap();
+        let unet = checkpoint.unet(&Device::flex()).unwrap();
+        [text_encoder.model.num_params(), unet.model.num_params()]
+    };
+    let (small, large) = (sizes(&out), sizes(&recipe.start_from.clone().unwrap()));
+    assert_eq!(
+        [large[0] - small[0], large[1] - small[1]],
+        [198_272, 1_020_288]
+    );
+
+    recipe.model.text_encoder.num_hidden_layers = 4;
+    let mut stop = |_, _| ControlFlow::Break(());
+    let error = recipe
+        .run(&dir.path().join("larger"), &Device::flex(), &mut stop)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("whose text_encoder"), "{error}");
 }
 
 #[test]

@@ -68,9 +68,11 @@ impl<'a> Stages<'a> {
                 stages.skips.push(hidden);
             }
         }
-        for (index, resnet) in unet.mid_block.resnets.iter().enumerate() {
-            hidden = stages.push(Layer::Resnet(resnet), hidden);
-            hidden = stages.attend(unet.mid_block.attentions.as_ref(), index, hidden);
+        if let Some(block) = &unet.mid_block {
+            for (index, resnet) in block.resnets.iter().enumerate() {
+                hidden = stages.push(Layer::Resnet(resnet), hidden);
+                hidden = stages.attend(block.attentions.as_ref(), index, hidden);
+            }
         }
         for block in &unet.up_blocks {
             for (index, resnet) in block.resnets.iter().enumerate() {

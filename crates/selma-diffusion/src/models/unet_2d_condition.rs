@@ -23,8 +23,8 @@ pub struct UNet2DConditionModel {
     pub add_embedding: Option<TimestepEmbedding>,
     /// From the top.
     pub down_blocks: Vec<DownBlock2D>,
-    /// At the bottom.
-    pub mid_block: MidBlock2D,
+    /// At the bottom, if the model has it.
+    pub mid_block: Option<MidBlock2D>,
     /// From the bottom.
     pub up_blocks: Vec<UpBlock2D>,
     /// Before the last convolution.
@@ -79,7 +79,9 @@ impl UNet2DConditionModel {
         for block in &self.down_blocks {
             hidden = block.forward(hidden, &temb, context, &mut skips);
         }
-        hidden = self.mid_block.forward(hidden, &temb, context);
+        if let Some(block) = &self.mid_block {
+            hidden = block.forward(hidden, &temb, context);
+        }
         for block in &self.up_blocks {
             hidden = block.forward(hidden, &temb, context, &mut skips);
         }

@@ -2,7 +2,7 @@
 
 use burn::tensor::Device;
 use selma_lora::nn::LoraConv2dConfig;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
@@ -51,8 +51,9 @@ pub struct UNet2DConditionModelConfig {
     pub freq_shift: f64,
     /// `CrossAttnDownBlock2D` or `DownBlock2D`, from the top.
     pub down_block_types: Vec<String>,
-    /// `UNetMidBlock2DCrossAttn`.
-    pub mid_block_type: String,
+    /// `UNetMidBlock2DCrossAttn`, or null, as in the smaller of the models of BK-SDM (arXiv 2305.15798); `none` in TOML, which has no null.
+    #[serde(deserialize_with = "unless_none")]
+    pub mid_block_type: Option<String>,
     /// `UpBlock2D` or `CrossAttnUpBlock2D`, from the bottom.
     pub up_block_types: Vec<String>,
     /// Channels of each level, from the top.
@@ -88,6 +89,11 @@ pub struct UNet2DConditionModelConfig {
     pub rest: Map<String, Value>,
 }
 
+fn unless_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name: Option<String> = Option::deserialize(deserializer)?;
+    Ok(name.filter(|name| name != "none"))
+}
+
 impl Default for UNet2DConditionModelConfig {
     fn default() -> Self {
         let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
@@ -100,7 +106,7 @@ impl Default for UNet2DConditionModelConfig {
             flip_sin_to_cos: true,
             freq_shift: 0.0,
             down_block_types: names(&[cross_down, cross_down, cross_down, "DownBlock2D"]),
-            mid_block_type: "UNetMidBlock2DCrossAttn".to_owned(),
+            mid_block_type: Some("UNetMidBlock2DCrossAttn".to_owned()),
             up_block_types: names(&["UpBlock2D", cross_up, cross_up, cross_up]),
             block_out_channels: vec![320, 640, 1280, 1280],
             layers_per_block: 2,
@@ -206,11 +212,13 @@ impl UNet2DConditionModelConfig {
                 ));
             }
         }
-        if self.mid_block_type != "UNetMidBlock2DCrossAttn" {
+        if let Some(name) = &self.mid_block_type
+            && name != "UNetMidBlock2DCrossAttn"
+        {
             return Err(ConfigError::invalid(
                 "mid_block_type",
-                "UNetMidBlock2DCrossAttn",
-                &self.mid_block_type,
+                "UNetMidBlock2DCrossAttn or null",
+                name,
             ));
         }
         if self.act_fn != Activation::Silu {
@@ -361,7 +369,10 @@ impl UNet2DConditionModelConfig {
             down_blocks.push(block.down(in_channels, self.layers_per_block, last, device));
             in_channels = block.out_channels;
         }
-        let mid_block = self.block(levels - 1, true)?.mid(device);
+        let mid_block = match &self.mid_block_type {
+            Some(_) => Some(self.block(levels - 1, true)?.mid(device)),
+            None => None,
+        };
         let mut skips = self.skip_channels();
         let mut up_blocks = Vec::with_capacity(levels);
         for (index, name) in self.up_block_types.iter().enumerate() {

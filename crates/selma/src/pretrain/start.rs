@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use burn::tensor::Device;
-use selma_diffusion::Checkpoint;
 use selma_diffusion::models::{
-    AutoencoderKL, ClipTextModel, UNet2DConditionModel, UNet2DConditionModelConfig,
+    AutoencoderKL, ClipTextConfig, ClipTextModel, UNet2DConditionModel, UNet2DConditionModelConfig,
 };
+use selma_diffusion::{Checkpoint, Component};
 use selma_train::pretrain::PretrainConfig;
 
 use super::PretrainRecipe;
@@ -54,7 +54,7 @@ impl Start {
         })
     }
 
-    /// Loads the other networks, too, which must be those of `config`, as the tokenizer must be the one in `tokenizer`.
+    /// Loads the other networks, too, which must be those of `config` or have more layers, as the tokenizer must be the one in `tokenizer`.
     fn with_networks(
         self,
         field: &str,
@@ -64,8 +64,9 @@ impl Start {
         device: &Device,
     ) -> Result<Self, SelmaError> {
         let checkpoint = Checkpoint::open(folder)?;
-        let text_encoder = checkpoint.text_encoder(device)?;
-        let unet = checkpoint.unet(device)?;
+        let mut text_encoder = checkpoint.text_encoder(device)?;
+        let mut unet = checkpoint.unet(device)?;
+        leave_out_layers(&mut text_encoder, &mut unet, config);
         let vocabulary = |folder: &Path| std::fs::read(folder.join("vocab.json")).ok();
         let same_words = vocabulary(tokenizer) == vocabulary(&folder.join("tokenizer"));
         // Of no effect in `f32`; files say that it is off or leave it out.
@@ -84,6 +85,29 @@ impl Start {
             networks: Some((text_encoder.model, unet.model)),
             ..self
         })
+    }
+}
+
+/// Leaves out the layers that smaller networks do not have: the last ones of the text encoder, and the middle of the UNet, which counts for little in a model that
+/// is trained a little further without it (BK-SDM, arXiv 2305.15798, section 3.1).
+fn leave_out_layers(
+    text_encoder: &mut Component<ClipTextConfig, ClipTextModel>,
+    unet: &mut Component<UNet2DConditionModelConfig, UNet2DConditionModel>,
+    config: &PretrainConfig,
+) {
+    let layers = config.text_encoder.num_hidden_layers;
+    if layers < text_encoder.config.num_hidden_layers {
+        text_encoder.config.num_hidden_layers = layers;
+        text_encoder
+            .model
+            .text_model
+            .encoder
+            .layers
+            .truncate(layers);
+    }
+    if config.unet.mid_block_type.is_none() {
+        unet.config.mid_block_type = None;
+        unet.model.mid_block = None;
     }
 }
 
