@@ -246,7 +246,7 @@ fn the_unet_without_its_middle_gives_what_diffusers_gives() {
         let checkpoint = Checkpoint::open(&folder).unwrap();
         let Component { mut config, model } = checkpoint.unet(&device()).unwrap();
         config.mid_block_type = None;
-        // As the files of such a model are read: nothing of the other one's middle is left.
+        // What a file that says so is read into has no middle either.
         let smaller = config.init(&device()).unwrap();
         assert!(smaller.num_params() < model.num_params());
         let smaller = UNet2DConditionModel {
