@@ -1,7 +1,7 @@
 """Compares the networks of SD 1.5, SD 2.1 and SDXL at their published sizes, with random weights, to diffusers and transformers: results, time and memory.
 
     cargo build --release --example full_size
-    cargo build --release --package selma-benches --example candle_full_size
+    cargo build --release --package selma-benches --features candle --example candle_full_size
     python tools/full_size.py [--families sd15 sd21 sdxl-base] [--parts text_encoder unet vae] [--rounds 1] [--scratch full-size]
         [--candle target/release/examples/candle_full_size]
 

@@ -1,7 +1,7 @@
 //! What `full_size` of selma-diffusion does, by candle: loads a network of Stable Diffusion 1.5, runs it on stored inputs, and says what that took.
 //!
 //! ```sh
-//! cargo run --release --package selma-benches --example candle_full_size -- FOLDER PART INPUTS.safetensors OUTPUTS.safetensors [REPEATS]
+//! cargo run --release --package selma-benches --features candle --example candle_full_size -- FOLDER PART INPUTS.safetensors OUTPUTS.safetensors [REPEATS]
 //! ```
 //!
 //! `tools/full_size.py` runs it. The line of JSON that is printed has the same fields.
