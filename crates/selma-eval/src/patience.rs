@@ -21,13 +21,13 @@ impl Patience {
 
     /// There was none, for this reason. It is handed back as long as it is worth to go on, else as an error.
     pub(crate) fn failed(&self, reason: String) -> Result<String, String> {
-        let row = self.failures.fetch_add(1, Ordering::Relaxed);
-        let row = row.saturating_add(1);
-        if row < MAX_FAILURES {
+        let before = self.failures.fetch_add(1, Ordering::Relaxed);
+        if before < MAX_FAILURES - 1 {
             return Ok(reason);
         }
+        // Not the count: several threads may have failed since, and any of them may be the one that is heard.
         Err(format!(
-            "{row} requests in a row got no answer; the last: {reason}"
+            "{MAX_FAILURES} requests in a row got no answer; the last: {reason}"
         ))
     }
 }
