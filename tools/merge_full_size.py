@@ -199,10 +199,23 @@ def main():
 
             return run
 
-        # Of every row: who runs it, and how often.
+        def in_memory(method, **options):
+            def run():
+                found = child([program, "memory", recipe(method, **options), 2, *inputs])
+                # As with the peers, the first call is not counted.
+                took = {key: found[f"merge_{key}"][-1] for key in ["seconds", "processor_seconds"]}
+                return {**took, "peak_bytes": found["peak_bytes"]}
+
+            return run
+
+        # Of every row: who runs it.
         rows = {
             "sum": {"selma `sum`": ours("sum"), "PEFT `cat`": lambda: peer("peft", "cat", layers)},
-            "svd": {"selma `svd`": ours("svd", rank=RANK), "PEFT `svd`": lambda: by_shape("peft", "svd", shapes)},
+            "svd": {
+                "selma `svd`": ours("svd", rank=RANK),
+                "selma `svd`, in memory": in_memory("svd", rank=RANK),
+                "PEFT `svd`": lambda: by_shape("peft", "svd", shapes),
+            },
             "ties_svd": {
                 "selma `peft_ties_svd`": ours("peft_ties_svd", rank=RANK, density=DENSITY),
                 "PEFT `ties_svd`": lambda: by_shape("peft", "ties_svd", shapes),
@@ -221,23 +234,21 @@ def main():
         for row, runs in rows.items():
             if arguments.only and row not in arguments.only:
                 continue
-            results = {name: [] for name in runs}
-            for repeat in range(arguments.repeats):
-                for name, run in runs.items():
-                    if name.startswith("selma") or repeat < arguments.peer_repeats:
-                        results[name].append(run())
-            for name, found in results.items():
+            for name, run in runs.items():
+                # In a row: after another program the system has other memory to clear.
+                repeats = arguments.repeats if name.startswith("selma") else arguments.peer_repeats
+                found = [run() for _ in range(repeats)]
                 took = median(found)
                 print(f"| {model} | {row} | {name} | {took['seconds']:.2f} | {took['processor_seconds']:.2f} | {took['peak_bytes'] / 1e9:.2f} |", flush=True)
                 if "layers" in found[0]:
                     print(f"<!-- processor seconds a layer: {json.dumps(found[0]['layers'])} -->", flush=True)
         if arguments.only and "copy" not in arguments.only:
             continue
-        in_memory = child([program, "memory", recipe("mean"), 2 * arguments.repeats + 1, *inputs])
+        beside_copies = child([program, "memory", recipe("mean"), 2 * arguments.repeats + 1, *inputs])
         for name, key in [("a plain copy", "copy"), ("selma `mean`", "merge")]:
-            seconds, processor = (statistics.median(in_memory[f"{key}_{unit}"]) for unit in ["seconds", "processor_seconds"])
-            rate = 2 * in_memory["bytes"] / seconds / 1e9
-            print(f"| {model} | in memory | {name} | {seconds:.3f} ({rate:.1f} GB/s read and written) | {processor:.3f} | {in_memory['peak_bytes'] / 1e9:.2f} |", flush=True)
+            seconds, processor = (statistics.median(beside_copies[f"{key}_{unit}"]) for unit in ["seconds", "processor_seconds"])
+            rate = 2 * beside_copies["bytes"] / seconds / 1e9
+            print(f"| {model} | in memory | {name} | {seconds:.3f} ({rate:.1f} GB/s read and written) | {processor:.3f} | {beside_copies['peak_bytes'] / 1e9:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,8 @@ pub(crate) trait Number: RealField + Copy {
 
     fn of(x: f64) -> Self;
     fn wide(self) -> f64;
+    /// A matrix in the type that factors are kept in.
+    fn single(matrix: Mat<Self>) -> Mat<f32>;
 }
 
 impl Number for f64 {
@@ -72,6 +74,10 @@ impl Number for f64 {
     fn wide(self) -> f64 {
         self
     }
+
+    fn single(matrix: Mat<Self>) -> Mat<f32> {
+        cast(matrix.as_ref())
+    }
 }
 
 impl Number for f32 {
@@ -85,6 +91,10 @@ impl Number for f32 {
 
     fn wide(self) -> f64 {
         f64::from(self)
+    }
+
+    fn single(matrix: Mat<Self>) -> Mat<f32> {
+        matrix
     }
 }
 
@@ -127,7 +137,7 @@ pub(crate) fn truncate_product_in<T: Number>(
     b_turned: MatRef<'_, T>,
     a_turned: MatRef<'_, T>,
     k: usize,
-) -> Option<Truncated> {
+) -> Option<Truncated<T>> {
     let (m, n, r) = (b_turned.ncols(), a_turned.nrows(), a_turned.ncols());
     let is_large = is_large(r, m.min(n));
     if pays(r, k)
@@ -160,7 +170,7 @@ pub(crate) fn truncate_dense(dense: MatRef<'_, f64>, k: usize) -> Option<Truncat
     if least >= LEAST_SINGLE
         && let Some(cut) = by_entries::<f32>(cast(dense).as_ref(), k)
     {
-        return Some(cut);
+        return Some(cut.widened());
     }
     by_entries(dense, k)
 }
@@ -172,7 +182,7 @@ pub(crate) fn truncate_dense(dense: MatRef<'_, f64>, k: usize) -> Option<Truncat
 /// With the Cholesky decomposition `long^T long = L L^T` of the longer factor, `short L` has the singular values of the
 /// product and its vectors on the side of `short`. All that is done with them is done in `r` dimensions: the
 /// factors themselves are multiplied once, at the end.
-fn by_factors<T: Number>(b: MatRef<'_, T>, a: MatRef<'_, T>, k: usize) -> Option<Truncated> {
+fn by_factors<T: Number>(b: MatRef<'_, T>, a: MatRef<'_, T>, k: usize) -> Option<Truncated<T>> {
     let b_is_longer = b.nrows() >= a.nrows();
     let (long, short) = if b_is_longer { (b, a) } else { (a, b) };
     let r = long.ncols();
@@ -251,10 +261,10 @@ fn by_factors<T: Number>(b: MatRef<'_, T>, a: MatRef<'_, T>, k: usize) -> Option
         T::of(1.0),
         Par::Seq,
     );
-    Some(kept.truncated(&b_turned, &a_turned))
+    Some(kept.truncated(b_turned, a_turned))
 }
 
-fn by_entries<T: Number>(dense: MatRef<'_, T>, k: usize) -> Option<Truncated> {
+fn by_entries<T: Number>(dense: MatRef<'_, T>, k: usize) -> Option<Truncated<T>> {
     // The vectors on the shorter side.
     let wide = dense.nrows() < dense.ncols();
     let tall = if wide { dense.transpose() } else { dense };
@@ -265,9 +275,9 @@ fn by_entries<T: Number>(dense: MatRef<'_, T>, k: usize) -> Option<Truncated> {
     let mut image = basis.clone();
     kept.share(&mut basis, &mut image);
     Some(if wide {
-        kept.truncated(&basis.transpose().to_owned(), &(tall * image))
+        kept.truncated(basis.transpose().to_owned(), tall * image)
     } else {
-        kept.truncated(&(image.transpose() * tall.transpose()), &basis)
+        kept.truncated(image.transpose() * tall.transpose(), basis)
     })
 }
 
@@ -309,10 +319,23 @@ fn trace<T: Number>(matrix: MatRef<'_, T>) -> f64 {
 
 /// A symmetric matrix of which the lower half is given.
 pub(crate) fn mirrored<T: Number>(mut lower: Mat<T>) -> Mat<T> {
-    for j in 1..lower.ncols() {
-        let (left, right) = lower.as_mut().split_at_col_mut(j);
-        let row = left.row(j).transpose();
-        right.col_mut(0).subrows_mut(0, j).copy_from(row);
+    // In blocks that stay in the cache: a row of a large matrix has every number in a line of its own.
+    const BLOCK: usize = 32;
+    let n = lower.nrows();
+    for start in (0..n).step_by(BLOCK) {
+        let width = BLOCK.min(n - start);
+        let (left, mut right) = lower.as_mut().split_at_col_mut(start);
+        for above in (0..start).step_by(BLOCK) {
+            let block = left.as_ref().submatrix(start, above, width, BLOCK);
+            let mut to = right.as_mut().submatrix_mut(above, 0, BLOCK, width);
+            to.copy_from(block.transpose());
+        }
+        let mut diagonal = right.submatrix_mut(start, 0, width, width);
+        for j in 1..width {
+            let (left, right) = diagonal.as_mut().split_at_col_mut(j);
+            let row = left.row(j).transpose();
+            right.col_mut(0).subrows_mut(0, j).copy_from(row);
+        }
     }
     lower
 }
@@ -397,10 +420,10 @@ impl<T: Number> Kept<T> {
         }
     }
 
-    fn truncated(&self, b_turned: &Mat<T>, a_turned: &Mat<T>) -> Truncated {
+    fn truncated(&self, b_turned: Mat<T>, a_turned: Mat<T>) -> Truncated<T> {
         Truncated {
-            b_turned: cast(b_turned.as_ref()),
-            a_turned: cast(a_turned.as_ref()),
+            b_turned,
+            a_turned,
             norm: self.norm,
             error: self.error,
         }

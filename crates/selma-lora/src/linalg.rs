@@ -62,11 +62,12 @@ impl<T: Number> Columns<T> {
     }
 }
 
-/// A turned factor rounded to `f32`; `shape` must hold as many numbers.
-pub(crate) fn to_factor(turned: &Mat<f64>, shape: &[usize]) -> Result<ArrayD<f32>, LoraError> {
+/// A turned factor; `shape` must hold as many numbers.
+pub(crate) fn to_factor(turned: &Mat<f32>, shape: &[usize]) -> Result<ArrayD<f32>, LoraError> {
     let mut values = Vec::with_capacity(turned.nrows() * turned.ncols());
     for column in turned.col_iter() {
-        values.extend(column.iter().map(|&x| x as f32));
+        let column = column.try_as_col_major().map(|column| column.as_slice());
+        values.extend_from_slice(column.unwrap_or_default());
     }
     ArrayD::from_shape_vec(IxDyn(shape), values).map_err(|_| LoraError::WeightShapes {
         expected: shape.to_vec(),
@@ -173,15 +174,27 @@ pub(crate) fn product_norm(b_turned: &Mat<f64>, a_turned: &Mat<f64>) -> f64 {
 
 /// The best approximation of a product by one of lower rank.
 #[derive(Debug)]
-pub(crate) struct Truncated {
+pub(crate) struct Truncated<T = f64> {
     /// `B^T [k, m]`, with the square roots of the singular values.
-    pub(crate) b_turned: Mat<f64>,
+    pub(crate) b_turned: Mat<T>,
     /// `A^T [n, k]`, with the square roots of the singular values.
-    pub(crate) a_turned: Mat<f64>,
+    pub(crate) a_turned: Mat<T>,
     /// Frobenius norm of the whole product.
     pub(crate) norm: f64,
     /// Frobenius norm of what was cut off, relative to `norm`; 0 for a product of zero.
     pub(crate) error: f64,
+}
+
+impl Truncated<f32> {
+    /// For those who go on computing with it.
+    pub(crate) fn widened(&self) -> Truncated {
+        Truncated {
+            b_turned: gram::cast(self.b_turned.as_ref()),
+            a_turned: gram::cast(self.a_turned.as_ref()),
+            norm: self.norm,
+            error: self.error,
+        }
+    }
 }
 
 /// Truncated singular value decomposition of `B A` to rank `k <= min(m, n, r)`, given `B^T [r, m]`
@@ -200,7 +213,7 @@ pub(crate) fn truncate(
     if gram::single_pays(m, n, r, k) {
         let [b, a] = [b_turned, a_turned].map(|factor| gram::cast::<f64, f32>(factor.as_ref()));
         if let Some(cut) = gram::truncate_product_in(b.as_ref(), a.as_ref(), k) {
-            return Ok(cut);
+            return Ok(cut.widened());
         }
     }
     truncate_in_double(b_turned.as_ref(), a_turned.as_ref(), k)

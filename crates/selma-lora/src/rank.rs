@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::{
     Adapter, LoraError, LoraModule,
+    gram::cast,
     linalg::{Truncated, product_norm, to_factor, truncate, truncate_dense},
 };
 
@@ -332,8 +333,8 @@ fn cut(
     let mut b_shape = vec![b_turned.ncols(), rank];
     b_shape.extend(kernel.iter().map(|_| 1));
     let module = LoraModule::new(
-        to_factor(&a_turned.subcols(0, rank).to_owned(), &a_shape)?,
-        to_factor(&b_turned.subrows(0, rank).to_owned(), &b_shape)?,
+        to_factor(&cast(a_turned.subcols(0, rank)), &a_shape)?,
+        to_factor(&cast(b_turned.subrows(0, rank)), &b_shape)?,
         rank as f64,
     )?;
     Ok((

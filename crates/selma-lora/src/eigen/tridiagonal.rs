@@ -92,33 +92,24 @@ impl Tridiagonal {
         // A pivot that is smaller counts as this, so that no quotient is infinite.
         let least = squares.iter().fold(1.0, |x: f64, y| x.max(*y)) * f64::MIN_POSITIVE;
         let arch = Arch::new();
-        let mut values = Vec::with_capacity(k);
+        let (mut lows, mut highs) = (vec![low; k], vec![high; k]);
         for start in (0..k).step_by(LANES) {
-            let mut bounds = [(low, high); LANES];
             // A double has no more digits than that between the bounds.
             for _ in 0..64 {
-                let middles = bounds.map(|(low, high)| 0.5 * (low + high));
-                let counts = arch.dispatch(|| self.counts(&squares, &middles, least));
-                let mut widest: f64 = 0.0;
-                for (lane, ((bounds, middle), count)) in
-                    bounds.iter_mut().zip(middles).zip(counts).enumerate()
-                {
-                    // As many eigenvalues are larger than the one that is sought.
-                    if count > (start + lane) as f64 {
-                        bounds.0 = middle;
-                    } else {
-                        bounds.1 = middle;
-                    }
-                    widest = widest.max(bounds.1 - bounds.0);
-                }
-                if widest <= f64::EPSILON * size {
+                let bounds = lows.iter().zip(&highs).map(|(&low, &high)| (low, high));
+                let sought: Vec<(f64, f64)> = bounds.skip(start).take(LANES).collect();
+                let mut widths = sought.iter().map(|(low, high)| high - low);
+                if widths.all(|width| width <= f64::EPSILON * size) {
                     break;
                 }
+                let shifts = between(&sought);
+                let counts = arch.dispatch(|| self.counts(&squares, &shifts, least));
+                // They say something about those that are sought later, too.
+                arch.dispatch(|| narrow(&mut lows, &mut highs, &shifts, &counts));
             }
-            let found = bounds.iter().map(|(low, high)| 0.5 * (low + high));
-            values.extend(found.take(k - start));
         }
-        values
+        let bounds = lows.iter().zip(&highs);
+        bounds.map(|(low, high)| 0.5 * (low + high)).collect()
     }
 
     /// How many eigenvalues are larger than each shift: the positive pivots of the shifted matrix (Sylvester).
@@ -198,6 +189,38 @@ impl Tridiagonal {
             sum += here * here;
         }
         sum.sqrt()
+    }
+}
+
+/// Where to count next, given the bounds of at most [`LANES`] eigenvalues: for one that has them for itself in the middle, for several that
+/// still share them at even distances.
+fn between(bounds: &[(f64, f64)]) -> [f64; LANES] {
+    let each = LANES / bounds.len().max(1);
+    let mut shifts = [0.0; LANES];
+    let mut free = shifts.iter_mut();
+    for shared in bounds.chunk_by(|x, y| x == y) {
+        let Some((low, high)) = shared.first() else {
+            continue;
+        };
+        let count = each * shared.len();
+        for (i, shift) in (1..=count).zip(&mut free) {
+            *shift = low + (high - low) * (i as f64 / (count + 1) as f64);
+        }
+    }
+    shifts
+}
+
+/// What so many larger eigenvalues than each shift say about the bounds of all.
+#[inline(always)]
+fn narrow(lows: &mut [f64], highs: &mut [f64], shifts: &[f64; LANES], counts: &[f64; LANES]) {
+    for (&shift, &count) in shifts.iter().zip(counts) {
+        let count = count as usize;
+        for low in lows.iter_mut().take(count) {
+            *low = if shift > *low { shift } else { *low };
+        }
+        for high in highs.iter_mut().skip(count) {
+            *high = if shift < *high { shift } else { *high };
+        }
     }
 }
 

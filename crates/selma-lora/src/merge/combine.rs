@@ -57,10 +57,12 @@ pub(super) struct Factors {
     pub(super) scale: f64,
 }
 
-/// An update at its final rank.
+/// An update at its final rank, as `scale * B A`.
 #[derive(Debug)]
 pub(super) struct Limited {
-    factors: Factors,
+    b_turned: Mat<f32>,
+    a_turned: Mat<f32>,
+    scale: f64,
     /// Frobenius norm of `dW` before truncation.
     pub(super) norm: f64,
     /// Relative Frobenius norm of what truncation cut off.
@@ -198,11 +200,7 @@ impl Update<'_> {
                 } else {
                     (Mat::identity(size, size), turned)
                 };
-                Ok(Limited {
-                    factors: Factors::balanced(b_turned, a_turned),
-                    norm,
-                    truncation_error: 0.0,
-                })
+                Ok(Factors::balanced(b_turned, a_turned).rounded(norm))
             }
         }
     }
@@ -272,14 +270,11 @@ impl<'a> Sum<'a> {
             return self.factors().limited(limit);
         }
         let (b_turned, a_turned) = self.stacked::<f32>(self.scale);
-        let cut = match gram::truncate_product_in(b_turned.as_ref(), a_turned.as_ref(), kept) {
-            Some(cut) => cut,
-            None => {
-                let (b_turned, a_turned) = self.stacked::<f64>(self.scale);
-                truncate_in_double(b_turned.as_ref(), a_turned.as_ref(), kept)?
-            }
-        };
-        Ok(cut.into())
+        if let Some(cut) = gram::truncate_product_in(b_turned.as_ref(), a_turned.as_ref(), kept) {
+            return Ok(cut.into());
+        }
+        let (b_turned, a_turned) = self.stacked::<f64>(self.scale);
+        Ok(truncate_in_double(b_turned.as_ref(), a_turned.as_ref(), kept)?.into())
     }
 }
 
@@ -312,11 +307,8 @@ impl Factors {
         let size = self.b_turned.ncols().min(self.a_turned.nrows());
         let kept = limit.map_or(rank, |k| k.min(size));
         if kept >= rank {
-            return Ok(Limited {
-                norm: product_norm(&self.b_turned, &self.a_turned) * self.scale.abs(),
-                factors: self,
-                truncation_error: 0.0,
-            });
+            let norm = product_norm(&self.b_turned, &self.a_turned) * self.scale.abs();
+            return Ok(self.rounded(norm));
         }
         let mut b_turned = self.b_turned;
         if self.scale != 1.0 {
@@ -324,16 +316,25 @@ impl Factors {
         }
         Ok(truncate(&b_turned, &self.a_turned, kept)?.into())
     }
+
+    /// Of an update of this Frobenius norm, nothing of which is cut off.
+    fn rounded(self, norm: f64) -> Limited {
+        Limited {
+            b_turned: Number::single(self.b_turned),
+            a_turned: Number::single(self.a_turned),
+            scale: self.scale,
+            norm,
+            truncation_error: 0.0,
+        }
+    }
 }
 
-impl From<Truncated> for Limited {
-    fn from(cut: Truncated) -> Self {
+impl<T: Number> From<Truncated<T>> for Limited {
+    fn from(cut: Truncated<T>) -> Self {
         Self {
-            factors: Factors {
-                b_turned: cut.b_turned,
-                a_turned: cut.a_turned,
-                scale: 1.0,
-            },
+            b_turned: T::single(cut.b_turned),
+            a_turned: T::single(cut.a_turned),
+            scale: 1.0,
             norm: cut.norm,
             truncation_error: cut.error,
         }
@@ -341,13 +342,14 @@ impl From<Truncated> for Limited {
 }
 
 impl Limited {
-    /// Rounds to the factors of a weight of this shape.
+    /// The factors of a weight of this shape.
     pub(super) fn module(&self, weight_shape: &[usize]) -> Result<LoraModule, LoraError> {
-        let Factors {
+        let Self {
             b_turned,
             a_turned,
             scale,
-        } = &self.factors;
+            ..
+        } = self;
         let rank = a_turned.ncols();
         let kernel = weight_shape.get(2..).unwrap_or_default();
         let mut a_shape = vec![rank];
