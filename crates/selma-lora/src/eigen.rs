@@ -10,7 +10,7 @@ mod tridiagonal;
 
 use faer::{Mat, MatRef};
 
-use crate::gram::{Number, cast};
+use crate::number::{Number, cast};
 use reduction::Reduction;
 
 /// Eigenvectors as columns, and their eigenvalues, the largest first.

@@ -21,8 +21,10 @@ mod models;
 mod module;
 #[cfg(feature = "burn")]
 pub mod nn;
+mod number;
 mod rank;
 mod reader;
+mod truncated;
 mod update;
 
 pub use adapter::{Adapter, Source};

@@ -7,9 +7,10 @@ use faer::{Mat, MatRef};
 use ndarray::{Array2, ArrayD, IxDyn};
 
 use crate::{
-    LoraError, LoraModule,
-    gram::{self, Number},
+    LoraError, LoraModule, gram,
     module::row_major,
+    number::{NEGLIGIBLE, Number, cast},
+    truncated::Truncated,
 };
 
 impl LoraModule {
@@ -29,7 +30,7 @@ fn turned(factor: &ArrayD<f32>) -> Mat<f64> {
     let columns = factor.shape().first().copied().unwrap_or(0);
     let rows = factor.shape().iter().skip(1).product();
     let values = row_major(factor);
-    gram::cast(MatRef::from_column_major_slice(&values, rows, columns))
+    cast(MatRef::from_column_major_slice(&values, rows, columns))
 }
 
 /// A matrix whose columns are put one behind the other: a large one is not filled with zeros before.
@@ -97,9 +98,6 @@ pub(crate) fn side_by_side(vectors: &[Vec<f64>]) -> Mat<f64> {
         entry.copied().unwrap_or(0.0)
     })
 }
-
-/// Singular values that are this much smaller than the largest are rounding: factors are `f32`.
-pub(crate) const NEGLIGIBLE: f64 = 1e-7;
 
 /// How many of these descending singular values are not negligible, at least one if there are any.
 pub(crate) fn support(values: &[f64]) -> usize {
@@ -172,31 +170,6 @@ pub(crate) fn product_norm(b_turned: &Mat<f64>, a_turned: &Mat<f64>) -> f64 {
     squared.max(0.0).sqrt()
 }
 
-/// The best approximation of a product by one of lower rank.
-#[derive(Debug)]
-pub(crate) struct Truncated<T = f64> {
-    /// `B^T [k, m]`, with the square roots of the singular values.
-    pub(crate) b_turned: Mat<T>,
-    /// `A^T [n, k]`, with the square roots of the singular values.
-    pub(crate) a_turned: Mat<T>,
-    /// Frobenius norm of the whole product.
-    pub(crate) norm: f64,
-    /// Frobenius norm of what was cut off, relative to `norm`; 0 for a product of zero.
-    pub(crate) error: f64,
-}
-
-impl Truncated<f32> {
-    /// For those who go on computing with it.
-    pub(crate) fn widened(&self) -> Truncated {
-        Truncated {
-            b_turned: gram::cast(self.b_turned.as_ref()),
-            a_turned: gram::cast(self.a_turned.as_ref()),
-            norm: self.norm,
-            error: self.error,
-        }
-    }
-}
-
 /// Truncated singular value decomposition of `B A` to rank `k <= min(m, n, r)`, given `B^T [r, m]`
 /// and `A^T [n, r]`.
 ///
@@ -211,7 +184,7 @@ pub(crate) fn truncate(
 ) -> Result<Truncated, LoraError> {
     let (m, n, r) = (b_turned.ncols(), a_turned.nrows(), a_turned.ncols());
     if gram::single_pays(m, n, r, k) {
-        let [b, a] = [b_turned, a_turned].map(|factor| gram::cast::<f64, f32>(factor.as_ref()));
+        let [b, a] = [b_turned, a_turned].map(|factor| cast::<f64, f32>(factor.as_ref()));
         if let Some(cut) = gram::truncate_product_in(b.as_ref(), a.as_ref(), k) {
             return Ok(cut.widened());
         }

@@ -10,8 +10,9 @@ use serde_json::json;
 
 use crate::{
     Adapter, LoraError, LoraModule,
-    gram::cast,
-    linalg::{Truncated, product_norm, to_factor, truncate, truncate_dense},
+    linalg::{product_norm, to_factor, truncate, truncate_dense},
+    number::cast,
+    truncated::Truncated,
 };
 
 /// How the rank of a truncated singular value decomposition is chosen. At least one singular value

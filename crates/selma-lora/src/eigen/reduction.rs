@@ -21,7 +21,7 @@ use faer::{
 use pulp::{Arch, Simd, WithSimd};
 
 use super::tridiagonal::Tridiagonal;
-use crate::gram::{Number, cast};
+use crate::number::{Number, cast};
 
 /// Reflections between two changes of the matrix. With more of them, taking into account what has been put off takes longer.
 const PUT_OFF: usize = 8;

@@ -5,12 +5,12 @@ use faer::Mat;
 use crate::{
     LoraError, LoraModule,
     dtype::are_finite,
-    gram::{self, Number},
-    linalg::{
-        Columns, Truncated, product_norm, to_factor, truncate, truncate_dense, truncate_in_double,
-    },
+    gram,
+    linalg::{Columns, product_norm, to_factor, truncate, truncate_dense, truncate_in_double},
     matching::same_weight,
     module::row_major,
+    number::Number,
+    truncated::Truncated,
 };
 
 /// One adapter's share in a module.
