@@ -1,12 +1,12 @@
 """Merges five random adapters of rank 128 for SD 1.5 and for SDXL, by this crate, PEFT and mergekit: time and memory.
 
     cargo build --release -p selma-lora --example merge_full_size
-    python tools/merge_full_size.py [--models sd1 sdxl] [--repeats 3] [--dtype f16] [--scratch merge-full-size] [--program target/release/examples/merge_full_size]
+    python tools/merge_full_size.py [--models sd1 sdxl] [--only svd] [--repeats 3] [--peer-repeats 1] [--dtype f16] [--scratch merge-full-size] [--program target/release/examples/merge_full_size]
 
 Written with torch 2.15, peft 0.21.2, mergekit 0.1.5, safetensors 0.8; on the CPU. The layers are those that sd-scripts adapts by default: all linear layers and 1x1
-convolutions in the transformers of the UNet (192 in SD 1.5, 722 in SDXL). Every measurement is a process of its own; ours and the peers' take turns.
+convolutions in the transformers of the UNet (192 in SD 1.5, 722 in SDXL). Every measurement is a process of its own; those of one program follow each other.
 
-- Ours: from five files to a file, everything included (opening, SHA-256 of the inputs, the self-check, writing and syncing); the whole model.
+- Ours: from five files to a file, everything included (opening, SHA-256 of the inputs, the self-check, writing and syncing); the whole model. `svd` also in memory, as PEFT does it: the second of two merges, as the first call is not counted for the peers either.
 - `add_weighted_adapter` of PEFT (`cat`, `svd`, `ties_svd` with density 0.5, rank 128): in memory, in f32, on a model of these layers that has the adapters already.
   The base weights have no memory of their own. `cat` is measured on the whole model. The others are measured on one layer of every shape, each time multiplied by the number of layers that have it: the
   whole SDXL takes a quarter of an hour.

@@ -192,8 +192,8 @@ impl Tridiagonal {
     }
 }
 
-/// Where to count next, given the bounds of at most [`LANES`] eigenvalues: for one that has them for itself in the middle, for several that
-/// still share them at even distances.
+/// Where to count next, given the bounds of at most [`LANES`] eigenvalues: at even distances between bounds, at as many places as eigenvalues
+/// share them, or a multiple of that where fewer are sought than can be counted at once. What is left counts at zero, which tells something as well.
 fn between(bounds: &[(f64, f64)]) -> [f64; LANES] {
     let each = LANES / bounds.len().max(1);
     let mut shifts = [0.0; LANES];

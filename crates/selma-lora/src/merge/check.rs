@@ -7,7 +7,7 @@ use rand_distr::{Distribution, StandardNormal};
 use sha2::{Digest, Sha256};
 
 use super::{
-    apply::{AT_ONCE, apply},
+    apply::apply,
     combine::{Limited, Term, Update},
     pipeline::Formula,
 };
@@ -111,10 +111,9 @@ fn along_columns(module: &LoraModule, vectors: &Mat<f64>, zeros: bool) -> f64 {
     along.sum::<f64>().sqrt()
 }
 
-/// How far a module is from what is stored of it, on random vectors and relative to the module. Rounding goes in all directions
-/// alike, so that a few vectors tell.
+/// How far a module is from what is stored of it, on random vectors and relative to the module.
 pub(super) fn rounding(path: &str, module: &LoraModule, stored: &LoraModule) -> f64 {
-    let vectors = probes(path, module.inputs(), AT_ONCE);
+    let vectors = probes(path, module.inputs(), PROBES);
     let apply =
         |module: &LoraModule| faer::Scale(module.scale()) * by_b(module, &by_a(module, &vectors));
     let whole = apply(module);
